@@ -1,0 +1,36 @@
+"""FGSM: one steepest step (Goodfellow, Shlens, Szegedy 2015, section 4; any metric)."""
+
+from torch import Tensor
+
+from attackers.generator import SampleGenerator
+from attackers.gradient import Logits, value_and_grad
+from attackers.losses import Loss, cross_entropy
+from attackers.threat import Threat
+
+
+def fgsm(
+    logits: Logits,
+    x0: Tensor,
+    labels: Tensor,
+    threat: Threat,
+    *,
+    generator: SampleGenerator | None = None,
+    loss: Loss = cross_entropy,
+) -> Tensor:
+    """Return x0 + argmax <grad, d> over the ball and the box.
+
+    Args:
+        logits: differentiable classifier.
+        x0: (B, ...) in the box.
+        labels: (B,) int64.
+        threat: pointwise threat; ``delta`` is the radius.
+        generator: unused; the attack is deterministic.
+        loss: what to increase.
+
+    Returns:
+        (B, ...) inside ball and box.
+    """
+    del generator
+    _, _, grad = value_and_grad(logits, loss, x0, labels)
+    step = threat.metric.ascent(x0, x0, grad.nan_to_num(), threat.delta)
+    return threat.metric.project(x0, x0 + step, threat.delta)

@@ -1,0 +1,64 @@
+"""Random numbers that belong to a sample, not to its place in a batch.
+
+One stream per sample, keyed by what the sample *is*: results are the same for every batch size,
+every order of the samples and every device, and a per-sample attack stays a function of the
+sample alone, which is what the finite-sample intervals assume.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SampleGenerator:
+    """Independent, stateless random streams, one per sample of a batch.
+
+    Drawing twice gives the same numbers: derive a new generator with `fold` for each new purpose.
+
+    Attributes:
+        keys: one integer in [0, 2**63) per sample.
+    """
+
+    keys: tuple[int, ...]
+
+    @classmethod
+    def seeded(cls, contents: Sequence[bytes], seed: int) -> Self:
+        """Key each sample by its content and the user's seed."""
+        return cls(tuple(_hash(content, seed.to_bytes(8, "little")) for content in contents))
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def fold(self, purpose: str) -> Self:
+        """Streams independent of this one's, for a named purpose."""
+        tag = purpose.encode()
+        return type(self)(tuple(_hash(key.to_bytes(8, "little"), tag) for key in self.keys))
+
+    def take(self, rows: Tensor) -> Self:
+        """The streams of the given rows; ``rows``: (K,) int64."""
+        return type(self)(tuple(self.keys[row] for row in rows.tolist()))
+
+    def uniform(self, like: Tensor) -> Tensor:
+        """Uniform numbers in [0, 1) of the shape, dtype and device of ``like``, ``(B, ...)``."""
+        return self._draw(torch.rand, like)
+
+    def normal(self, like: Tensor) -> Tensor:
+        """Standard normal numbers of the shape, dtype and device of ``like``, ``(B, ...)``."""
+        return self._draw(torch.randn, like)
+
+    def _draw(self, draw: object, like: Tensor) -> Tensor:
+        assert callable(draw)
+        out = torch.empty(like.shape, dtype=torch.float32)
+        for row, key in zip(out, self.keys, strict=True):
+            row.copy_(draw(row.shape, generator=torch.Generator().manual_seed(key)))
+        return out.to(like)
+
+
+def _hash(content: bytes, salt: bytes) -> int:
+    digest = blake2b(content, digest_size=8, key=salt[:64]).digest()
+    return int.from_bytes(digest, "little") >> 1

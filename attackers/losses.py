@@ -1,0 +1,60 @@
+"""What an attacker maximises: losses of the logits ``(B, K)`` and labels ``(B,)``, one per sample.
+
+All are larger the closer a sample is to being misclassified. A sample is correct only when its
+label is the *unique* top class, so a tie, or a score that is not a number, counts as an error.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """-log softmax(logits)[label], ``(B,)``."""
+    return functional.cross_entropy(logits, labels, reduction="none")
+
+
+def margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """max_{k != y} z_k - z_y, ``(B,)``: negative exactly when the sample is correct."""
+    own = logits.gather(1, labels[:, None])[:, 0]
+    rivals = logits.scatter(1, labels[:, None], -torch.inf)
+    return rivals.amax(1) - own
+
+
+def dlr(logits: Tensor, labels: Tensor) -> Tensor:
+    """Difference of logits ratio, ``(B,)``, invariant to shifting and scaling the logits.
+
+    -(z_y - z_(2)) / (z_(1) - z_(3)) if y is the top class, else -(z_y - z_(1)) / (z_(1) - z_(3)).
+    It needs a third class; for two the margin takes its place.
+
+    Source: Croce & Hein 2020, equation 6.
+    """
+    if logits.shape[1] < 3:
+        return margin(logits, labels)
+    top = logits.topk(3, dim=1).values
+    return margin(logits, labels) / (top[:, 0] - top[:, 2] + 1e-12)
+
+
+def redlr(logits: Tensor, labels: Tensor) -> Tensor:
+    """min(DLR, 0): no loss and no gradient once a sample is misclassified, ``(B,)``.
+
+    Source: Bai, He, Jiang, Obloj 2023 (rectified DLR).
+    """
+    return dlr(logits, labels).clamp_max(0)
+
+
+def misclassified(logits: Tensor, labels: Tensor) -> Tensor:
+    """Whether the label is not the unique top class, ``(B,)`` bool."""
+    return ~(margin(logits, labels) < 0)
+
+
+LOSSES: dict[str, Loss] = {
+    "ce": cross_entropy,
+    "margin": margin,
+    "dlr": dlr,
+    "redlr": redlr,
+}

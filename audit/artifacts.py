@@ -1,0 +1,141 @@
+"""What lies beside the report: `samples.csv`, `adversarial.npz`, and the pictures of the gallery."""
+
+import base64
+import csv
+import io
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from audit.errors import UsageError
+from audit.report import GalleryItem
+from audit.scan import MetricRun, Scan
+
+GALLERY = 12
+"""Pictures per metric."""
+
+
+def check_writable(out: Path) -> None:
+    """Make sure, before any work, that a report can be written to the folder.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    existing = out
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise UsageError(f"--out {out}: {existing} is not a folder; name a folder for the report.")
+    try:
+        # Permission bits do not tell all (read-only mounts do not show in them): try it.
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"--out {out} cannot be written ({error.strerror}): choose a folder of your own."
+        ) from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside ``path``; it becomes ``path`` only when the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def samples_csv(scan: Scan) -> str:
+    """A row per sample: prediction, and per metric both radii and the attack that was nearest."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    names = [run.metric.name for run in scan.runs]
+    columns = [f"{name}_{kind}" for name in names for kind in ("attacked", "certified", "attack")]
+    writer.writerow(["index", "label", "prediction", "correct", *columns])
+    samples = scan.samples
+    for row in range(len(samples)):
+        cells: list[object] = []
+        for run in scan.runs:
+            radius = float(run.frontier.radius[row])
+            cells.append(repr(radius) if radius < float("inf") else "")
+            cells.append(repr(float(run.certified.radius[row])))
+            cells.append(run.frontier.attack[row])
+        writer.writerow(
+            [
+                int(samples.index[row]),
+                int(samples.labels[row]),
+                int(samples.prediction[row]),
+                str(bool(samples.correct[row])).lower(),
+                *cells,
+            ]
+        )
+    return buffer.getvalue()
+
+
+def adversarial_arrays(
+    scan: Scan,
+) -> dict[str, "np.ndarray[tuple[int, ...], np.dtype[np.generic]]"]:
+    """Per metric: row in the user's data, the example at the attacked radius, its prediction."""
+    arrays: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]] = {}
+    for run in scan.runs:
+        rows = run.frontier.broken.nonzero()[:, 0]
+        name = run.metric.name
+        arrays[f"{name}_index"] = scan.samples.index[rows].numpy()
+        arrays[f"{name}_x"] = run.frontier.x[rows].numpy()
+        arrays[f"{name}_prediction"] = run.frontier.prediction[rows].numpy()
+    return arrays
+
+
+def gallery(scan: Scan) -> list[GalleryItem]:
+    """Pictures of broken samples at evenly spaced radii, nearest first; images only."""
+    shape = tuple(scan.samples.x.shape[1:])
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        return []
+    return [item for run in scan.runs for item in _gallery(scan, run)]
+
+
+def _gallery(scan: Scan, run: MetricRun) -> Iterator[GalleryItem]:
+    rows = run.frontier.broken.nonzero()[:, 0]
+    if not len(rows):
+        return
+    ordered = rows[run.frontier.radius[rows].argsort(stable=True)]
+    places = torch.linspace(0, len(ordered) - 1, min(GALLERY, len(ordered))).round().long()
+    low, high = scan.config.low, scan.config.high
+    for row in ordered[places].tolist():
+        x0, x = scan.samples.x[row], run.frontier.x[row]
+        original, adversarial = (x0 - low) / (high - low), (x - low) / (high - low)
+        moved = adversarial - original
+        # Grey is no change; amplified to the full range, since small changes are invisible.
+        difference = 0.5 + 0.5 * moved / moved.abs().max().clamp_min(1e-12)
+        yield GalleryItem(
+            metric=run.metric.name,
+            index=int(scan.samples.index[row]),
+            label=int(scan.samples.labels[row]),
+            prediction=int(run.frontier.prediction[row]),
+            distance=float(run.frontier.radius[row]),
+            attack=run.frontier.attack[row],
+            original=_png(original),
+            adversarial=_png(adversarial),
+            difference=_png(difference),
+        )
+
+
+def _png(image: Tensor) -> str:
+    """Encode a ``(C, H, W)`` image of values in [0, 1], C in {1, 3}, as a PNG data URI."""
+    pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    picture = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    if max(picture.size) > 160:
+        picture.thumbnail((160, 160))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,460 @@
+"""The command line: the only place that reads options, prints, and turns errors into exit codes."""
+
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from audit import __version__
+from audit.errors import AuditError, UsageError
+
+if TYPE_CHECKING:
+    from audit.config import ScanConfig
+    from audit.models import LoadOptions
+    from audit.report import Report
+    from audit.scan import Scan
+
+EXIT_CODES = """
+Exit codes: 0 done and every gate passed; 1 a gate failed; 2 usage, model or data is wrong;
+3 internal error; 4 inconclusive (a health check failed, or under --strict a warning or an interval
+that straddles its gate); 5 nothing to evaluate; 130 interrupted, a partial report is written.
+"""
+
+app = typer.Typer(
+    name="audit",
+    help="How much accuracy can an adversary take from a served classifier, and how sure are we?",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def main() -> None:
+    """Entry point of ``audit``: run a command, report an error in one sentence, exit."""
+    try:
+        app()
+    except AuditError as error:
+        typer.echo(f"audit: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("audit: interrupted before anything was measured.", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output has gone (`audit … | head`): nothing is left to say.
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception as error:
+        if "-v" in sys.argv or "--verbose" in sys.argv:
+            raise
+        typer.echo(
+            f"audit: internal error ({type(error).__name__}: {error}). This is a bug: run again "
+            "with --verbose for the traceback and report it with the model.",
+            err=True,
+        )
+        sys.exit(3)
+
+
+def _version(shown: bool) -> None:
+    if shown:
+        typer.echo(f"audit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    del version
+
+
+Threats = Annotated[
+    list[str] | None,
+    typer.Option("--threat", "-t", metavar="METRIC", help="linf, l2, l1. [default: linf,l2]"),
+]
+Orders = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--order",
+        metavar="P",
+        help="How the budget is shared between samples: inf (each its own), 2, 1, any p >= 1. "
+        "[default: inf,2,1]",
+    ),
+]
+Deltas = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--delta", "-d", metavar="D", help="Budgets, also as 8/255. [default: a grid per metric]"
+    ),
+]
+Attacks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--attack", metavar="NAME", help="fgsm, pgd, minimal, random. [default: all that apply]"
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", help="Of the subset and of all random numbers.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the report.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the verdict line.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="All details, and tracebacks of internal errors.")
+]
+
+
+@app.command(epilog=EXIT_CODES)
+def scan(
+    model: Annotated[Path, typer.Argument(help="ONNX file or TorchScript archive, as served.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            "--data",
+            help="Labelled samples: .npz (x, y), IDX (.gz), class folders, a CSV of files and "
+            "labels, CIFAR .bin.",
+        ),
+    ],
+    threat: Threats = None,
+    order: Orders = None,
+    delta: Deltas = None,
+    attack: Attacks = None,
+    certify: Annotated[str, typer.Option("--certify", help="auto or none.")] = "auto",
+    samples: Annotated[
+        int | None, typer.Option("--samples", "-n", help="Size of a random subset. [default: all]")
+    ] = None,
+    seed: Seed = 0,
+    confidence: Annotated[float, typer.Option("--confidence", help="Of every interval.")] = 0.95,
+    trust_model: Annotated[
+        bool,
+        typer.Option("--trust-model", help="Open a TorchScript file, which can run code."),
+    ] = False,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    batch_size: Annotated[
+        str,
+        typer.Option(
+            "--batch-size",
+            help="Samples attacked together: auto or a number; never changes a result on the CPU.",
+        ),
+    ] = "auto",
+    layout: Annotated[
+        str | None,
+        typer.Option("--layout", help="The model's axis order: chw, hwc, ... [default: detected]"),
+    ] = None,
+    mean: Annotated[
+        list[str] | None,
+        typer.Option("--mean", help="Subtracted before the model, one value or one per channel."),
+    ] = None,
+    std: Annotated[
+        list[str] | None,
+        typer.Option("--std", help="Divided by after --mean, one value or one per channel."),
+    ] = None,
+    low: Annotated[str, typer.Option("--low", help="Smallest input value.")] = "0",
+    high: Annotated[str, typer.Option("--high", help="Largest input value.")] = "1",
+    resize: Annotated[
+        str | None,
+        typer.Option("--resize", metavar="HxW", help="Resize and centre-crop image files."),
+    ] = None,
+    fail_under: Annotated[
+        str | None,
+        typer.Option(
+            "--fail-under",
+            metavar="X",
+            help="Fail unless every attacked accuracy at --delta is at least X, at the low end "
+            "of its interval.",
+        ),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Doubtful evidence is inconclusive (exit 4).")
+    ] = False,
+    out: Out = Path("audit-report"),
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Attack a served model, bracket its accuracy from both sides, write the report."""
+    from audit import options
+
+    if fail_under is not None and not delta:
+        raise UsageError("--fail-under needs --delta: say at which budgets accuracy is required.")
+    minimum = None if fail_under is None else options.number(fail_under, "--fail-under")
+    config = _config(threat, order, delta, attack, certify, samples, seed, confidence, batch_size,
+                     low, high)  # fmt: skip
+    from audit.models import LoadOptions
+
+    loading = LoadOptions(
+        trust_model=trust_model,
+        device=device,
+        layout=layout,
+        low=config.low,
+        high=config.high,
+        mean=options.numbers(mean, "--mean"),
+        std=options.numbers(std, "--std"),
+    )
+    outcome = _scan(
+        model, data, config, loading, out,
+        resize=options.size(resize, "--resize"), quiet=quiet,
+    )  # fmt: skip
+    report = _write(outcome, out, config, loading, resize, minimum=minimum, strict=strict)
+    _show(report, out, quiet=quiet, verbose=verbose)
+    raise typer.Exit(_exit_code(report, strict=strict))
+
+
+@app.command()
+def demo(
+    out: Out = Path("audit-report"),
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Scan the small Fashion-MNIST model that comes with the program."""
+    from audit.config import ScanConfig
+    from audit.demo import data_path, model_path
+    from audit.models import LoadOptions
+
+    config, loading = ScanConfig(), LoadOptions()
+    outcome = _scan(model_path(), data_path(), config, loading, out, resize=None, quiet=quiet)
+    report = _write(outcome, out, config, loading, None, minimum=None, strict=False)
+    _show(report, out, quiet=quiet, verbose=verbose)
+    if not quiet:
+        typer.echo(f"Open {out / 'report.html'} in a browser to see the whole report.")
+    raise typer.Exit(_exit_code(report, strict=False))
+
+
+@app.command()
+def report(
+    file: Annotated[Path, typer.Argument(help="A report.json written by a scan.")],
+    format: Annotated[str, typer.Option("--format", "-f", help="html, text or json.")] = "text",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to write. [default: stdout]")
+    ] = None,
+) -> None:
+    """Render a saved report again, without the model."""
+    from reports import RENDERERS
+    from reports.json import parse
+
+    if format not in RENDERERS:
+        raise UsageError(f"Unknown format {format!r}: choose from {', '.join(RENDERERS)}.")
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"{file} cannot be read as a report ({error}): name a report.json."
+        ) from error
+    rendered = RENDERERS[format](parse(text))
+    if out is None:
+        sys.stdout.write(rendered)
+    else:
+        _write_text(out, rendered)
+
+
+def _config(
+    threat: list[str] | None,
+    order: list[str] | None,
+    delta: list[str] | None,
+    attack: list[str] | None,
+    certify: str,
+    samples: int | None,
+    seed: int,
+    confidence: float,
+    batch_size: str,
+    low: str,
+    high: str,
+) -> "ScanConfig":
+    from audit import options
+    from audit.config import ScanConfig
+
+    chosen: dict[str, Any] = {
+        "metrics": options.split(threat) or None,
+        "orders": options.numbers(order, "--order"),
+        "deltas": options.numbers(delta, "--delta"),
+        "attacks": options.split(attack) or None,
+    }
+    return ScanConfig(
+        **{name: value for name, value in chosen.items() if value is not None},
+        certify=certify,
+        samples=samples,
+        seed=seed,
+        confidence=confidence,
+        batch_size=options.count(batch_size, "--batch-size"),
+        low=options.number(low, "--low"),
+        high=options.number(high, "--high"),
+    )
+
+
+def _scan(
+    model: Path,
+    data: Path,
+    config: "ScanConfig",
+    loading: "LoadOptions",
+    out: Path,
+    *,
+    resize: tuple[int, int] | None,
+    quiet: bool,
+) -> "Scan":
+    from audit.artifacts import check_writable
+    from audit.data import open_data
+    from audit.models import load_classifier, pick_device
+    from audit.models.files import identify
+    from audit.scan import prepare, run
+
+    # The cheap checks first: nothing is read or computed for a typing mistake.
+    pick_device(loading.device)
+    check_writable(out)
+    identify(model)
+    dataset = open_data(data, low=config.low, high=config.high, resize=resize)
+    prepared = prepare(dataset, config, lambda x: load_classifier(model, x, loading))
+    return run(prepared, _progress(quiet))
+
+
+def _progress(quiet: bool) -> Any:
+    """A bar with an estimate of the time left, on stderr, only when a person is looking."""
+    from audit.scan import silent
+
+    if quiet or not sys.stderr.isatty():
+        return silent
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    @contextmanager
+    def bar(stage: str, total: int) -> Iterator[Callable[[int], None]]:
+        columns = (
+            TextColumn("{task.description:<24}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task(stage, total=total)
+            yield lambda done: progress.advance(task, done)
+
+    return bar
+
+
+def _write(
+    outcome: "Scan",
+    out: Path,
+    config: "ScanConfig",
+    loading: "LoadOptions",
+    resize: str | None,
+    *,
+    minimum: float | None,
+    strict: bool,
+) -> "Report":
+    """Write all files of a report, each under a temporary name first, the JSON last."""
+    import numpy
+
+    from audit import artifacts, assemble
+    from reports import RENDERERS
+
+    record = _record(outcome, config, loading, out, resize, minimum, strict)
+    report = assemble.report_of(outcome, config=record, minimum=minimum, strict=strict)
+    _write_text(out / assemble.SAMPLES_FILE, artifacts.samples_csv(outcome))
+    with (
+        artifacts.replacing(out / assemble.ADVERSARIAL_FILE) as path,
+        path.open("wb") as file,
+    ):
+        numpy.savez_compressed(file, allow_pickle=False, **artifacts.adversarial_arrays(outcome))
+    _write_text(out / assemble.HTML_FILE, RENDERERS["html"](report))
+    _write_text(out / "report.json", RENDERERS["json"](report))
+    return report
+
+
+def _write_text(path: Path, text: str) -> None:
+    from audit.artifacts import replacing
+
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be written ({error.strerror}): choose another --out."
+        ) from error
+
+
+def _record(
+    outcome: "Scan",
+    config: "ScanConfig",
+    loading: "LoadOptions",
+    out: Path,
+    resize: str | None,
+    minimum: float | None,
+    strict: bool,
+) -> dict[str, Any]:
+    """Every option as it took effect, and the one-line command that repeats the scan."""
+    model, data = outcome.classifier.source.path, outcome.dataset.path
+    options: dict[str, Any] = {
+        "threat": list(config.metrics),
+        "order": [f"{order:g}" for order in config.orders],
+        "delta": None if config.deltas is None else list(config.deltas),
+        "attack": None if config.attacks is None else list(config.attacks),
+        "certify": config.certify,
+        "samples": config.samples,
+        "seed": config.seed,
+        "confidence": config.confidence,
+        "trust_model": loading.trust_model,
+        "device": loading.device,
+        "batch_size": config.batch_size,
+        "layout": loading.layout,
+        "mean": None if loading.mean is None else list(loading.mean),
+        "std": None if loading.std is None else list(loading.std),
+        "low": config.low,
+        "high": config.high,
+        "resize": resize,
+        "fail_under": minimum,
+        "strict": strict,
+        "out": str(out),
+    }
+    words = ["audit", "scan", model, "--data", data]
+    for name, value in options.items():
+        flag = "--" + name.replace("_", "-")
+        if value is True:
+            words.append(flag)
+        elif isinstance(value, list):
+            words += [flag, ",".join(str(item) for item in value)]
+        elif value is not None and value is not False:
+            words += [flag, str(value)]
+    return {"model": model, "data": data, **options, "command": shlex.join(words)}
+
+
+def _show(report: "Report", out: Path, *, quiet: bool, verbose: bool) -> None:
+    from audit.report import reliability
+
+    if quiet:
+        typer.echo(
+            f"{report.verdict}: reliability {reliability(report)}, {len(report.gates)} gate(s), "
+            f"report in {out}"
+        )
+        return
+    from rich.console import Console
+
+    from reports import terminal
+
+    console = Console()
+    text = terminal.render(
+        report,
+        width=min(console.width, 120) if console.is_terminal else 100,
+        color=console.is_terminal and console.color_system is not None,
+        full=verbose,
+    )
+    sys.stdout.write(text)
+    typer.echo(f"Report: {out / 'report.html'}, {out / 'report.json'}")
+
+
+def _exit_code(report: "Report", *, strict: bool) -> int:
+    from audit.gate import exit_code
+
+    return exit_code(report, strict=strict)

@@ -1,0 +1,92 @@
+"""Every option of a scan, built once by the CLI."""
+
+import math
+from dataclasses import dataclass
+
+from attackers import ATTACKS
+from attackers.geometry import METRICS
+from audit.errors import UsageError
+
+DEFAULT_DELTAS: dict[str, tuple[float, ...]] = {
+    "linf": (1 / 255, 2 / 255, 4 / 255, 8 / 255, 16 / 255, 0.1, 0.2, 0.3),
+    "l2": (0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0),
+    "l1": (1.0, 2.0, 5.0, 10.0, 20.0, 40.0),
+}
+"""Budgets per metric for the box [0, 1]; scaled with the box."""
+
+ATTACK_NAMES = (*ATTACKS, "minimal")
+"""What ``--attack`` takes: the attacks at a fixed radius, and the search for minimal radii."""
+
+
+@dataclass(frozen=True)
+class ScanConfig:
+    """How to scan; defaults are the CLI's.
+
+    Attributes:
+        metrics: names of `attackers.geometry.METRICS`.
+        orders: p >= 1 or ``inf``, shared by all metrics.
+        deltas: budgets shared by all metrics, or None for a grid per metric.
+        attacks: names of `ATTACK_NAMES`, or None for all that apply.
+        certify: ``auto`` or ``none``.
+        samples: size of the random subset, or None for all.
+        seed: of the subset and of every random number.
+        confidence: of every interval.
+        batch_size: samples attacked together, or None for automatic; never changes a result.
+        low, high: the box.
+    """
+
+    metrics: tuple[str, ...] = ("linf", "l2")
+    orders: tuple[float, ...] = (math.inf, 2.0, 1.0)
+    deltas: tuple[float, ...] | None = None
+    attacks: tuple[str, ...] | None = None
+    certify: str = "auto"
+    samples: int | None = None
+    seed: int = 0
+    confidence: float = 0.95
+    batch_size: int | None = None
+    low: float = 0.0
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant, each with what was found and what is expected."""
+        _each(self.metrics, METRICS, "threat")
+        _each(self.attacks or (), ATTACK_NAMES, "attack")
+        _each((self.certify,), ("auto", "none"), "certificate")
+        if not self.metrics or not self.orders:
+            raise UsageError("At least one threat and one order are needed.")
+        for order in self.orders:
+            if not order >= 1:
+                raise UsageError(f"An order must be at least 1 or inf, found {order:g}.")
+        for delta in self.deltas or ():
+            if not 0 <= delta < math.inf:
+                raise UsageError(f"A delta must be finite and not negative, found {delta:g}.")
+        if not self.low < self.high:
+            raise UsageError(f"--low must be below --high, found {self.low:g} and {self.high:g}.")
+        if not 0 < self.confidence < 1:
+            raise UsageError(
+                f"--confidence must lie between 0 and 1, found {self.confidence:g}: 0.95 is usual."
+            )
+        if self.samples is not None and self.samples < 1:
+            raise UsageError(f"--samples must be at least 1, found {self.samples}.")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise UsageError(f"--batch-size must be at least 1, found {self.batch_size}.")
+        if self.seed < 0:
+            raise UsageError(f"--seed must not be negative, found {self.seed}.")
+
+    def deltas_of(self, metric: str) -> tuple[float, ...]:
+        """The budgets of a metric, ascending, in its own unit."""
+        if self.deltas is not None:
+            return tuple(sorted(set(self.deltas)))
+        return tuple(delta * (self.high - self.low) for delta in DEFAULT_DELTAS[metric])
+
+
+def order_name(order: float) -> str:
+    """Write an order as the report does: ``inf``, ``2``, ``1.5``."""
+    return f"{order:g}"
+
+
+def _each(found: tuple[str, ...], known: object, kind: str) -> None:
+    names = list(known)  # type: ignore[call-overload]
+    for name in found:
+        if name not in names:
+            raise UsageError(f"Unknown {kind} {name!r}: choose from {', '.join(names)}.")

@@ -1,0 +1,157 @@
+"""A CSV of image files and their labels, one sample per line."""
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from audit.data.dataset import Dataset, Options
+from audit.data.digest import sha256_named
+from audit.data.image_files import ImageFile, open_images
+from audit.data.wording import brief
+from audit.errors import DataError
+
+FILE_COLUMNS = ("file", "path", "filename", "image")
+LABEL_COLUMNS = ("label", "class", "target")
+NAME_COLUMNS = ("name",)
+
+INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(nan|inf)", re.I)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the list; `name` is the class's name, empty where there is none."""
+
+    line: int
+    file: str
+    label: str
+    name: str
+
+
+def is_csv(path: Path) -> bool:
+    """Whether the file's name ends in ``.csv``."""
+    return path.suffix.lower() == ".csv"
+
+
+def open_csv(path: Path, options: Options) -> Dataset:
+    """Image files with labels: integers, or names that are numbered in sorted order.
+
+    Columns, by header and in any case: file, path, filename or image; label, class or target;
+    optionally name, the class's name. Files are relative to the CSV's folder or its ``images/``.
+
+    Raises:
+        DataError: a column, file or label is missing or wrong; names the line.
+        NothingToEvaluate: there is no line but the header.
+    """
+    rows = read_rows(path)
+    files = [find_file(path, row) for row in rows]
+    labels, class_names, notes = number(path, rows)
+    return open_images(
+        path,
+        files,
+        np.array(labels, dtype=np.int64),
+        sha256=sha256_named([(path.name, path), *((file.name, file.path) for file in files)]),
+        options=options,
+        class_names=class_names,
+        notes=notes,
+    )
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The lines of the list, blank ones left out; separated by comma, semicolon or tab.
+
+    Raises:
+        DataError: no text, a column is missing, or a line is too short.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            header_line = stream.readline()
+            delimiter = max(",;\t", key=header_line.count)
+            stream.seek(0)
+            reader = csv.reader(stream, delimiter=delimiter, strict=True)
+            header = [cell.strip().lower() for cell in next(reader, [])]
+            file = column(path, header, FILE_COLUMNS)
+            label = column(path, header, LABEL_COLUMNS)
+            name = header.index(NAME_COLUMNS[0]) if NAME_COLUMNS[0] in header else None
+            rows = []
+            for cells in reader:
+                if not any(cell.strip() for cell in cells):
+                    continue
+                cells += [""] * (len(header) - len(cells))
+                text = "" if name is None else cells[name].strip()
+                row = Row(reader.line_num, cells[file].strip(), cells[label].strip(), text)
+                if not (row.file and row.label):
+                    raise DataError(
+                        f"{path}, line {row.line}: file or label is empty; fill in or remove it."
+                    )
+                rows.append(row)
+            return rows
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is not a CSV in UTF-8 ({brief(error)}).") from error
+
+
+def column(path: Path, header: Sequence[str], names: Sequence[str]) -> int:
+    """Position of the first of the names that the header has."""
+    for name in names:
+        if name in header:
+            return header.index(name)
+    raise DataError(
+        f"{path}: no column {' or '.join(names)} in its first line, which has: "
+        f"{brief(', '.join(header))}. Expected a header such as 'file,label'."
+    )
+
+
+def find_file(path: Path, row: Row) -> ImageFile:
+    """The file of a line, beside the CSV or in ``images/`` beside it."""
+    for folder in (path.parent, path.parent / "images"):
+        if (folder / row.file).is_file():
+            return ImageFile(row.file, folder / row.file)
+    raise DataError(
+        f"{path}, line {row.line}: {brief(row.file)} is neither in {path.parent} nor in its "
+        "images/ sub-folder; files are given relative to the CSV."
+    )
+
+
+def number(
+    path: Path, rows: Sequence[Row]
+) -> tuple[list[int], tuple[str, ...] | None, tuple[str, ...]]:
+    """Labels as integers, class names, notes.
+
+    Raises:
+        DataError: some labels are integers and others are not.
+    """
+    odd = [row for row in rows if not INTEGER.fullmatch(row.label)]
+    if not odd:
+        labels = [int(row.label) for row in rows]
+        return labels, names_by_label(labels, rows), ()
+    numeric = [row for row in odd if NUMBER.fullmatch(row.label)]
+    if numeric or len(odd) < len(rows):
+        row = (numeric or odd)[0]
+        raise DataError(
+            f"{path}, line {row.line}: label '{brief(row.label)}' is not an integer; "
+            "labels are either all class indices, counted from 0, or all class names."
+        )
+    names = sorted({row.label for row in rows})
+    index = {name: position for position, name in enumerate(names)}
+    shown = brief(", ".join(names))
+    note = f"Labels are names; classes are the {len(names)} names in sorted order: {shown}"
+    return [index[row.label] for row in rows], tuple(names), (note,)
+
+
+def names_by_label(labels: Sequence[int], rows: Sequence[Row]) -> tuple[str, ...] | None:
+    """Class names from the ``name`` column; a class that no line names is called by its number.
+
+    None where there are no names, or a label that cannot be an index of classes.
+    """
+    found: dict[int, str] = {}
+    for label, row in zip(labels, rows, strict=True):
+        if row.name:
+            found.setdefault(label, row.name)
+    # The bound keeps one absurd label from asking for a tuple of that length.
+    if not found or min(labels) < 0 or max(labels) >= 1_000_000:
+        return None
+    return tuple(found.get(label, str(label)) for label in range(max(labels) + 1))

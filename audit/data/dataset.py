@@ -1,0 +1,146 @@
+"""A labelled data set whose samples are read on demand, in the user's [low, high] units."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audit.data.pixels import check_range, clip_inward
+from audit.errors import DataError, NothingToEvaluate, UsageError
+
+Fetch = Callable[[NDArray[np.int64]], NDArray[np.float32]]
+"""Row indices (n,) -> samples (n, *shape), scaled to [low, high] but not yet checked."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How samples are to be read.
+
+    Attributes:
+        low: smallest value of a pixel; integer 0 is mapped to it.
+        high: largest value of a pixel; the largest integer of the type is mapped to it.
+        resize: (height, width) in pixels that image files are resized and cropped to, or None.
+        channels: number of channels of an image (1, 3 or 4); None: as the first image has.
+    """
+
+    low: float
+    high: float
+    resize: tuple[int, int] | None = None
+    channels: int | None = None
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite([self.low, self.high]).all() and self.low < self.high):
+            raise UsageError(
+                f"--low {self.low:g} --high {self.high:g}: two finite numbers are expected, "
+                "the first one smaller."
+            )
+        if self.channels not in (None, 1, 3, 4):
+            raise UsageError(f"channels = {self.channels}: images have 1, 3 or 4.")
+        if self.resize is not None and min(self.resize) < 1:
+            height, width = self.resize
+            raise UsageError(f"--resize {height}x{width}: both sides must be at least 1 pixel.")
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Labels in memory, samples on demand.
+
+    Attributes:
+        path: file or folder, as the user gave it.
+        sha256: hexadecimal digest over the bytes of all files read (see `audit.data.digest`).
+        labels: (N,) int64, read-only.
+        shape: of one sample: (C, H, W) for images, otherwise as stored.
+        class_names: name of class k at position k, or None where the data does not name them.
+        notes: a sentence for every conversion made.
+    """
+
+    path: str
+    sha256: str
+    labels: NDArray[np.int64]
+    shape: tuple[int, ...]
+    class_names: tuple[str, ...] | None
+    notes: tuple[str, ...]
+    options: Options = field(repr=False)
+    fetch: Fetch = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, indices: NDArray[np.integer]) -> NDArray[np.float32]:
+        """The samples in the given rows, in that order; rows may repeat.
+
+        Args:
+            indices: (n,) rows in [0, N).
+
+        Returns:
+            (n, *shape) float32, finite, every value in [low, high] (also when compared in float64).
+
+        Raises:
+            DataError: a value is not finite or outside [low, high]; names row, value and remedy.
+            IndexError: a row is outside [0, N).
+        """
+        rows = np.asarray(indices, dtype=np.int64).reshape(-1)
+        if rows.size and not (rows.min() >= 0 and rows.max() < len(self)):
+            raise IndexError(f"rows {rows.min()}..{rows.max()} of {len(self)} samples")
+        if not rows.size:
+            return np.empty((0, *self.shape), dtype=np.float32)
+        x = self.fetch(rows)
+        check_range(x, rows, self.path, self.options.low, self.options.high)
+        return clip_inward(x, self.options.low, self.options.high)
+
+
+def assemble(
+    path: str,
+    *,
+    sha256: str,
+    labels: NDArray[np.int64],
+    samples: int,
+    shape: tuple[int, ...],
+    options: Options,
+    fetch: Fetch,
+    class_names: tuple[str, ...] | None = None,
+    notes: tuple[str, ...] = (),
+) -> Dataset:
+    """A `Dataset` from its parts, with the checks that every format shares.
+
+    Raises:
+        DataError: the numbers of samples and labels differ.
+        NothingToEvaluate: there is no sample.
+    """
+    if samples != len(labels):
+        raise DataError(
+            f"{path}: {samples} samples but {len(labels)} labels; "
+            "each sample needs exactly one label, in the same order."
+        )
+    if samples == 0:
+        raise NothingToEvaluate(f"{path} holds no samples.")
+    frozen = np.array(labels, dtype=np.int64)
+    frozen.setflags(write=False)
+    return Dataset(path, sha256, frozen, shape, class_names, notes, options, fetch)
+
+
+def check_labels(dataset: Dataset, classes: int) -> None:
+    """Refuse labels that the model cannot predict.
+
+    Args:
+        dataset: the data.
+        classes: number of classes of the model.
+
+    Raises:
+        DataError: a label is outside [0, classes); names the first such row.
+    """
+    labels = dataset.labels
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if not wrong.size:
+        return
+    one_based = labels.min() == 1 and labels.max() == classes
+    advice = (
+        "Labels seem to start at 1: subtract 1."
+        if one_based
+        else "Is this the data of this model? Labels are class indices, counted from 0."
+    )
+    raise DataError(
+        f"{dataset.path}: label {labels[wrong[0]]} in row {wrong[0]} ({wrong.size} such rows), "
+        f"but the model has {classes} classes, so labels 0..{classes - 1} are expected. {advice}"
+    )

@@ -1,0 +1,85 @@
+"""Which loader reads which path: one table, a line per format."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from audit.data.cifar import is_cifar, open_cifar
+from audit.data.csv_list import is_csv, open_csv
+from audit.data.dataset import Dataset, Options
+from audit.data.folder import is_folder, open_folder
+from audit.data.idx import is_idx, open_idx
+from audit.data.npz import is_npz, open_npz
+from audit.data.wording import brief
+from audit.errors import DataError
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of data: how it is called in messages, which paths it claims, who reads it."""
+
+    description: str
+    claims: Callable[[Path], bool]
+    load: Callable[[Path, Options], Dataset]
+
+
+FORMATS = (
+    Format("a folder with one sub-folder of images per class", is_folder, open_folder),
+    Format(".csv (columns file, label)", is_csv, open_csv),
+    Format(".npz (arrays x, y)", is_npz, open_npz),
+    Format(".bin (CIFAR-10 or CIFAR-100 binary)", is_cifar, open_cifar),
+    Format("IDX (*-idx3-ubyte, *-idx3-ubyte.gz)", is_idx, open_idx),
+)
+
+
+def open_data(
+    path: Path,
+    *,
+    low: float,
+    high: float,
+    resize: tuple[int, int] | None = None,
+    channels: int | None = None,
+) -> Dataset:
+    """Open labelled data of any known format.
+
+    Args:
+        path: file or folder.
+        low: smallest pixel value; integer pixels are mapped so that 0 becomes it.
+        high: largest pixel value; 255 of uint8 (65535 of uint16) becomes it.
+        resize: (height, width) in pixels to which image files are resized and cropped.
+        channels: channels of an image (1, 3 or 4); None: as the first image has. Samples that
+            are not images ignore it.
+
+    Raises:
+        DataError: the path is missing, empty, of no known format, or cannot be read.
+        NothingToEvaluate: it holds no sample.
+        UsageError: an argument makes no sense.
+    """
+    options = Options(low, high, resize, channels)
+    try:
+        _check_present(path)
+        return _format_of(path).load(path, options)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {brief(error.strerror or error)}.") from error
+
+
+def _check_present(path: Path) -> None:
+    """Raise unless the path is a folder or a file with something in it."""
+    if not path.exists():
+        raise DataError(f"{path} does not exist; give the path of the data as --data.")
+    if path.is_dir():
+        if not any(path.iterdir()):
+            raise DataError(f"the folder {path} is empty.")
+    elif not path.is_file():
+        raise DataError(f"{path} is neither a file nor a folder.")
+    elif path.stat().st_size == 0:
+        raise DataError(f"{path} is empty (0 bytes); download or write it again.")
+
+
+def _format_of(path: Path) -> Format:
+    """The first format that claims the path."""
+    for candidate in FORMATS:
+        if candidate.claims(path):
+            return candidate
+    known = "; ".join(candidate.description for candidate in FORMATS)
+    raise DataError(f"{path}: unknown kind of data. Supported: {known}.")

@@ -1,0 +1,114 @@
+"""NumPy archives: an array of samples and an array of labels, never a pickle."""
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from audit.data.arrays import checked_bytes, from_array
+from audit.data.dataset import Dataset, Options
+from audit.data.digest import sha256_of
+from audit.data.labels import as_labels
+from audit.data.wording import brief
+from audit.errors import DataError
+
+X_NAMES = ("x", "images", "x_test", "test_images", "data")
+Y_NAMES = ("y", "labels", "y_test", "test_labels", "targets")
+
+
+def is_npz(path: Path) -> bool:
+    """Whether the file's name ends in ``.npz``."""
+    return path.suffix.lower() == ".npz"
+
+
+def open_npz(path: Path, options: Options) -> Dataset:
+    """Samples and labels from an archive written by ``np.savez`` or ``np.savez_compressed``.
+
+    Raises:
+        DataError: not such an archive, damaged, pickled, or its arrays cannot be told apart.
+        NothingToEvaluate: there is no sample.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {name.removesuffix(".npy"): name for name in archive.namelist()}
+            x_name = choose(path, members, X_NAMES, "samples")
+            y_name = choose(path, members, Y_NAMES, "labels")
+            x = read_member(path, archive, members[x_name])
+            y = read_member(path, archive, members[y_name])
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise DataError(
+            f"{path} is not a readable .npz archive ({brief(error)}): truncated, damaged or of "
+            "another kind. Write it with np.savez_compressed(path, x=images, y=labels)."
+        ) from error
+    used = f"Samples are the array '{x_name}', labels the array '{y_name}'."
+    notes = () if (x_name, y_name) == ("x", "y") else (used,)
+    labels = as_labels(y, f"{path}: {y_name}")
+    return from_array(path, x, labels, sha256=sha256_of(path), options=options, notes=notes)
+
+
+def choose(path: Path, found: dict[str, str], names: tuple[str, ...], what: str) -> str:
+    """The array that holds samples (or labels): the first name, else the only other known one.
+
+    Raises:
+        DataError: none of the names is there, or several are.
+    """
+    known = [name for name in found if name.lower() in names]
+    if names[0] in known:
+        return names[0]
+    if len(known) == 1:
+        return known[0]
+    reason = (
+        f"several arrays could be the {what}: {brief(known)}" if known else f"no array of {what}"
+    )
+    raise DataError(
+        f"{path}: {reason}. Found {brief(sorted(found))}; expected '{names[0]}' "
+        f"(or one of {', '.join(names[1:])})."
+    )
+
+
+def read_member(path: Path, archive: zipfile.ZipFile, member: str) -> NDArray[Any]:
+    """One array, after its header has been compared with the size of the archive's member.
+
+    Raises:
+        DataError: a pickle, or a header that does not match the payload.
+    """
+    try:
+        with archive.open(member) as stream:
+            shape, dtype, start = read_header(stream)
+            if dtype.hasobject:
+                raise DataError(
+                    f"{path}: array '{brief(member)}' holds Python objects (a pickle, which could "
+                    "run code); store a plain numeric array."
+                )
+            expected = start + checked_bytes(path, shape, dtype.itemsize)
+            found = archive.getinfo(member).file_size
+            if expected != found:
+                raise DataError(
+                    f"{path}: the header of '{brief(member)}' announces {expected} bytes, "
+                    f"found {found}; the file is damaged, write it again."
+                )
+        with archive.open(member) as stream:
+            array = npy.read_array(stream, allow_pickle=False)
+            # Reading to the end makes zipfile compare the checksum.
+            stream.read(1)
+            return array
+    except ValueError as error:
+        raise DataError(
+            f"{path}: '{brief(member)}' is not a NumPy array, or it is truncated ({brief(error)})."
+        ) from error
+
+
+def read_header(stream: Any) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    """Shape, type and length in bytes of an ``.npy`` header; ValueError if it is not one."""
+    version = npy.read_magic(stream)
+    if version == (1, 0):
+        shape, _, dtype = npy.read_array_header_1_0(stream)
+    elif version == (2, 0):
+        shape, _, dtype = npy.read_array_header_2_0(stream)
+    else:
+        raise ValueError(f"version {version} of the .npy format, known are 1.0 and 2.0")
+    return shape, dtype, stream.tell()

@@ -1,0 +1,41 @@
+"""Every way the user's input can be wrong, as one exception family that the CLI catches once."""
+
+from typing import ClassVar
+
+
+class AuditError(Exception):
+    """A problem the user can mend: the message says what was found, what was expected, what to do.
+
+    Attributes:
+        exit_code: process exit status the CLI returns for it.
+    """
+
+    exit_code: ClassVar[int] = 2
+
+
+class UsageError(AuditError):
+    """An option, or a combination of options, is wrong."""
+
+
+class ModelError(AuditError):
+    """The model file is missing, broken, untrusted or of a kind that cannot be audited."""
+
+
+class UnsupportedOperator(ModelError):
+    """The importer does not know an operator, or a variant of it; names node, operator and opset."""
+
+
+class DataError(AuditError):
+    """The data cannot be read, or does not fit the model."""
+
+
+class NothingToEvaluate(AuditError):
+    """There is no sample to attack: the data is empty, or no sample is classified correctly."""
+
+    exit_code = 5
+
+
+class InternalError(AuditError):
+    """A contradiction that only a bug of ours can cause, e.g. a certificate above an attack."""
+
+    exit_code = 3

@@ -1,0 +1,80 @@
+"""The judge: attacks propose, the served model decides.
+
+Of every candidate the distance is recomputed in float64, the box and finiteness are checked, and
+the prediction is taken from the deployed runtime itself. What it confirms is walked back along the
+segment to the decision boundary of that same runtime. Nothing else counts as broken.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attackers.boundary import nearest_on_segment
+from attackers.geometry import Metric
+from attackers.losses import misclassified
+from audit.models.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the served model says of a batch of candidates.
+
+    Attributes:
+        broken: (B,) bool, a valid adversarial example was confirmed.
+        distance: (B,) float64, its distance; ``inf`` where not broken.
+        x: (B, ...) the confirmed example, ``x0`` where not broken.
+        prediction: (B,) int64, what the served model says of ``x``.
+    """
+
+    broken: Tensor
+    distance: Tensor
+    x: Tensor
+    prediction: Tensor
+
+
+def judge(
+    classifier: Classifier,
+    metric: Metric,
+    x0: Tensor,
+    candidates: Tensor,
+    labels: Tensor,
+    *,
+    line_search: int = 12,
+) -> Verdict:
+    """Confirm or reject candidates on the deployed model.
+
+    Args:
+        classifier: its ``deployed`` side decides.
+        metric: measures the distance.
+        x0: (B, ...) originals, on the CPU.
+        candidates: (B, ...) what an attack proposes.
+        labels: (B,) int64.
+        line_search: halvings of the walk back to the boundary; 0 leaves the candidates in place.
+    """
+    x = candidates.detach().to(x0)
+    valid = admissible(metric, x)
+    x = torch.where(_over(valid, x), x, x0)
+    broken = valid & misclassified(classifier.deployed(x), labels)
+    rows = broken.nonzero()[:, 0]
+    if line_search and len(rows):
+        near = nearest_on_segment(
+            classifier.deployed, x0[rows], x[rows], labels[rows], steps=line_search
+        )
+        # Rounding may make a point of the segment no nearer; then the candidate itself stands.
+        nearer = metric.distance(x0[rows], near) < metric.distance(x0[rows], x[rows])
+        x[rows] = torch.where(_over(nearer, near), near, x[rows])
+    x = torch.where(_over(broken, x), x, x0)
+    distance = torch.where(broken, metric.distance(x0, x), torch.inf)
+    return Verdict(broken, distance, x, classifier.predict(x))
+
+
+def admissible(metric: Metric, x: Tensor) -> Tensor:
+    """Whether each candidate is finite and inside the box, ``(B,)`` bool."""
+    rows = x.flatten(1)
+    inside = (rows >= metric.low) & (rows <= metric.high)
+    return (rows.isfinite() & inside).all(1)
+
+
+def _over(mask: Tensor, x: Tensor) -> Tensor:
+    return mask.reshape(-1, *[1] * (x.dim() - 1))

@@ -1,0 +1,83 @@
+"""Running a model on batches of any size, with the same bits for a sample in every batch.
+
+CPU kernels choose their blocking by the batch size, which changes the last bits of the scores. So
+on the CPU every model call has the same number of rows: longer batches are cut, shorter ones are
+padded by repeating their last row. Within calls of one shape a row's result does not depend on its
+place or its neighbours (checked for every model by the batch-invariance health check).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+Function = Callable[[Tensor], Tensor]
+
+
+def call_rows(sample: tuple[int, ...]) -> int:
+    """Rows per model call on the CPU; depends on the sample's size alone, never on an option."""
+    return 32 if math.prod(sample) <= 65536 else 8
+
+
+def in_calls_of(rows: int, run: Function) -> Function:
+    """Evaluate ``run`` in calls of exactly ``rows`` rows, padding the last one."""
+
+    def padded(x: Tensor) -> Tensor:
+        parts = []
+        for part in x.split(rows):
+            missing = rows - len(part)
+            if missing:
+                filled = torch.cat([part, part[-1:].expand(missing, *part.shape[1:])])
+                parts.append(run(filled)[: len(part)])
+            else:
+                parts.append(run(part))
+        return torch.cat(parts)
+
+    return padded
+
+
+def one_by_one(run: Function) -> Function:
+    """Evaluate a model that insists on single samples, one call per row."""
+    return in_calls_of(1, run)
+
+
+def mapped(run: Function) -> Function:
+    """Evaluate a single-sample model on a batch through `torch.func.vmap`."""
+
+    def single(row: Tensor) -> Tensor:
+        return run(row[None])[0]
+
+    return lambda x: torch.func.vmap(single)(x)
+
+
+@dataclass
+class Counter:
+    """How many single-sample passes were spent; the only mutable thing around a model."""
+
+    forwards: int = 0
+    gradients: int = 0
+
+    def since(self, earlier: "Counter") -> "Counter":
+        """Passes spent since an earlier `copy`."""
+        return Counter(self.forwards - earlier.forwards, self.gradients - earlier.gradients)
+
+    def copy(self) -> "Counter":
+        """A snapshot."""
+        return Counter(self.forwards, self.gradients)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A function of a batch that counts the samples it was asked for."""
+
+    run: Function
+    counter: Counter = field(default_factory=Counter)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.counter.forwards += len(x)
+        # An input that requires a gradient is about to be differentiated once.
+        if x.requires_grad:
+            self.counter.gradients += len(x)
+        return self.run(x)

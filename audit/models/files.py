@@ -1,0 +1,69 @@
+"""What a model file is, read from its bytes and never from its suffix."""
+
+import zipfile
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+from audit.errors import ModelError
+
+Kind = Literal["onnx", "torchscript"]
+
+
+def identify(path: Path) -> Kind:
+    """Tell the format of a model file without running or unpickling anything in it.
+
+    Raises:
+        ModelError: there is no such file, it is empty, or it is not a served model.
+    """
+    if not path.exists():
+        raise ModelError(f"There is no model at {path}: check the path.")
+    if not path.is_file():
+        raise ModelError(f"{path} is a folder, but a model file is expected: name the file in it.")
+    if path.stat().st_size == 0:
+        raise ModelError(f"{path} is empty (0 bytes): export or copy the model again.")
+    if zipfile.is_zipfile(path):
+        return _identify_archive(path)
+    with path.open("rb") as file:
+        head = file.read(16)
+    if head[:1] == b"\x80":
+        raise ModelError(
+            f"{path} is a pickle, which runs code when it is opened, and holds weights without the "
+            "model: export the model to ONNX or TorchScript."
+        )
+    return "onnx"
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    running = sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            running.update(block)
+    return running.hexdigest()
+
+
+def _identify_archive(path: Path) -> Kind:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile as error:
+        raise ModelError(
+            f"{path} is a damaged archive ({error}): export or copy the model again."
+        ) from error
+    members = {name.partition("/")[2] for name in names}
+    if "constants.pkl" in members and any(name.startswith("code/") for name in members):
+        return "torchscript"
+    if "archive_format" in members or any(name.startswith("models/") for name in members):
+        raise ModelError(
+            f"{path} is a torch.export archive, which this version does not load: "
+            "export the program to ONNX (torch.onnx.export) and scan that."
+        )
+    if "data.pkl" in members:
+        raise ModelError(
+            f"{path} is a checkpoint of weights without the model: "
+            "export the model to ONNX or TorchScript."
+        )
+    raise ModelError(
+        f"{path} is a zip archive but holds no model: expected an ONNX file or a TorchScript archive."
+    )

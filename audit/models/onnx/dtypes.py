@@ -1,0 +1,74 @@
+"""Element types and stored tensors: from ONNX protobuf to torch, and nothing else."""
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto
+from torch import Tensor
+
+from audit.errors import ModelError
+
+TORCH: dict[int, torch.dtype] = {
+    TensorProto.FLOAT: torch.float32,
+    TensorProto.DOUBLE: torch.float64,
+    TensorProto.FLOAT16: torch.float16,
+    TensorProto.BFLOAT16: torch.bfloat16,
+    TensorProto.INT8: torch.int8,
+    TensorProto.INT16: torch.int16,
+    TensorProto.INT32: torch.int32,
+    TensorProto.INT64: torch.int64,
+    TensorProto.UINT8: torch.uint8,
+    TensorProto.UINT16: torch.uint16,
+    TensorProto.UINT32: torch.uint32,
+    TensorProto.UINT64: torch.uint64,
+    TensorProto.BOOL: torch.bool,
+}
+
+# A shape computed by the file may not ask for more than a gibibyte of float32.
+MAX_ELEMENTS = 2**28
+
+
+def bounded(shape: list[int] | tuple[int, ...]) -> list[int]:
+    """The shape as a list, once it is known to be small enough to allocate.
+
+    Raises:
+        ModelError: a negative size, or more than `MAX_ELEMENTS` elements.
+    """
+    elements = 1
+    for size in shape:
+        if size < 0:
+            raise ModelError(f"the graph computes a negative size: {list(shape)}")
+        elements *= size
+    if elements > MAX_ELEMENTS:
+        raise ModelError(
+            f"the graph asks for a tensor of shape {list(shape)}; at most {MAX_ELEMENTS} elements "
+            "are allowed: check that the file is the model you mean"
+        )
+    return list(shape)
+
+
+def to_tensor(proto: TensorProto) -> Tensor:
+    """A stored tensor on the CPU, with its own memory.
+
+    Raises:
+        ModelError: a type that torch cannot compute with (strings, 4-bit, float8), or broken data.
+    """
+    dtype = TORCH.get(proto.data_type)
+    if dtype is None:
+        known = proto.data_type in TensorProto.DataType.values()
+        kind = TensorProto.DataType.Name(proto.data_type) if known else str(proto.data_type)
+        raise ModelError(f"tensor '{proto.name}' has element type {kind}, which is not supported")
+    bounded(tuple(proto.dims))
+    try:
+        array = onnx.numpy_helper.to_array(proto)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ModelError(f"tensor '{proto.name}' cannot be decoded: {error}") from error
+    if dtype is torch.bfloat16:  # numpy has no bfloat16: carry the bits
+        return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
+    return torch.from_numpy(np.array(array))
+
+
+def is_float(elem_type: int) -> bool:
+    """Whether an ONNX element type is one gradients can flow through."""
+    dtype = TORCH.get(elem_type)
+    return dtype is not None and dtype.is_floating_point

@@ -1,0 +1,41 @@
+"""Gradients where the exact derivative is zero by construction, not by the model's nature."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class _StraightThrough(torch.autograd.Function):
+    """Value of the second argument, gradient to the first (Bengio, Léonard, Courville 2013)."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, value: Tensor) -> Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        """Nothing needs to be kept."""
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return gradients[0], None
+
+
+def straight_through(x: Tensor, value: Tensor) -> Tensor:
+    """Exactly `value`, with the derivative of x -> x.
+
+    Args:
+        x: tensor the value was made from; an integer one carries no gradient.
+        value: tensor of the same shape and type.
+    """
+    if not x.is_floating_point() or not torch.is_grad_enabled():
+        return value
+    return _StraightThrough.apply(x, value.detach())  # type: ignore[no-any-return]
+
+
+def wrapped(x: Tensor) -> bool:
+    """Whether `x` is inside a `torch.func` transform such as vmap."""
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(x))

@@ -1,0 +1,106 @@
+"""What a served output is, and which value before it should be attacked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import onnx
+from onnx import GraphProto, NodeProto, ValueInfoProto
+
+from audit.errors import ModelError
+from audit.models.onnx.dtypes import is_float
+from audit.models.onnx.flow import attribute
+from audit.models.onnx.lifting import Patches, float_typed
+
+PASSES = frozenset("Identity Reshape Flatten Squeeze Unsqueeze Dropout Cast ZipMap".split())
+
+
+@dataclass(frozen=True)
+class Head:
+    """How scores become the served output.
+
+    Attributes:
+        kind: "logits", "probabilities", "log_probabilities" or "labels".
+        target: value to compute for the attackable scores.
+        aliases: left-out value -> value in its place.
+        patches: attributes overridden for the scores (a transform switched off).
+    """
+
+    kind: str
+    target: str
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    patches: Patches = field(default_factory=dict)
+
+
+def served_output(graph: GraphProto) -> ValueInfoProto:
+    """The first float output, else the first sequence of maps (scikit-learn), else the first one.
+
+    Raises:
+        ModelError: the graph has no output.
+    """
+    if not graph.output:
+        raise ModelError("the graph declares no output")
+    scores = [value for value in graph.output if float_typed(value)]
+    maps = [value for value in graph.output if value.type.HasField("sequence_type")]
+    return (scores + maps + list(graph.output))[0]
+
+
+def find_head(graph: GraphProto, output: str) -> Head:
+    """Walk back from the output through what only moves scores, to the operator that squashes them."""
+    makers = {name: node for node in graph.node for name in node.output}
+    node = _behind(makers, output)
+    if node is None:
+        return Head("logits", output)
+    if node.op_type in ("ArgMax", "ArgMin"):
+        if node.op_type == "ArgMin":
+            return Head("labels", node.input[0])
+        inner = find_head(graph, node.input[0])
+        return Head("labels", inner.target, inner.aliases, inner.patches)
+    if node.op_type == "Normalizer" or node.op_type == "Log":
+        return _over_probabilities(graph, node, output)
+    if node.op_type == "LinearClassifier":
+        return _linear(node, output)
+    kinds = {"Softmax": "probabilities", "Sigmoid": "probabilities"}
+    kind = {**kinds, "LogSoftmax": "log_probabilities"}.get(node.op_type)
+    if kind is None or _axis(node) == 0:
+        return Head("logits", output)
+    return Head(kind, output, {node.output[0]: node.input[0]})
+
+
+def _behind(makers: Mapping[str, NodeProto], name: str) -> NodeProto | None:
+    node = makers.get(name)
+    while node is not None and node.op_type in PASSES and _harmless(node):
+        node = makers.get(node.input[0])
+    return node
+
+
+def _harmless(node: NodeProto) -> bool:
+    """A cast to integers in the way is a label or a rounding, not a move."""
+    to = attribute(node, "to")
+    return node.op_type != "Cast" or (to is not None and (is_float(to.i) or _is_label(to.i)))
+
+
+def _is_label(elem_type: int) -> bool:
+    return elem_type in (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
+
+
+def _over_probabilities(graph: GraphProto, node: NodeProto, output: str) -> Head:
+    """Log, or a positive scaling per row, of probabilities: both keep the order of the scores."""
+    inner = find_head(graph, node.input[0])
+    if inner.kind != "probabilities":
+        return Head("logits", output)
+    kind = "log_probabilities" if node.op_type == "Log" else "probabilities"
+    aliases = {**inner.aliases, node.output[0]: node.input[0]}
+    return Head(kind, output, aliases, inner.patches)
+
+
+def _linear(node: NodeProto, output: str) -> Head:
+    transform = attribute(node, "post_transform")
+    name = transform.s.decode() if transform else "NONE"
+    if name not in ("LOGISTIC", "SOFTMAX"):
+        return Head("logits", output)
+    return Head("probabilities", output, {}, {node.output[0]: {"post_transform": "NONE"}})
+
+
+def _axis(node: NodeProto) -> int | None:
+    axis = attribute(node, "axis")
+    return axis.i if axis else None

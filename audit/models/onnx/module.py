@@ -1,0 +1,159 @@
+"""A lifted classifier as a torch module."""
+
+from collections.abc import Mapping
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from audit.errors import ModelError
+from audit.models.onnx import flow
+from audit.models.onnx.dtypes import TORCH
+from audit.models.onnx.gradients import wrapped
+from audit.models.onnx.heads import Head, find_head, served_output
+from audit.models.onnx.lifting import Lifted, lift_graph
+from audit.models.onnx.program import Step, Values, execute, with_frees
+
+_SHAPES_REMEMBERED = 16
+
+
+class _Path:
+    """The steps to one target, and the values that only depend on the input's shape, per shape."""
+
+    def __init__(self, lifted: Lifted, target: str) -> None:
+        self.target = lifted.names.get(target, target)
+        small = {name for step in lifted.steps if step.shape_only for name in step.outputs if name}
+        kept = {self.target, *lifted.parameters, *lifted.constants, *lifted.buffers, *small}
+        self.steps = with_frees(lifted.steps, kept)
+        self.data_steps = [step for step in self.steps if not step.shape_only]
+        self.small = small if lifted.fixed_shapes else set()
+        self.memory: dict[tuple[object, ...], Values] = {}
+
+    def run(self, source: str, x: Tensor, values: Values) -> Tensor:
+        """The target's value; `values` holds the constants and is used up."""
+        key = (x.shape, x.device)
+        known = self.memory.get(key)
+        steps: list[Step] = self.steps if known is None else self.data_steps
+        values.update(known or {})
+        values[source] = x
+        execute(steps, values)
+        # Inside vmap or grad even shapes come out wrapped, and a wrapper dies with its transform.
+        if known is None and self.small and not wrapped(x):
+            self._remember(key, {name: values[name] for name in self.small})
+        result = values[self.target]
+        if not isinstance(result, Tensor):
+            raise ModelError(f"output '{self.target}' is not a tensor")
+        return result
+
+    def _remember(self, key: tuple[object, ...], values: Values) -> None:
+        if len(self.memory) >= _SHAPES_REMEMBERED:
+            self.memory.clear()
+        self.memory[key] = values
+
+
+class OnnxModule(nn.Module):
+    """The served model in torch: same values as the runtime, gradients where they exist.
+
+    Attributes:
+        input_name, input_shape, input_dtype: as the file declares them, batch first, None where free.
+        output_name: the served output that `forward` returns.
+        head: what that output is: "logits", "probabilities", "log_probabilities" or "labels".
+        differentiable: a chain of float operations leads from the input to `logits`.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        super().__init__()
+        graph = model.graph
+        source = _only_input(graph)
+        output = served_output(graph)
+        head = find_head(graph, output.name)
+        self.input_name = source.name
+        self.input_shape = _shape(source)
+        self.input_dtype = _dtype(source)
+        self.output_name = output.name
+        self.head = head.kind
+        served = lift_graph(model, [output.name])
+        scores = _lift_scores(model, head, served)
+        self.differentiable = _differentiable(graph, source.name, head, self.input_dtype)
+        self._relaxed = self.differentiable and source.name in flow.relaxable(graph.node)
+        self._served = _Path(served, output.name)
+        self._scores = _Path(scores, head.target)
+        self._output_dtype = TORCH.get(output.type.tensor_type.elem_type)
+        self._constants = {**scores.constants, **served.constants}
+        self._register({**scores.parameters, **served.parameters}, scores, served)
+
+    def _register(self, parameters: Mapping[str, Tensor], *lifted: Lifted) -> None:
+        # The file's names may hold dots, which torch keeps for submodules: number them instead.
+        self._names = list(parameters)
+        for index, value in enumerate(parameters.values()):
+            self.register_parameter(f"weight_{index}", nn.Parameter(value))
+        buffers = {name: value for part in lifted for name, value in part.buffers.items()}
+        self._buffer_names = list(buffers)
+        for index, value in enumerate(buffers.values()):
+            self.register_buffer(f"constant_{index}", value, persistent=False)
+
+    def initializers(self) -> dict[str, nn.Parameter]:
+        """The float initializers that take part in the computation, under the file's own names."""
+        return dict(zip(self._names, self.parameters(), strict=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The served output for `x` of shape (B, …); labels come back as integers."""
+        y = self._run(self._served, x)
+        if self._output_dtype is not None and not self._output_dtype.is_floating_point:
+            return y.to(self._output_dtype)
+        return y
+
+    def logits(self, x: Tensor) -> Tensor:
+        """The scores before a final Softmax, LogSoftmax, Sigmoid or ArgMax; else the output itself."""
+        return self._run(self._scores, x)
+
+    def _run(self, path: _Path, x: Tensor) -> Tensor:
+        values: Values = dict(self._constants)
+        values.update(zip(self._names, self._parameters.values(), strict=True))
+        values.update(zip(self._buffer_names, self._buffers.values(), strict=True))
+        return path.run(self.input_name, self._as_input(x), values)
+
+    def _as_input(self, x: Tensor) -> Tensor:
+        """A float stands in for an integer up to its first cast; otherwise the declared type holds."""
+        if self.input_dtype.is_floating_point or not self._relaxed:
+            return x if x.dtype == self.input_dtype else x.to(self.input_dtype)
+        return x
+
+
+def _lift_scores(model: onnx.ModelProto, head: Head, served: Lifted) -> Lifted:
+    if not head.aliases and not head.patches and head.target in served.names:
+        if served.steps and head.target in served.steps[-1].outputs:
+            return served
+    return lift_graph(model, [head.target], aliases=head.aliases, patches=head.patches)
+
+
+def _differentiable(
+    graph: onnx.GraphProto, source: str, head: Head, dtype: torch.dtype
+) -> bool:
+    if not dtype.is_floating_point and source not in flow.relaxable(graph.node):
+        return False
+    return flow.has_gradient(graph.node, source, head.target)
+
+
+def _only_input(graph: onnx.GraphProto) -> onnx.ValueInfoProto:
+    stored = {proto.name for proto in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in stored]
+    if len(inputs) != 1:
+        names = ", ".join(value.name for value in inputs) or "none"
+        raise ModelError(
+            f"expected a classifier with one input, found {len(inputs)} ({names}): "
+            "fix the others to constants when exporting"
+        )
+    return inputs[0]
+
+
+def _shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
+    dims = value.type.tensor_type.shape.dim
+    return tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in dims)
+
+
+def _dtype(value: onnx.ValueInfoProto) -> torch.dtype:
+    dtype = TORCH.get(value.type.tensor_type.elem_type)
+    if dtype is None:
+        raise ModelError(f"input '{value.name}' is not a numeric tensor, which is not supported")
+    return dtype

@@ -1,0 +1,146 @@
+"""One node of the graph as an operator's builder sees it, and the table of builders."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx
+from torch import Tensor
+
+from audit.errors import UnsupportedOperator
+from audit.models.onnx.dtypes import to_tensor
+
+# Takes the node's input tensors (None where an optional one is absent), returns its output or outputs.
+Kernel = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node with decoded attributes and what lifting knows of its surroundings.
+
+    Attributes:
+        opset: version of the node's own domain that the model imports.
+        constants: CPU tensors of those inputs that are already known, by position.
+        leading: the first input is the model's input, perhaps moved, never changed.
+        relaxed: an integer output may be carried as a float, so that gradients pass.
+    """
+
+    name: str
+    operator: str
+    domain: str
+    opset: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+    constants: Mapping[int, Tensor] = field(default_factory=dict)
+    leading: bool = False
+    relaxed: bool = False
+    asked: set[str] = field(default_factory=set)
+
+    def get(self, attribute: str, default: Any = None) -> Any:
+        """An attribute's value; what no builder asks for is refused afterwards."""
+        self.asked.add(attribute)
+        return self.attributes.get(attribute, default)
+
+    def has(self, position: int) -> bool:
+        """Whether the optional input at this position is given."""
+        return position < len(self.inputs) and self.inputs[position] != ""
+
+    def wants(self, position: int) -> bool:
+        """Whether somebody may read the output at this position."""
+        return position < len(self.outputs) and self.outputs[position] != ""
+
+    def refuse(self, variant: str) -> UnsupportedOperator:
+        """The error that names this node, its operator and the variant that is not known."""
+        domain = self.domain or "ai.onnx"
+        return UnsupportedOperator(
+            f"node '{self.name}': {domain}::{self.operator}, opset {self.opset}: {variant}; "
+            "the model can still be audited through its scores"
+        )
+
+
+Builder = Callable[[Node], Kernel]
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A table entry.
+
+    Attributes:
+        static: positions of inputs that are read as Python numbers (shapes, axes, bounds): kept on the CPU.
+        ignores: attributes that carry no information of their own.
+    """
+
+    build: Builder
+    static: frozenset[int]
+    ignores: frozenset[str]
+
+
+OPERATORS: dict[tuple[str, str], Operator] = {}
+
+
+def operator(
+    *names: str, domain: str = "", static: Iterable[int] = (), ignores: Iterable[str] = ()
+) -> Callable[[Builder], Builder]:
+    """Enter a builder into the table under one or several operator names."""
+
+    def enter(build: Builder) -> Builder:
+        entry = Operator(build, frozenset(static), frozenset(ignores))
+        for name in names:
+            OPERATORS[domain, name] = entry
+        return build
+
+    return enter
+
+
+def plain(table: Mapping[str, Kernel]) -> None:
+    """Enter operators that have no attributes: name -> function of the input tensors."""
+    for name, kernel in table.items():
+        operator(name, ignores=("consumed_inputs",))(lambda _, kernel=kernel: kernel)
+
+
+def build(node: Node) -> Kernel:
+    """The node's kernel.
+
+    Raises:
+        UnsupportedOperator: the operator, or an attribute that its builder does not know.
+    """
+    entry = OPERATORS.get((node.domain, node.operator))
+    if entry is None:
+        raise node.refuse("unknown operator")
+    kernel = entry.build(node)
+    unknown = set(node.attributes) - node.asked - entry.ignores
+    if unknown:
+        raise node.refuse(f"unknown attribute {', '.join(sorted(unknown))}")
+    return kernel
+
+
+def static_positions(domain: str, name: str) -> frozenset[int]:
+    """Positions of an operator's inputs that stay on the CPU."""
+    entry = OPERATORS.get((domain, name))
+    return entry.static if entry else frozenset()
+
+
+def attributes(proto: onnx.NodeProto) -> dict[str, Any]:
+    """A node's attributes as Python values; tensors are decoded, graphs left as they are."""
+    return {attribute.name: _value(attribute) for attribute in proto.attribute}
+
+
+def _value(attribute: onnx.AttributeProto) -> Any:
+    value = onnx.helper.get_attribute_value(attribute)
+    if attribute.type == onnx.AttributeProto.STRING:
+        return value.decode("utf-8", "replace")
+    if attribute.type == onnx.AttributeProto.STRINGS:
+        return [item.decode("utf-8", "replace") for item in value]
+    if attribute.type == onnx.AttributeProto.TENSOR:
+        return to_tensor(value)
+    if attribute.type in (onnx.AttributeProto.INTS, onnx.AttributeProto.FLOATS):
+        return list(value)
+    return value
+
+
+def numbers(value: Tensor | None) -> list[Any]:
+    """The Python numbers of a CPU tensor of any rank; an absent one has none."""
+    if value is None:
+        return []
+    return value.reshape(-1).tolist()  # type: ignore[no-any-return]

@@ -1,0 +1,136 @@
+"""Activation functions."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from audit.models.onnx.gradients import straight_through
+from audit.models.onnx.node import Kernel, Node, operator, plain
+
+
+@operator("Relu", ignores=("consumed_inputs",))
+def relu(node: Node) -> Kernel:
+    """max(x, 0); straight on the model's input it passes all gradients, as a clip there does."""
+    if not node.leading:
+        return torch.relu
+    return lambda x: straight_through(x, torch.relu(x))
+
+
+plain(
+    {
+        "Sigmoid": torch.sigmoid,
+        "Softsign": F.softsign,
+        "Mish": F.mish,
+        "HardSwish": F.hardswish,
+        # beta·x > 20 is where torch's softplus turns linear; logaddexp is exact everywhere
+        "Softplus": lambda x: torch.logaddexp(x, torch.zeros_like(x)),
+    }
+)
+
+
+@operator("LeakyRelu", ignores=("consumed_inputs",))
+def leaky_relu(node: Node) -> Kernel:
+    """x, or alpha·x below zero."""
+    alpha = node.get("alpha", 0.01)
+    return lambda x: F.leaky_relu(x, alpha)
+
+
+@operator("PRelu", ignores=("consumed_inputs",))
+def prelu(node: Node) -> Kernel:
+    """x, or slope·x below zero; the slope broadcasts as numpy does."""
+    return lambda x, slope: torch.where(x < 0, x * slope, x)
+
+
+@operator("Elu", ignores=("consumed_inputs",))
+def elu(node: Node) -> Kernel:
+    """x, or alpha·(e^x − 1) below zero."""
+    alpha = node.get("alpha", 1.0)
+    return lambda x: F.elu(x, alpha)
+
+
+@operator("Celu")
+def celu(node: Node) -> Kernel:
+    """max(0, x) + min(0, alpha·(e^(x/alpha) − 1))."""
+    alpha = node.get("alpha", 1.0)
+    return lambda x: F.celu(x, alpha)
+
+
+@operator("Selu", ignores=("consumed_inputs",))
+def selu(node: Node) -> Kernel:
+    """gamma·x, or gamma·alpha·(e^x − 1) below zero."""
+    alpha = node.get("alpha", 1.67326319217681884765625)
+    gamma = node.get("gamma", 1.05070102214813232421875)
+    return lambda x: gamma * F.elu(x, alpha)
+
+
+@operator("Gelu")
+def gelu(node: Node) -> Kernel:
+    """x·Phi(x), exactly or by tanh."""
+    approximate = node.get("approximate", "none")
+    return lambda x: F.gelu(x, approximate=approximate)
+
+
+@operator("HardSigmoid", ignores=("consumed_inputs",))
+def hard_sigmoid(node: Node) -> Kernel:
+    """alpha·x + beta within [0, 1]."""
+    alpha, beta = node.get("alpha", 0.2), node.get("beta", 0.5)
+    return lambda x: torch.clamp(alpha * x + beta, 0, 1)
+
+
+@operator("ThresholdedRelu")
+def thresholded_relu(node: Node) -> Kernel:
+    """x above alpha, else 0."""
+    alpha = node.get("alpha", 1.0)
+    return lambda x: F.threshold(x, alpha, 0.0)
+
+
+@operator("Shrink")
+def shrink(node: Node) -> Kernel:
+    """x moved towards zero by `bias` outside [−lambd, lambd], 0 inside."""
+    bias, lambd = node.get("bias", 0.0), node.get("lambd", 0.5)
+
+    def run(x: Tensor) -> Tensor:
+        zero = torch.zeros_like(x)
+        return torch.where(x < -lambd, x + bias, torch.where(x > lambd, x - bias, zero)).to(x.dtype)
+
+    return run
+
+
+@operator("Swish")
+def swish(node: Node) -> Kernel:
+    """x·sigmoid(alpha·x)."""
+    alpha = node.get("alpha", 1.0)
+    return lambda x: F.silu(x) if alpha == 1.0 else x * torch.sigmoid(alpha * x)
+
+
+@operator("SwiGLU")
+def swiglu(node: Node) -> Kernel:
+    """swish(a)·b."""
+    alpha = node.get("alpha", 1.0)
+    return lambda a, b: a * torch.sigmoid(alpha * a) * b
+
+
+@operator("Softmax", "LogSoftmax", "Hardmax")
+def softmax(node: Node) -> Kernel:
+    """Along one axis; before opset 13 over all axes from `axis` on, taken as one."""
+    function = {"Softmax": torch.softmax, "LogSoftmax": torch.log_softmax, "Hardmax": _hardmax}[
+        node.operator
+    ]
+    if node.opset >= 13:
+        axis = node.get("axis", -1)
+        return lambda x: function(x, axis)
+    first = node.get("axis", 1)
+
+    def run(x: Tensor) -> Tensor:
+        start = first % x.dim() if x.dim() else 0
+        if start == x.dim() - 1:
+            return function(x, start)
+        return function(x.flatten(start), start).reshape(x.shape)
+
+    return run
+
+
+def _hardmax(x: Tensor, axis: int) -> Tensor:
+    """One at the first maximum, zero elsewhere."""
+    winner = x.argmax(axis, keepdim=True)
+    return torch.zeros_like(x).scatter(axis, winner, torch.ones_like(x))

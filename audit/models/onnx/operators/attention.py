@@ -1,0 +1,149 @@
+"""Scaled dot-product attention and rotary embeddings (opset 23 on)."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from audit.models.onnx.dtypes import TORCH
+from audit.models.onnx.node import Kernel, Node, operator
+
+
+@operator("Attention")
+def attention(node: Node) -> Kernel:
+    """softmax(Q·Kᵀ·scale + mask)·V over heads, with caches, grouped heads, soft cap and windows."""
+    heads, kv_heads = node.get("q_num_heads"), node.get("kv_num_heads")
+    causal, scale = bool(node.get("is_causal", 0)), node.get("scale")
+    cap, mode = node.get("softcap", 0.0), node.get("qk_matmul_output_mode", 0)
+    window = (node.get("left_window_size", -1), node.get("right_window_size", -1))
+    precision = TORCH.get(node.get("softmax_precision", 0))
+    simple = not cap and precision is None and window == (-1, -1) and not node.wants(3)
+
+    def run(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor | None = None,
+        past_k: Tensor | None = None,
+        past_v: Tensor | None = None,
+        valid: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        flat = q.dim() == 3
+        if flat:
+            q, k, v = _heads(q, heads), _heads(k, kv_heads), _heads(v, kv_heads)
+        if past_k is not None and past_v is not None:
+            k, v = torch.cat([past_k, k], 2), torch.cat([past_v, v], 2)
+        factor = scale or 1 / math.sqrt(q.shape[-1])
+        groups = q.shape[1] // k.shape[1]
+        wide_k, wide_v = (_repeated(t, groups) for t in (k, v))
+        if simple and mask is None and valid is None and not causal:
+            y = F.scaled_dot_product_attention(q, wide_k, wide_v, scale=factor)
+            scores = y
+        else:
+            past = 0 if past_k is None else past_k.shape[2]
+            bias = _bias(q, wide_k, mask, causal, window, past, valid)
+            y, scores = _attend(q, wide_k, wide_v, bias, factor, cap, precision, mode)
+        if flat:
+            y = y.transpose(1, 2).flatten(2)
+        return y, k, v, scores
+
+    return run
+
+
+def _heads(x: Tensor, count: int) -> Tensor:
+    return x.unflatten(2, (count, -1)).transpose(1, 2)
+
+
+def _repeated(x: Tensor, groups: int) -> Tensor:
+    return x if groups == 1 else x.repeat_interleave(groups, 1)
+
+
+def _bias(
+    q: Tensor,
+    k: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    window: tuple[int, int],
+    past: int,
+    valid: Tensor | None,
+) -> Tensor:
+    """What is added to the scores: the mask, and −inf where a query may not look."""
+    queries, keys = q.shape[2], k.shape[2]
+    place = torch.arange(queries, device=q.device).reshape(-1, 1) + past
+    key = torch.arange(keys, device=q.device).reshape(1, -1)
+    allowed = torch.ones(queries, keys, dtype=torch.bool, device=q.device)
+    if valid is not None:
+        count = valid.to(q.device).reshape(-1, 1, 1, 1)
+        allowed = allowed & (key < count)
+        place = place + (count - queries)
+    if causal:
+        allowed = allowed & (key <= place)
+    left, right = window
+    if left >= 0:
+        allowed = allowed & (key >= place - left)
+    if right >= 0:
+        allowed = allowed & (key <= place + right)
+    bias = torch.zeros((), dtype=q.dtype, device=q.device)
+    if mask is not None:
+        boolean = mask.dtype is torch.bool
+        missing = keys - mask.shape[-1]
+        if missing > 0:
+            mask = F.pad(mask, (0, missing), value=False if boolean else -torch.inf)
+        if boolean:
+            allowed = allowed & mask
+        else:
+            bias = mask
+    return torch.where(allowed, bias, torch.full_like(bias, -torch.inf))
+
+
+def _attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor,
+    factor: float,
+    cap: float,
+    precision: torch.dtype | None,
+    stage: int,
+) -> tuple[Tensor, Tensor]:
+    """The output, and the scores at the asked stage: raw, capped, biased, or softmax."""
+    root = math.sqrt(factor)
+    raw = (q * root) @ (k * root).transpose(-1, -2)
+    capped = cap * torch.tanh(raw / cap) if cap else raw
+    biased = capped + bias
+    dead = (biased == -torch.inf).all(-1, keepdim=True)
+    # A query that may look nowhere outputs zero; softmax of nothing but −inf would be NaN.
+    logits = torch.where(dead, torch.zeros_like(biased), biased)
+    weights = torch.softmax(logits if precision is None else logits.to(precision), -1).to(q.dtype)
+    weights = torch.where(dead, torch.zeros_like(weights), weights)
+    return weights @ v, (raw, capped, biased, weights)[stage]
+
+
+@operator("RotaryEmbedding")
+def rotary_embedding(node: Node) -> Kernel:
+    """Pairs of features turned by an angle that depends on the position."""
+    heads, width = node.get("num_heads"), node.get("rotary_embedding_dim", 0)
+    interleaved = bool(node.get("interleaved", 0))
+
+    def run(x: Tensor, cos: Tensor, sin: Tensor, places: Tensor | None = None) -> Tensor:
+        flat = x.dim() == 3
+        y = x.unflatten(2, (heads, -1)) if flat else x.transpose(1, 2)
+        turned = width or y.shape[-1]
+        if places is not None:
+            cos, sin = cos[places.to(cos.device)], sin[places.to(sin.device)]
+        cos, sin = cos.unsqueeze(2), sin.unsqueeze(2)  # (B, S, 1, turned/2)
+        first, rest = y[..., :turned], y[..., turned:]
+        if interleaved:
+            a, b = first[..., 0::2], first[..., 1::2]
+        else:
+            a, b = first.chunk(2, -1)
+        real, imaginary = cos * a - sin * b, sin * a + cos * b
+        if interleaved:
+            first = torch.stack([real, imaginary], -1).flatten(-2)
+        else:
+            first = torch.cat([real, imaginary], -1)
+        y = torch.cat([first, rest], -1)
+        return y.flatten(2) if flat else y.transpose(1, 2)
+
+    return run

@@ -1,0 +1,126 @@
+"""Convolutions and matrix products."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from audit.models.onnx.node import Kernel, Node, operator, plain
+from audit.models.onnx.operators.window import Window, pad_spatial, read_window
+
+CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+TRANSPOSED: dict[int, Callable[..., Tensor]] = {
+    1: F.conv_transpose1d,
+    2: F.conv_transpose2d,
+    3: F.conv_transpose3d,
+}
+
+plain({"MatMul": torch.matmul})
+
+
+@operator("Conv")
+def convolution(node: Node) -> Kernel:
+    """Convolution of rank 1 to 3, any padding, groups and dilations."""
+    group = node.get("group", 1)
+    windows: dict[tuple[int, ...], Window] = {}
+    given = node.get("kernel_shape")
+    for name in ("auto_pad", "pads", "strides", "dilations"):
+        node.get(name)
+
+    def run(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        kernel = tuple(weight.shape[2:])
+        window = windows.get(kernel)
+        if window is None:
+            if given and tuple(given) != kernel or len(kernel) not in CONVOLUTIONS:
+                raise node.refuse(f"kernel {list(kernel)}")
+            window = windows.setdefault(kernel, read_window(node, len(kernel), kernel))
+        return convolve(x, weight, bias, window, group)
+
+    return run
+
+
+def convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, group: int
+) -> Tensor:
+    """Convolve under a window; pads that differ between begin and end are made beforehand."""
+    function = CONVOLUTIONS[len(window.kernel)]
+    if window.is_symmetric():
+        pads = window.pads[: len(window.kernel)]
+    else:
+        x = pad_spatial(x, *window.padding(x.shape[2:]))
+        pads = (0,) * len(window.kernel)
+    return function(x, weight, bias, window.strides, pads, window.dilations, group)
+
+
+@operator("ConvTranspose")
+def transposed_convolution(node: Node) -> Kernel:
+    """Transposed convolution: computed without padding, then cropped (or extended) to the output."""
+    group = node.get("group", 1)
+    shape, extra = node.get("output_shape"), node.get("output_padding")
+    given = node.get("kernel_shape")
+    for name in ("auto_pad", "pads", "strides", "dilations", "ceil_mode"):
+        node.get(name)
+
+    def run(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        kernel = tuple(weight.shape[2:])
+        rank = len(kernel)
+        if given and tuple(given) != kernel or rank not in TRANSPOSED:
+            raise node.refuse(f"kernel {list(kernel)}")
+        window = read_window(node, rank, kernel)
+        begins, ends = _crops(window, x.shape[2:], shape, extra or [0] * rank)
+        y = TRANSPOSED[rank](
+            x, weight, None, window.strides, 0, 0, group, window.dilations
+        )
+        y = pad_spatial(y, [-begin for begin in begins], [-end for end in ends])
+        return y if bias is None else y + bias.reshape(-1, *[1] * rank)
+
+    return run
+
+
+def _crops(
+    window: Window, sizes: torch.Size, shape: list[int] | None, extra: list[int]
+) -> tuple[list[int], list[int]]:
+    """What to take off at the begin and the end; negative at the end: what to add."""
+    rank = len(window.kernel)
+    if window.same and shape is None:
+        shape = [size * stride for size, stride in zip(sizes, window.strides, strict=True)]
+    if shape is None:
+        begins, ends = list(window.pads[:rank]), list(window.pads[rank:])
+        return begins, [end - more for end, more in zip(ends, extra, strict=True)]
+    begins, ends = [], []
+    for axis, wanted in enumerate(shape[-rank:]):
+        full = (sizes[axis] - 1) * window.strides[axis] + window.reach[axis]
+        total = full + extra[axis] - wanted
+        begin = total // 2 if window.same == "SAME_UPPER" else total - total // 2
+        if total < 0:  # nothing to crop: the missing rows are added at the end
+            begin = 0
+        begins.append(begin)
+        ends.append(full - wanted - begin)
+    return begins, ends
+
+
+@operator("Gemm")
+def gemm(node: Node) -> Kernel:
+    """alpha·A'·B' + beta·C."""
+    alpha, beta = node.get("alpha", 1.0), node.get("beta", 1.0)
+    turn_a, turn_b = bool(node.get("transA", 0)), bool(node.get("transB", 0))
+    simple = alpha == 1.0 and beta == 1.0
+
+    def run(a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
+        a = a.t() if turn_a else a
+        if simple and (c is None or c.dim() == 1) and a.is_floating_point():
+            if c is None or c.shape[0] == b.shape[0 if turn_b else 1]:
+                return F.linear(a, b if turn_b else b.t(), c)
+        y = a @ (b.t() if turn_b else b)
+        y = y if alpha == 1.0 else y * alpha
+        return y if c is None else y + (c if beta == 1.0 else c * beta)
+
+    return run
+
+
+@operator("Einsum")
+def einsum(node: Node) -> Kernel:
+    """Einstein's summation."""
+    equation = node.get("equation").replace(" ", "")
+    return lambda *tensors: torch.einsum(equation, *tensors)

@@ -1,0 +1,134 @@
+"""Normalisation layers at inference."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from audit.models.onnx.node import Kernel, Node, operator
+
+
+@operator("BatchNormalization", ignores=("momentum", "consumed_inputs", "is_test"))
+def batch_normalization(node: Node) -> Kernel:
+    """(x − mean)/√(var + epsilon)·scale + bias with stored statistics."""
+    epsilon = node.get("epsilon", 1e-5)
+    if node.get("training_mode", 0) or any(node.wants(i) for i in range(1, 5)):
+        raise node.refuse("training mode")
+    if node.get("spatial", 1) != 1:
+        raise node.refuse("statistics per position (spatial=0)")
+
+    def run(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+        given = [value.to(x.dtype) for value in (mean, var, scale, bias)]
+        return F.batch_norm(x, *given, False, 0.0, epsilon)
+
+    return run
+
+
+@operator("InstanceNormalization", ignores=("consumed_inputs",))
+def instance_normalization(node: Node) -> Kernel:
+    """Every plane by its own mean and variance."""
+    epsilon = node.get("epsilon", 1e-5)
+    return lambda x, scale, bias: torch.group_norm(x, x.shape[1], scale, bias, epsilon)
+
+
+@operator("GroupNormalization")
+def group_normalization(node: Node) -> Kernel:
+    """Groups of channels; opset 18 had one scale per group, 21 has one per channel."""
+    epsilon, groups = node.get("epsilon", 1e-5), node.get("num_groups")
+    if node.get("stash_type", 1) != 1:
+        raise node.refuse("stash_type other than float")
+
+    def run(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+        if node.opset < 21:
+            repeats = x.shape[1] // groups
+            scale, bias = scale.repeat_interleave(repeats), bias.repeat_interleave(repeats)
+        return torch.group_norm(x, groups, scale, bias, epsilon)
+
+    return run
+
+
+@operator("LayerNormalization")
+def layer_normalization(node: Node) -> Kernel:
+    """All axes from `axis` on."""
+    axis, epsilon = node.get("axis", -1), node.get("epsilon", 1e-5)
+    if node.get("stash_type", 1) != 1:
+        raise node.refuse("stash_type other than float")
+    if node.wants(1) or node.wants(2):
+        return lambda x, scale, bias=None: _with_statistics(x, scale, bias, axis, epsilon)
+
+    def run(x: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
+        shape = x.shape[axis:]
+        if scale.shape == shape and (bias is None or bias.shape == shape):
+            return F.layer_norm(x, shape, scale, bias, epsilon)
+        y = F.layer_norm(x, shape, None, None, epsilon) * scale
+        return y if bias is None else y + bias
+
+    return run
+
+
+def _with_statistics(
+    x: Tensor, scale: Tensor, bias: Tensor | None, axis: int, epsilon: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The normalised tensor, its mean and the inverse of its standard deviation."""
+    axes = tuple(range(axis % x.dim(), x.dim()))
+    mean = x.float().mean(axes, keepdim=True)
+    centred = x.float() - mean
+    inverse = torch.rsqrt((centred * centred).mean(axes, keepdim=True) + epsilon)
+    y = (centred * inverse).to(x.dtype) * scale
+    return y if bias is None else y + bias, mean, inverse
+
+
+@operator("RMSNormalization")
+def rms_normalization(node: Node) -> Kernel:
+    """x/√(mean x² + epsilon)·scale over all axes from `axis` on."""
+    axis, epsilon = node.get("axis", -1), node.get("epsilon", 1e-5)
+    if node.get("stash_type", 1) != 1:
+        raise node.refuse("stash_type other than float")
+
+    def run(x: Tensor, scale: Tensor) -> Tensor:
+        axes = tuple(range(axis % x.dim(), x.dim()))
+        wide = x if x.dtype is torch.float64 else x.float()
+        inverse = torch.rsqrt((wide * wide).mean(axes, keepdim=True) + epsilon)
+        return (wide * inverse).to(x.dtype) * scale
+
+    return run
+
+
+@operator("LRN")
+def local_response_normalization(node: Node) -> Kernel:
+    """x/(bias + alpha/size·Σ x²)^beta, the sum over `size` neighbouring channels."""
+    size, alpha = node.get("size"), node.get("alpha", 1e-4)
+    beta, bias = node.get("beta", 0.75), node.get("bias", 1.0)
+    before, after = (size - 1) // 2, size // 2
+
+    def run(x: Tensor) -> Tensor:
+        channels = x.shape[1]
+        beyond = [0, 0] * (x.dim() - 2)
+        squares = F.pad(x * x, [*beyond, before, after])
+        total = sum(squares.narrow(1, start, channels) for start in range(size))
+        return x * (bias + alpha / size * total) ** -beta
+
+    return run
+
+
+@operator("LpNormalization")
+def lp_normalization(node: Node) -> Kernel:
+    """Divided by the p-norm along one axis; a zero vector stays zero."""
+    axis, p = node.get("axis", -1), node.get("p", 2)
+
+    def run(x: Tensor) -> Tensor:
+        norm = torch.linalg.vector_norm(x, p, axis, keepdim=True)
+        return x / torch.where(norm == 0, torch.ones_like(norm), norm)
+
+    return run
+
+
+@operator("MeanVarianceNormalization")
+def mean_variance_normalization(node: Node) -> Kernel:
+    """(x − mean)/(deviation + 1e-9) over the given axes."""
+    axes = node.get("axes", [0, 2, 3])
+
+    def run(x: Tensor) -> Tensor:
+        centred = x - x.mean(axes, keepdim=True)
+        return centred / ((centred * centred).mean(axes, keepdim=True).sqrt() + 1e-9)
+
+    return run

@@ -1,0 +1,95 @@
+"""Reductions over axes, and running sums."""
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from audit.models.onnx.node import Kernel, Node, numbers, operator
+
+Reduce = Callable[[Tensor, list[int], bool], Tensor]
+
+
+def _product(x: Tensor, axes: list[int], keep: bool) -> Tensor:
+    """torch multiplies along one axis at a time."""
+    ordered = sorted((axis % x.dim() for axis in axes), reverse=True)
+    return functools.reduce(lambda y, axis: y.prod(axis, keepdim=keep).to(x.dtype), ordered, x)
+
+
+def _extreme(function: Callable[..., Tensor], largest: bool) -> Reduce:
+    """Maximum or minimum; of nothing, it is the type's other end."""
+
+    def run(x: Tensor, axes: list[int], keep: bool) -> Tensor:
+        if x.numel() > 0:
+            return function(x, axes, keep)
+        shape = x.sum(axes, keepdim=keep).shape
+        return torch.full(shape, _end(x.dtype, not largest), dtype=x.dtype, device=x.device)
+
+    return run
+
+
+def _end(dtype: torch.dtype, high: bool) -> float:
+    if dtype is torch.bool:
+        return float(high)
+    if dtype.is_floating_point:
+        return torch.inf if high else -torch.inf
+    return torch.iinfo(dtype).max if high else torch.iinfo(dtype).min
+
+
+def _norm(x: Tensor, axes: list[int], keep: bool) -> Tensor:
+    """√Σx²; torch's norm has gradient zero at zero, the square root would have none."""
+    if not x.is_floating_point():
+        return (x * x).sum(axes, keepdim=keep).to(torch.float64).sqrt().to(x.dtype)
+    return torch.linalg.vector_norm(x, 2, axes, keepdim=keep)
+
+
+REDUCTIONS: dict[str, Reduce] = {
+    "ReduceSum": lambda x, axes, keep: x.sum(axes, keepdim=keep, dtype=x.dtype),
+    "ReduceMean": lambda x, axes, keep: x.mean(axes, keepdim=keep),
+    "ReduceMax": _extreme(torch.amax, True),
+    "ReduceMin": _extreme(torch.amin, False),
+    "ReduceProd": _product,
+    "ReduceL1": lambda x, axes, keep: x.abs().sum(axes, keepdim=keep, dtype=x.dtype),
+    "ReduceL2": _norm,
+    "ReduceSumSquare": lambda x, axes, keep: (x * x).sum(axes, keepdim=keep, dtype=x.dtype),
+    "ReduceLogSum": lambda x, axes, keep: x.sum(axes, keepdim=keep).log(),
+    "ReduceLogSumExp": lambda x, axes, keep: torch.logsumexp(x, axes, keepdim=keep),
+}
+
+
+@operator(*REDUCTIONS, static=(1,))
+def reduce(node: Node) -> Kernel:
+    """A reduction over axes given as an attribute (older opsets) or as an input; none: over all."""
+    function = REDUCTIONS[node.operator]
+    keep, idle = bool(node.get("keepdims", 1)), bool(node.get("noop_with_empty_axes", 0))
+    given = node.get("axes")
+
+    def run(x: Tensor, axes: Tensor | None = None) -> Tensor:
+        chosen = given or numbers(axes)
+        if not chosen:
+            # "No reduction" still applies the function's elementwise part, over no axis at all.
+            if idle:
+                return function(x.unsqueeze(0), [0], False)
+            chosen = list(range(x.dim()))
+        return function(x, chosen, keep) if x.dim() else function(x.reshape(1), [0], False)
+
+    return run
+
+
+@operator("CumSum", "CumProd", static=(1,))
+def cumulative(node: Node) -> Kernel:
+    """Running sum or product along an axis, perhaps from the end, perhaps without the element itself."""
+    exclusive, backwards = bool(node.get("exclusive", 0)), bool(node.get("reverse", 0))
+    function, neutral = {"CumSum": (torch.cumsum, 0), "CumProd": (torch.cumprod, 1)}[node.operator]
+
+    def run(x: Tensor, axis: Tensor) -> Tensor:
+        along = int(numbers(axis)[0])
+        y = x.flip(along) if backwards else x
+        if exclusive:
+            first = torch.full_like(y.narrow(along, 0, 1), neutral)
+            y = torch.cat([first, y.narrow(along, 0, y.shape[along] - 1)], along)
+        y = function(y, along).to(x.dtype)
+        return y.flip(along) if backwards else y
+
+    return run

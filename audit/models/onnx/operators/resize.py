@@ -1,0 +1,254 @@
+"""Resampling of planes: each axis is a small matrix, so that every mode is a linear map."""
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from audit.models.onnx.dtypes import bounded
+from audit.models.onnx.node import Kernel, Node, numbers, operator
+
+COORDINATES = frozenset(
+    "half_pixel half_pixel_symmetric pytorch_half_pixel align_corners asymmetric "
+    "tf_crop_and_resize".split()
+)
+NEAREST = frozenset("round_prefer_floor round_prefer_ceil floor ceil".split())
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How an output coordinate becomes weights over input pixels."""
+
+    mode: str
+    coordinate: str
+    nearest: str
+    cubic: float
+    exclude_outside: bool
+    antialias: bool
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis: input and output size, scale = output/input, and the region of interest."""
+
+    source: int
+    target: int
+    scale: float
+    roi: tuple[float, float] = (0.0, 1.0)
+
+
+def _place(i: int, axis: Axis, coordinate: str) -> float:
+    """Where output pixel i lies among the input pixels."""
+    source, target, scale = axis.source, axis.target, axis.scale
+    length = scale * source  # the output size before it was cut to an integer
+    if coordinate == "align_corners":
+        return i * (source - 1) / (length - 1) if length != 1 else 0.0
+    if coordinate == "asymmetric":
+        return i / scale
+    if coordinate == "tf_crop_and_resize":
+        start, end = axis.roi
+        if target == 1:
+            return 0.5 * (start + end) * (source - 1)
+        return start * (source - 1) + i * (end - start) * (source - 1) / (length - 1)
+    if coordinate == "pytorch_half_pixel" and target == 1:
+        return 0.0 if length == 1 else -0.5
+    if coordinate == "half_pixel_symmetric":
+        shift = (source / 2) * (1 - target / length)
+        return shift + (i + 0.5) / scale - 0.5
+    return (i + 0.5) / scale - 0.5
+
+
+def _weight(distance: float, rule: Rule) -> float:
+    """The interpolation kernel at a distance in (stretched) input pixels."""
+    d, a = abs(distance), rule.cubic
+    if rule.mode == "linear":
+        return max(1 - d, 0.0)
+    if d <= 1:
+        return (a + 2) * d**3 - (a + 3) * d**2 + 1
+    return a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a if d < 2 else 0.0
+
+
+def _nearest(place: float, source: int, rule: Rule) -> int:
+    rounding = {
+        "round_prefer_floor": lambda p: math.ceil(p - 0.5),
+        "round_prefer_ceil": lambda p: math.floor(p + 0.5),
+        "floor": math.floor,
+        "ceil": math.ceil,
+    }[rule.nearest]
+    return min(max(int(rounding(place)), 0), source - 1)
+
+
+@functools.lru_cache(maxsize=64)
+def _matrix(axis: Axis, rule: Rule) -> NDArray[np.float64]:
+    """Weights (target, source); a row of NaN marks a point outside the region of interest."""
+    matrix = np.zeros((axis.target, axis.source))
+    stretch = max(1 / axis.scale, 1.0) if rule.antialias else 1.0
+    radius = (1 if rule.mode == "linear" else 2) * stretch
+    for i in range(axis.target):
+        place = _place(i, axis, rule.coordinate)
+        if rule.coordinate == "tf_crop_and_resize" and not 0 <= place <= axis.source - 1:
+            matrix[i] = np.nan
+            continue
+        if rule.mode == "nearest":
+            matrix[i, _nearest(place, axis.source, rule)] = 1
+            continue
+        taps = range(math.floor(place - radius) + 1, math.ceil(place + radius))
+        weights = {tap: _weight((tap - place) / stretch, rule) for tap in taps}
+        if rule.exclude_outside or rule.antialias:
+            inside = {tap: w for tap, w in weights.items() if 0 <= tap < axis.source}
+            weights = inside if rule.exclude_outside else weights
+            total = sum(weights.values())
+            weights = {tap: w / total for tap, w in weights.items()}
+        for tap, w in weights.items():
+            matrix[i, min(max(tap, 0), axis.source - 1)] += w
+    return matrix
+
+
+def resample(x: Tensor, axes: dict[int, Axis], rule: Rule, outside: float) -> Tensor:
+    """Resample the given axes one after the other."""
+    bounded([axes[i].target if i in axes else size for i, size in enumerate(x.shape)])
+    kind = x.dtype
+    wild: list[tuple[int, Tensor]] = []
+    for i, axis in axes.items():
+        if axis.source == axis.target and axis.scale == 1 and axis.roi == (0.0, 1.0):
+            continue
+        bounded([axis.target, axis.source])
+        matrix = _matrix(axis, rule)
+        rows = np.isnan(matrix).any(1)
+        if rows.any():
+            wild.append((i, torch.from_numpy(rows).to(x.device)))
+        clean = np.nan_to_num(matrix)
+        if rule.mode == "nearest":
+            x = x.index_select(i, torch.from_numpy(clean.argmax(1)).to(x.device))
+            continue
+        weights = torch.from_numpy(clean).to(x.device, x.dtype if x.is_floating_point() else None)
+        x = (x.to(weights.dtype).movedim(i, -1) @ weights.t()).movedim(-1, i)
+    for i, flags in wild:
+        shaped = flags.reshape(-1, *[1] * (x.dim() - 1 - i))
+        x = torch.where(shaped, torch.full_like(x, outside), x)
+    return x if x.dtype == kind else _rounded(x, kind)
+
+
+def _rounded(x: Tensor, kind: torch.dtype) -> Tensor:
+    """Integer images: truncated, as the reference does."""
+    limits = torch.iinfo(kind)
+    return x.clamp(limits.min, limits.max).to(kind)
+
+
+@operator("Resize", static=(1, 2, 3))
+def resize(node: Node) -> Kernel:
+    """Nearest, linear or cubic, to a size or by a scale (opset 10 on)."""
+    rule = Rule(
+        node.get("mode", "nearest"),
+        node.get("coordinate_transformation_mode", "half_pixel" if node.opset > 10 else "asymmetric"),
+        node.get("nearest_mode", "round_prefer_floor" if node.opset > 10 else "floor"),
+        node.get("cubic_coeff_a", -0.75),
+        bool(node.get("exclude_outside", 0)),
+        bool(node.get("antialias", 0)),
+    )
+    _known(node, rule)
+    outside, policy = (
+        node.get("extrapolation_value", 0.0),
+        node.get("keep_aspect_ratio_policy", "stretch"),
+    )
+    given = node.get("axes")
+
+    def run(
+        x: Tensor,
+        roi: Tensor | None = None,
+        scales: Tensor | None = None,
+        sizes: Tensor | None = None,
+    ) -> Tensor:
+        if node.opset == 10:
+            roi, scales = None, roi
+        chosen = [axis % x.dim() for axis in given] if given else list(range(x.dim()))
+        region = numbers(roi) or [0.0] * len(chosen) + [1.0] * len(chosen)
+        if rule.coordinate != "tf_crop_and_resize":
+            region = [0.0] * len(chosen) + [1.0] * len(chosen)
+        old = [x.shape[axis] for axis in chosen]
+        new, factors = _targets(old, numbers(scales), numbers(sizes), policy, region, rule)
+        axes = {
+            axis: Axis(old[i], new[i], factors[i], (region[i], region[i + len(chosen)]))
+            for i, axis in enumerate(chosen)
+        }
+        return resample(x, axes, rule, outside)
+
+    return run
+
+
+def _known(node: Node, rule: Rule) -> None:
+    if rule.mode not in ("nearest", "linear", "cubic"):
+        raise node.refuse(f"mode {rule.mode}")
+    if rule.coordinate not in COORDINATES:
+        raise node.refuse(f"coordinate_transformation_mode {rule.coordinate}")
+    if rule.nearest not in NEAREST:
+        raise node.refuse(f"nearest_mode {rule.nearest}")
+
+
+def _targets(
+    old: Sequence[int],
+    scales: Sequence[float],
+    sizes: Sequence[int],
+    policy: str,
+    region: Sequence[float],
+    rule: Rule,
+) -> tuple[list[int], list[float]]:
+    """Output sizes and the scales that go with them."""
+    if sizes:
+        factors = [new / size for new, size in zip(sizes, old, strict=True)]
+        if policy != "stretch":
+            factor = min(factors) if policy == "not_larger" else max(factors)
+            return [math.floor(factor * size + 0.5) for size in old], [factor] * len(old)
+        return list(sizes), factors
+    spans = [1.0] * len(old)
+    if rule.coordinate == "tf_crop_and_resize":
+        spans = [region[i + len(old)] - region[i] for i in range(len(old))]
+    new = [math.floor(size * s * span) for size, s, span in zip(old, scales, spans, strict=True)]
+    return new, list(scales)
+
+
+@operator("Upsample", static=(1,))
+def upsample(node: Node) -> Kernel:
+    """Resize as it was before opset 10."""
+    mode, given = node.get("mode", "nearest"), node.get("scales")
+    rule = Rule(
+        {"bilinear": "linear"}.get(mode, mode), "asymmetric", "floor", -0.75, False, False
+    )
+    _known(node, rule)
+
+    def run(x: Tensor, scales: Tensor | None = None) -> Tensor:
+        factors = given or numbers(scales)
+        axes = {
+            i: Axis(size, math.floor(size * s), s)
+            for i, (size, s) in enumerate(zip(x.shape, factors, strict=True))
+        }
+        return resample(x, axes, rule, 0.0)
+
+    return run
+
+
+@operator("GridSample")
+def grid_sample(node: Node) -> Kernel:
+    """Values at given points, as torch samples them."""
+    names = {"linear": "bilinear", "cubic": "bicubic"}
+    mode = names.get(node.get("mode", "bilinear"), node.get("mode", "bilinear"))
+    border = node.get("padding_mode", "zeros")
+    corners = bool(node.get("align_corners", 0))
+
+    def run(x: Tensor, grid: Tensor) -> Tensor:
+        return F.grid_sample(x, grid, mode, border, corners)
+
+    return run
+
+
+@operator("AffineGrid", static=(1,))
+def affine_grid(node: Node) -> Kernel:
+    """Points of a regular grid under an affine map."""
+    corners = bool(node.get("align_corners", 0))
+    return lambda theta, size: F.affine_grid(theta, bounded(numbers(size)), corners)

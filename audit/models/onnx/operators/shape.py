@@ -1,0 +1,335 @@
+"""Shapes, and operators that move values about without changing them."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from audit.errors import ModelError
+from audit.models.onnx.dtypes import TORCH, bounded
+from audit.models.onnx.node import Kernel, Node, numbers, operator
+
+
+@operator("Constant")
+def constant(node: Node) -> Kernel:
+    """A value written into the graph."""
+    value = node.get("value")
+    if value is None:
+        value = _literal(node)
+    return lambda: value
+
+
+def _literal(node: Node) -> Tensor:
+    for name, dtype in {
+        "value_float": torch.float32,
+        "value_floats": torch.float32,
+        "value_int": torch.int64,
+        "value_ints": torch.int64,
+    }.items():
+        if node.get(name) is not None:
+            return torch.tensor(node.get(name), dtype=dtype)
+    raise node.refuse("a constant that is neither a tensor nor numbers")
+
+
+@operator("Shape")
+def shape(node: Node) -> Kernel:
+    """The sizes of the axes from `start` to `end`, on the CPU."""
+    start, end = node.get("start", 0), node.get("end")
+    return lambda x: torch.tensor(list(x.shape)[start:end], dtype=torch.int64)
+
+
+@operator("Size")
+def size(_: Node) -> Kernel:
+    """The number of elements, on the CPU."""
+    return lambda x: torch.tensor(x.numel(), dtype=torch.int64)
+
+
+@operator("Reshape", static=(1,), ignores=("consumed_inputs",))
+def reshape(node: Node) -> Kernel:
+    """To the given shape; 0 keeps a size unless `allowzero`, −1 is what remains."""
+    literal = bool(node.get("allowzero", 0))
+
+    def run(x: Tensor, wanted: Tensor) -> Tensor:
+        sizes = numbers(wanted)
+        if not literal:
+            sizes = [x.shape[i] if size == 0 else size for i, size in enumerate(sizes)]
+        return x.reshape(sizes)
+
+    return run
+
+
+@operator("Flatten")
+def flatten(node: Node) -> Kernel:
+    """To two axes, split before `axis`."""
+    axis = node.get("axis", 1)
+
+    def run(x: Tensor) -> Tensor:
+        split = axis if axis >= 0 else axis + x.dim()
+        if split == 1:
+            return x.flatten(1) if x.dim() > 1 else x.reshape(x.shape[0], 1)
+        rows = x.shape[:split].numel()
+        return x.reshape(rows, x.shape[split:].numel())
+
+    return run
+
+
+@operator("Transpose")
+def transpose(node: Node) -> Kernel:
+    """Axes in the order `perm`, by default reversed."""
+    order = node.get("perm")
+    return lambda x: x.permute(order if order is not None else tuple(range(x.dim()))[::-1])
+
+
+@operator("Squeeze", static=(1,))
+def squeeze(node: Node) -> Kernel:
+    """Without the given axes of size one, or without all of them."""
+    given = node.get("axes")
+
+    def run(x: Tensor, axes: Tensor | None = None) -> Tensor:
+        chosen = given if axes is None else numbers(axes)
+        if chosen is None:
+            return x.squeeze()
+        if any(x.shape[axis] != 1 for axis in chosen):
+            raise ModelError(f"node '{node.name}' squeezes axes {chosen} of shape {list(x.shape)}")
+        return x.squeeze(tuple(chosen))
+
+    return run
+
+
+@operator("Unsqueeze", static=(1,))
+def unsqueeze(node: Node) -> Kernel:
+    """With new axes of size one at the given places of the result."""
+    given = node.get("axes")
+
+    def run(x: Tensor, axes: Tensor | None = None) -> Tensor:
+        chosen = given if axes is None else numbers(axes)
+        rank = x.dim() + len(chosen)
+        for axis in sorted(axis % rank for axis in chosen):
+            x = x.unsqueeze(axis)
+        return x
+
+    return run
+
+
+@operator("Concat")
+def concat(node: Node) -> Kernel:
+    """Joined along an axis."""
+    axis = node.get("axis", 1)
+    return lambda *tensors: torch.cat(tensors, axis)
+
+
+@operator("Split", static=(1,))
+def split(node: Node) -> Kernel:
+    """Cut along an axis into given or equal parts, the last one perhaps smaller."""
+    axis, given = node.get("axis", 0), node.get("split")
+    parts = node.get("num_outputs") or len(node.outputs)
+
+    def run(x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, ...]:
+        chosen = given if lengths is None else numbers(lengths)
+        if chosen is None:
+            length = -(-x.shape[axis] // parts)
+            chosen = [length] * (parts - 1) + [x.shape[axis] - length * (parts - 1)]
+        return torch.split(x, chosen, axis)
+
+    return run
+
+
+@operator("Slice", static=(1, 2, 3, 4))
+def slice_axes(node: Node) -> Kernel:
+    """Start, end and step per axis, as attributes (opset < 10) or inputs; out of range is clamped."""
+    old = (node.get("starts"), node.get("ends"), node.get("axes"), None)
+
+    def run(x: Tensor, *bounds: Tensor | None) -> Tensor:
+        new = [None if bound is None else numbers(bound) for bound in bounds]
+        starts, ends, axes, steps = [*new, *old[len(new) :]]
+        for i, (start, end) in enumerate(zip(starts or [], ends or [], strict=True)):
+            axis = axes[i] if axes else i
+            x = _slice(x, axis % x.dim(), slice(start, end, steps[i] if steps else 1))
+        return x
+
+    return run
+
+
+def _slice(x: Tensor, axis: int, cut: slice) -> Tensor:
+    """One axis by Python's own rules; a negative step is a slice of the mirrored axis."""
+    size = x.shape[axis]
+    start, stop, step = _clamped(cut, size)
+    chosen = range(start, stop, step)
+    if step > 0:
+        return x[(slice(None),) * axis + (slice(start, max(stop, start), step),)]
+    if not chosen:
+        return x.narrow(axis, 0, 0)
+    upward = x[(slice(None),) * axis + (slice(chosen[-1], chosen[0] + 1, -step),)]
+    return upward.flip(axis)
+
+
+def _clamped(cut: slice, size: int) -> tuple[int, int, int]:
+    """ONNX adds the size to negative bounds once, then clamps: the same as Python's `indices`."""
+    return cut.indices(size)
+
+
+@operator("Expand", static=(1,))
+def expand(_: Node) -> Kernel:
+    """Broadcast both ways with a shape."""
+
+    def run(x: Tensor, wanted: Tensor) -> Tensor:
+        return x.expand(bounded(torch.broadcast_shapes(x.shape, tuple(numbers(wanted)))))
+
+    return run
+
+
+@operator("Tile", static=(1,))
+def tile(_: Node) -> Kernel:
+    """Repeated along every axis."""
+
+    def run(x: Tensor, repeats: Tensor) -> Tensor:
+        times = numbers(repeats)
+        bounded([size * n for size, n in zip(x.shape, times, strict=True)])
+        return x.repeat(times)
+
+    return run
+
+
+@operator("ConstantOfShape", static=(0,))
+def constant_of_shape(node: Node) -> Kernel:
+    """A shape filled with one value."""
+    value = node.get("value", torch.zeros(1))
+
+    def run(wanted: Tensor) -> Tensor:
+        return torch.full(bounded(numbers(wanted)), value.item(), dtype=value.dtype)
+
+    return run
+
+
+@operator("Range", static=(0, 1, 2))
+def span(_: Node) -> Kernel:
+    """Numbers from a start to before a limit."""
+
+    def run(start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
+        first, last, step = (value.item() for value in (start, limit, delta))
+        count = max(int(-(-(last - first) // step)), 0)
+        bounded([count])
+        if start.is_floating_point():
+            return (first + step * torch.arange(count, dtype=torch.float64)).to(start.dtype)
+        return torch.arange(first, first + count * step, step, dtype=start.dtype)
+
+    return run
+
+
+@operator("EyeLike")
+def eye_like(node: Node) -> Kernel:
+    """Ones on the k-th diagonal of a matrix shaped like the input."""
+    k, to = node.get("k", 0), node.get("dtype")
+
+    def run(x: Tensor) -> Tensor:
+        dtype = TORCH[to] if to else x.dtype
+        ones = torch.ones(x.shape, dtype=dtype, device=x.device)
+        return ones.tril(k).triu(k)
+
+    return run
+
+
+@operator("Trilu", static=(1,))
+def trilu(node: Node) -> Kernel:
+    """The upper or lower triangle."""
+    cut = torch.triu if node.get("upper", 1) else torch.tril
+    return lambda x, k=None: cut(x, int(numbers(k)[0]) if k is not None else 0)
+
+
+@operator("DepthToSpace")
+def depth_to_space(node: Node) -> Kernel:
+    """Channels into blocks of pixels."""
+    block, mode = node.get("blocksize"), node.get("mode", "DCR")
+
+    def run(x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        if mode == "CRD":
+            return F.pixel_shuffle(x, block)
+        y = x.reshape(n, block, block, c // block**2, h, w).permute(0, 3, 4, 1, 5, 2)
+        return y.reshape(n, c // block**2, h * block, w * block)
+
+    return run
+
+
+@operator("SpaceToDepth")
+def space_to_depth(node: Node) -> Kernel:
+    """Blocks of pixels into channels."""
+    block, mode = node.get("blocksize"), node.get("mode", "DCR")
+
+    def run(x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        y = x.reshape(n, c, h // block, block, w // block, block)
+        order = (0, 1, 3, 5, 2, 4) if mode == "CRD" else (0, 3, 5, 1, 2, 4)
+        return y.permute(order).reshape(n, c * block**2, h // block, w // block)
+
+    return run
+
+
+@operator("Pad", static=(1, 2, 3))
+def pad(node: Node) -> Kernel:
+    """Constant, mirrored, repeated or wrapped borders; a negative pad crops."""
+    mode, fill = node.get("mode", "constant"), node.get("value", 0.0)
+    given = node.get("pads", node.get("paddings"))
+    if mode not in ("constant", "reflect", "edge", "wrap"):
+        raise node.refuse(f"mode {mode}")
+
+    def run(
+        x: Tensor,
+        pads: Tensor | None = None,
+        value: Tensor | None = None,
+        axes: Tensor | None = None,
+    ) -> Tensor:
+        sizes = given if pads is None else numbers(pads)
+        chosen = numbers(axes) if axes is not None else list(range(x.dim()))
+        pairs = {
+            axis % x.dim(): (sizes[i], sizes[i + len(chosen)]) for i, axis in enumerate(chosen)
+        }
+        bounded([n + sum(pairs.get(axis, (0, 0))) for axis, n in enumerate(x.shape)])
+        number = fill if value is None else value.item()
+        return pad_axes(x, pairs, mode, number)
+
+    return run
+
+
+def pad_axes(x: Tensor, pairs: dict[int, tuple[int, int]], mode: str, value: Any) -> Tensor:
+    """Pad axes by (before, after)."""
+    if not any(any(pair) for pair in pairs.values()):
+        return x
+    if mode == "constant":
+        flat = [n for axis in reversed(range(x.dim())) for n in pairs.get(axis, (0, 0))]
+        while flat[-2:] == [0, 0]:
+            del flat[-2:]
+        return F.pad(x, flat, value=value)
+    for axis, (before, after) in pairs.items():
+        if before or after:
+            index = _border(x.shape[axis], before, after, mode)
+            x = x.index_select(axis, torch.tensor(index, device=x.device))
+    return x
+
+
+def _border(size: int, before: int, after: int, mode: str) -> list[int]:
+    """Where each element of the padded axis comes from."""
+    places = range(-before, size + after)
+    if mode == "edge":
+        return [min(max(place, 0), size - 1) for place in places]
+    if mode == "wrap":
+        return [place % size for place in places]
+    period = max(2 * (size - 1), 1)
+    return [min(place % period, period - place % period) if size > 1 else 0 for place in places]
+
+
+@operator("ReverseSequence", static=(1,))
+def reverse_sequence(node: Node) -> Kernel:
+    """The first elements of every sequence reversed, each up to its own length."""
+    batch, time = node.get("batch_axis", 1), node.get("time_axis", 0)
+
+    def run(x: Tensor, lengths: Tensor) -> Tensor:
+        y = x.movedim((batch, time), (0, 1))
+        place = torch.arange(y.shape[1], device=x.device)
+        length = lengths.to(x.device).unsqueeze(1)
+        index = torch.where(place < length, length - 1 - place, place)
+        rows = torch.arange(y.shape[0], device=x.device).unsqueeze(1)
+        return y[rows, index].movedim((0, 1), (batch, time))
+
+    return run

@@ -1,0 +1,164 @@
+"""ONNX files: served by onnxruntime, differentiated by our importer."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor
+
+from audit.errors import ModelError, UnsupportedOperator
+from audit.models import execution
+from audit.models.execution import Function
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model served by onnxruntime.
+
+    Attributes:
+        shape: input shape, batch first, ``None`` where dynamic.
+        dtype: the input's dtype.
+        run: inputs of any number of rows to the scores, float32 on the CPU.
+        provider: the execution provider that onnxruntime really uses.
+    """
+
+    shape: tuple[int | None, ...]
+    dtype: torch.dtype
+    run: Function
+    provider: str
+
+
+DTYPES = {
+    "tensor(float)": torch.float32,
+    "tensor(double)": torch.float64,
+    "tensor(float16)": torch.float16,
+    "tensor(uint8)": torch.uint8,
+    "tensor(int8)": torch.int8,
+    "tensor(int32)": torch.int32,
+    "tensor(int64)": torch.int64,
+}
+
+
+def serve(model: onnx.ModelProto, *, output: str, cuda: bool, rows: int, path: Path) -> Served:
+    """Create the onnxruntime session of a loaded model.
+
+    The runtime is given the bytes that `onnx` has loaded and checked, so external data can only
+    come from where `onnx` allows it.
+
+    Args:
+        model: as returned by `audit.models.onnx.read_model`.
+        output: name of the output that holds the scores.
+        cuda: whether to ask for the CUDA provider.
+        rows: number of rows of every call where the batch is dynamic.
+        path: for messages.
+
+    Raises:
+        ModelError: onnxruntime is not installed, or cannot run the model.
+    """
+    runtime = _import_runtime()
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = torch.get_num_threads()
+    providers = (["CUDAExecutionProvider"] if cuda else []) + ["CPUExecutionProvider"]
+    try:
+        session = runtime.InferenceSession(model.SerializeToString(), options, providers=providers)
+    except Exception as error:  # onnxruntime raises bare subclasses of Exception
+        raise ModelError(
+            f"onnxruntime cannot load {path}: {_first_line(error)}. "
+            "The file must run where it is served; re-export it, or update onnxruntime."
+        ) from error
+    inputs = session.get_inputs()
+    if len(inputs) != 1:
+        names = ", ".join(entry.name for entry in inputs)
+        raise ModelError(
+            f"{path} takes {len(inputs)} inputs ({names}), but a classifier of one input is "
+            "expected: fix the other inputs as initializers and export again."
+        )
+    (entry,) = inputs
+    if entry.type not in DTYPES:
+        raise ModelError(f"{path} takes {entry.type}, but a numeric tensor input is expected.")
+    dtype = DTYPES[entry.type]
+    shape = tuple(size if isinstance(size, int) else None for size in entry.shape)
+
+    def call(x: Tensor) -> Tensor:
+        array = _cast(x, dtype)
+        try:
+            (scores,) = session.run([output], {entry.name: array})
+        except Exception as error:
+            raise ModelError(
+                f"onnxruntime failed on an input of shape {tuple(array.shape)}: "
+                f"{_first_line(error)}. Check --layout, and that the data fits the model."
+            ) from error
+        return torch.from_numpy(np.asarray(scores, dtype=np.float32))
+
+    def run(x: Tensor) -> Tensor:
+        return execution.in_calls_of((shape[0] if shape else None) or rows, call)(x)
+
+    return Served(shape, dtype, run, session.get_providers()[0])
+
+
+def batched(module: torch.nn.Module, run: Function, example: Tensor) -> Function:
+    """Find the fastest way in which a lifted module takes several samples at once.
+
+    A graph exported for batch 1 often works for any batch, but its constants (a Reshape to
+    ``(1, 256)``, say) may not: then it is mapped over the rows, or called row by row.
+
+    Args:
+        module: the lifted module, for its fixed batch size.
+        run: the method to batch.
+        example: (2 or more, ...) prepared inputs.
+
+    Returns:
+        A function of batches of any size whose rows equal those of single calls.
+    """
+    fixed = module.input_shape[0]
+    assert fixed is None or isinstance(fixed, int)
+    with torch.no_grad():
+        try:
+            single = execution.in_calls_of(fixed or 1, run)(example)
+        except UnsupportedOperator:
+            raise
+        except (RuntimeError, IndexError, ValueError) as error:
+            raise ModelError(
+                f"The model fails on an input of shape {tuple(example.shape[1:])}: "
+                f"{_first_line(error)}. Check --layout, and that the data fits the model."
+            ) from error
+        for candidate in (run, execution.mapped(run)) if fixed in (None, 1) else ():
+            try:
+                together = candidate(example)
+            except (RuntimeError, IndexError, ValueError):
+                continue  # this way does not suit the graph; the last one always does
+            if together.shape == single.shape and _close(together, single):
+                return candidate
+    return execution.in_calls_of(fixed or 1, run)
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    scale = float(b.abs().max()) if b.numel() else 0.0
+    return math.isfinite(scale) and bool((a - b).abs().max() <= 1e-4 * max(scale, 1.0))
+
+
+def _cast(x: Tensor, dtype: torch.dtype) -> "np.ndarray[Any, Any]":
+    if dtype.is_floating_point:
+        return np.ascontiguousarray(x.to(dtype).numpy())
+    limits = torch.iinfo(dtype)
+    return np.ascontiguousarray(x.round().clamp(limits.min, limits.max).to(dtype).numpy())
+
+
+def _import_runtime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ModelError(
+            "onnxruntime is not installed, and it is needed to run an ONNX model as it is served: "
+            "pip install 'wasserstein-audit[cpu]' (or [gpu] with an NVIDIA GPU; never both)."
+        ) from error
+    return onnxruntime
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".")[:300] or type(error).__name__

@@ -1,0 +1,179 @@
+"""From the user's samples to the tensor the served model takes: normalise, permute, reshape."""
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from audit.errors import ModelError, UsageError
+
+Shape = tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """How a sample becomes a model input.
+
+    Samples live in the box ``[low, high]``, images as ``(C, H, W)``; radii are measured there,
+    before mean, standard deviation and layout.
+
+    Attributes:
+        sample: shape of one sample.
+        shape: the model's own input shape, batch first, ``None`` where dynamic; empty if unknown.
+        dtype: dtype of the model's input.
+        layout: a permutation of ``chw`` for images, ``None`` for other samples.
+        low, high: the box.
+        mean, std: per channel or one value; ``(x - mean) / std`` is what the model sees.
+    """
+
+    sample: tuple[int, ...]
+    shape: Shape
+    dtype: torch.dtype
+    layout: str | None
+    low: float = 0.0
+    high: float = 1.0
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    @property
+    def batch(self) -> int | None:
+        """The batch size the model insists on, if any."""
+        return self.shape[0] if self.shape else None
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """Map samples ``(B, *sample)`` to the model's input, differentiably, in the dtype of ``x``."""
+        if self.mean is not None:
+            x = x - self._per_channel(self.mean, x)
+        if self.std is not None:
+            x = x / self._per_channel(self.std, x)
+        if self.layout is not None and self.layout != "chw":
+            x = x.permute(0, *("chw".index(axis) + 1 for axis in self.layout))
+        target = _match(self.shape[1:], tuple(x.shape[1:])) if self.shape else tuple(x.shape[1:])
+        assert target is not None
+        return x.reshape(len(x), *target)
+
+    def _per_channel(self, values: tuple[float, ...], x: Tensor) -> Tensor:
+        return x.new_tensor(values).reshape(1, -1, *[1] * (x.dim() - 2))
+
+
+def make_spec(
+    *,
+    sample: tuple[int, ...],
+    shape: Shape,
+    dtype: torch.dtype,
+    layout: str | None,
+    low: float,
+    high: float,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+) -> InputSpec:
+    """Check the pieces against each other and choose the layout where none is given.
+
+    Raises:
+        UsageError: layout, mean or std do not fit the samples.
+        ModelError: no layout turns a sample into the model's input.
+    """
+    channels = sample[0] if len(sample) == 3 else 1
+    for name, values in (("--mean", mean), ("--std", std)):
+        if values is not None and len(values) not in (1, channels):
+            raise UsageError(
+                f"{name} has {len(values)} values but the samples have {channels} channel(s): "
+                f"give 1 or {channels}."
+            )
+    if std is not None and not all(value > 0 for value in std):
+        raise UsageError(f"--std must be positive, found {', '.join(f'{v:g}' for v in std)}.")
+    if layout is not None and len(sample) != 3:
+        raise UsageError(
+            f"--layout {layout} is for images, but the samples have shape {sample}: leave it out."
+        )
+    if layout is not None and sorted(layout) != ["c", "h", "w"]:
+        raise UsageError(
+            f"--layout must be a permutation of c, h, w such as hwc, found {layout!r}."
+        )
+    base = InputSpec(sample, shape, dtype, layout, low, high, mean, std)
+    if layout is not None:
+        candidates = [base]
+    elif len(sample) == 3:
+        candidates = [replace(base, layout=name) for name in ("chw", "hwc", "whc")]
+    else:
+        candidates = [base]
+    # A layout that matches axis by axis is better evidence than one that only has the right size.
+    for exact in (True, False):
+        for spec in candidates:
+            if fits(spec, exact=exact):
+                return spec
+    raise ModelError(
+        f"The model takes inputs of shape {show_shape(shape)}, but one sample has shape {sample}"
+        f"{'' if layout is None else f' (layout {layout})'}: "
+        "check that data and model belong together, their channels and size, and --layout."
+    )
+
+
+def fits(spec: InputSpec, *, exact: bool) -> bool:
+    """Whether a sample can be given to the model; ``exact``: axis by axis, without a reshape."""
+    if not spec.shape:
+        return True
+    sizes = permuted(spec)
+    tail = spec.shape[1:]
+    if exact:
+        return len(tail) == len(sizes) and all(
+            want is None or want == size for want, size in zip(tail, sizes, strict=True)
+        )
+    return _match(tail, sizes) is not None
+
+
+def permuted(spec: InputSpec) -> tuple[int, ...]:
+    """Shape of one sample after the layout's permutation."""
+    if spec.layout is None:
+        return spec.sample
+    return tuple(spec.sample["chw".index(axis)] for axis in spec.layout)
+
+
+def alternatives(spec: InputSpec) -> Iterator[tuple[str, InputSpec]]:
+    """Other readings of the same data worth trying when accuracy is at chance, with their options."""
+    if len(spec.sample) == 3:
+        for axes in itertools.permutations("chw"):
+            layout = "".join(axes)
+            other = replace(spec, layout=layout)
+            if layout != spec.layout and fits(other, exact=False):
+                yield f"--layout {layout}", other
+    if spec.mean is None and spec.std is None:
+        yield "--std 1/255 (inputs of 0 to 255)", replace(spec, std=(1 / 255,))
+        yield "--mean .5 --std .5 (inputs of -1 to 1)", replace(spec, mean=(0.5,), std=(0.5,))
+        if len(spec.sample) == 3 and spec.sample[0] == 3:
+            yield (
+                "--mean .485,.456,.406 --std .229,.224,.225 (ImageNet)",
+                replace(spec, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+            )
+            yield (
+                "--mean .4914,.4822,.4465 --std .2471,.2435,.2616 (CIFAR-10)",
+                replace(spec, mean=(0.4914, 0.4822, 0.4465), std=(0.2471, 0.2435, 0.2616)),
+            )
+        else:
+            yield (
+                "--mean .1307 --std .3081 (MNIST)",
+                replace(spec, mean=(0.1307,), std=(0.3081,)),
+            )
+    else:
+        yield "no --mean and --std", replace(spec, mean=None, std=None)
+
+
+def show_shape(shape: Shape) -> str:
+    """Write a shape with dynamic dimensions as ``N``."""
+    return "(" + ", ".join("N" if size is None else str(size) for size in shape) + ")"
+
+
+def _match(tail: Shape, sizes: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Fill the dynamic dimensions of ``tail`` from ``sizes``; None where they cannot agree."""
+    if len(tail) == len(sizes):
+        filled = tuple(s if want is None else want for want, s in zip(tail, sizes, strict=True))
+    elif sum(size is None for size in tail) <= 1:
+        known = math.prod(size for size in tail if size is not None)
+        rest = math.prod(sizes) // max(known, 1)
+        filled = tuple(rest if size is None else size for size in tail)
+    else:
+        return None
+    return filled if math.prod(filled) == math.prod(sizes) else None

@@ -1,0 +1,61 @@
+"""TorchScript archives: the script module is both what is served and what is differentiated."""
+
+from pathlib import Path
+
+import torch
+
+from audit.errors import ModelError
+from audit.models.execution import Function
+
+
+def read_script(path: Path, *, trusted: bool, device: torch.device) -> torch.jit.ScriptModule:
+    """Load a TorchScript module in evaluation mode.
+
+    Loading and calling one can read and write any file of the machine, so nothing is opened
+    before the user has said that the file is trusted.
+
+    Raises:
+        ModelError: not trusted, damaged, or not loadable by this version of torch.
+    """
+    if not trusted:
+        raise ModelError(
+            f"{path} is a TorchScript archive, which can run code of its own when it is used: "
+            "pass --trust-model if you trust where it comes from, or export it to ONNX."
+        )
+    try:
+        module = torch.jit.load(str(path), map_location=device)
+    except Exception as error:  # torch raises bare RuntimeError and errors of the archive reader
+        raise ModelError(
+            f"torch cannot load {path} as TorchScript: {str(error).strip().splitlines()[0][:200]}. "
+            "Save it again with this version of torch, or export it to ONNX."
+        ) from error
+    module.eval()
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    return module
+
+
+def call(module: torch.jit.ScriptModule) -> Function:
+    """Return the module as a function of a batch to a tensor of scores.
+
+    Raises (when called):
+        ModelError: the module fails on the input, or does not return one tensor.
+    """
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        try:
+            scores = module(x)
+        except RuntimeError as error:
+            lines = [line for line in str(error).strip().splitlines() if line.strip()]
+            raise ModelError(
+                f"The model fails on an input of shape {tuple(x.shape)}: {lines[-1].strip()[:200]}. "
+                "Check --layout, and that the data fits the model's channels and size."
+            ) from error
+        if not isinstance(scores, torch.Tensor):
+            raise ModelError(
+                f"The model returns a {type(scores).__name__}, but one tensor of scores is "
+                "expected: export a module that returns the logits."
+            )
+        return scores
+
+    return run

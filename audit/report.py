@@ -1,0 +1,267 @@
+"""The report object: plain data, schema version 1, the only thing a renderer ever reads.
+
+Numbers are numbers in the unit that their field states; ``None`` means *not measured*, never zero.
+An *attacked* value is an upper bound on the true adversarial accuracy, a *certified* one a lower
+bound; the ``low``/``high`` beside each is its finite-sample interval.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION: Literal[1] = 1
+"""Version of the layout below; a reader refuses a larger one."""
+
+Status = Literal["complete", "partial", "interrupted"]
+Verdict = Literal["pass", "fail", "inconclusive", "none"]
+Reliability = Literal["GREEN", "AMBER", "RED"]
+HealthStatus = Literal["pass", "warn", "fail", "not_applicable"]
+RunStatus = Literal["ran", "not_applicable", "error"]
+GateStatus = Literal["pass", "fail", "warn", "inconclusive"]
+
+
+class Record(BaseModel):
+    """Base of all report parts: immutable, no unknown keys, no silent coercion."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
+
+
+class Interval(Record):
+    """A proportion (or a mean) with its finite-sample interval at the report's confidence."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class Clean(Interval):
+    """Accuracy on the unperturbed samples, all samples counted (Clopper-Pearson interval)."""
+
+    confidence: float
+
+
+class Tool(Record):
+    """The program that wrote the report."""
+
+    name: str
+    version: str
+
+
+class ModelInput(Record):
+    """What the served model takes, and the units in which radii are measured.
+
+    ``shape`` is the model's own input shape, batch first; ``None`` marks a dynamic dimension.
+    """
+
+    shape: list[int | None]
+    dtype: str
+    layout: str | None
+    low: float
+    high: float
+    mean: list[float] | None
+    std: list[float] | None
+
+
+class Parity(Record):
+    """Largest absolute score difference between the served runtime and its differentiable copy."""
+
+    max_abs_difference: float
+    samples: int
+
+
+class Model(Record):
+    """The audited file."""
+
+    path: str
+    sha256: str
+    format: str
+    classes: int
+    input: ModelInput
+    output: Literal["logits", "probabilities", "labels"]
+    gradient: Literal["native", "lifted", "none"]
+    parity: Parity | None
+
+
+class Data(Record):
+    """The labelled samples: how many the file holds, how many were judged, how many are correct."""
+
+    path: str
+    sha256: str
+    available: int
+    evaluated: int
+    correct: int
+
+
+class Attack(Record):
+    """One attack on one metric: what it broke first, and what it cost (in single-sample passes)."""
+
+    name: str
+    status: RunStatus
+    detail: str
+    broken: int | None
+    forwards: int | None
+    gradients: int | None
+    seconds: float | None
+
+
+class Certifier(Record):
+    """The method behind the certified radii; ``failure_probability`` is per sample."""
+
+    name: str
+    status: RunStatus
+    detail: str
+    seconds: float | None
+    failure_probability: float
+
+
+class FirstOrder(Record):
+    """First-order estimates of R_delta (Bai, He, Jiang, Obloj 2023); estimates, not bounds.
+
+    ``upper`` is a verified attack's Q_delta(S)/A, ``lower_value`` the paper's R~l, ``lower_slope``
+    its R-l; ``violated`` says that an attack of this report went below one of the two.
+    """
+
+    loss: str
+    upper: float | None
+    lower_value: float | None
+    lower_slope: float | None
+    violated: bool | None
+
+
+class SensitivityPoint(FirstOrder):
+    """The estimates of one loss at one budget."""
+
+    delta: float
+
+
+class Sensitivity(Record):
+    """Upsilon = (E ||grad J||_*^q)^(1/q) and V(0) = E J for one order and loss, with intervals."""
+
+    order: str
+    loss: str
+    upsilon: Interval
+    value_at_zero: Interval
+    points: list[SensitivityPoint]
+
+
+class Robustness(Record):
+    """R_delta = A_delta / A, both ends of the bracket."""
+
+    attacked: Interval
+    certified: Interval
+
+
+class Point(Record):
+    """Both ends of the bracket at one budget ``delta`` (unit: the threat's ``unit``)."""
+
+    delta: float
+    attacked: Interval
+    certified: Interval
+    robustness: Robustness
+    first_order: FirstOrder | None
+
+
+class Curve(Record):
+    """Accuracy against the budget for one order (``inf``, ``2``, ``1``, ...)."""
+
+    order: str
+    points: list[Point]
+
+
+class Quantiles(Record):
+    """Quantiles of the per-sample radii, keyed by probability; ``None``: beyond what was found."""
+
+    quantiles: dict[str, float | None]
+
+
+class Radii(Record):
+    """Radii over all samples; a misclassified sample has radius 0."""
+
+    attacked: Quantiles
+    certified: Quantiles
+
+
+class ThreatResult(Record):
+    """Everything measured under one metric."""
+
+    metric: str
+    unit: str
+    attacks: list[Attack]
+    certifier: Certifier
+    sensitivity: list[Sensitivity]
+    curves: list[Curve]
+    radii: Radii
+
+
+class Health(Record):
+    """One check of the evidence itself; ``detail`` is a sentence of finding and advice."""
+
+    check: str
+    status: HealthStatus
+    detail: str
+
+
+class Gate(Record):
+    """One condition on the report, and how it came out; ``value`` is the number judged."""
+
+    id: str
+    expression: str
+    status: GateStatus
+    value: float | None
+
+
+class GalleryItem(Record):
+    """One broken sample as pictures (PNG data URIs), for the HTML report."""
+
+    metric: str
+    index: int
+    label: int
+    prediction: int
+    distance: float
+    attack: str
+    original: str
+    adversarial: str
+    difference: str
+
+
+class Artifacts(Record):
+    """Files written beside the report (names relative to it), and the embedded gallery."""
+
+    samples: str | None = None
+    adversarial: str | None = None
+    html: str | None = None
+    gallery: list[GalleryItem] = []
+
+
+class Report(Record):
+    """One scan, whole."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    tool: Tool
+    status: Status
+    verdict: Verdict
+    created: Annotated[str, Field(description="UTC, ISO 8601")]
+    model: Model
+    data: Data
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    clean: Clean
+    threats: list[ThreatResult]
+    health: list[Health]
+    gates: list[Gate]
+    warnings: list[str]
+    artifacts: Artifacts
+
+
+def reliability(report: Report) -> Reliability:
+    """GREEN when every health check that applies passed, AMBER on a warning, RED on a failure."""
+    statuses = {entry.status for entry in report.health}
+    if "fail" in statuses:
+        return "RED"
+    return "AMBER" if "warn" in statuses else "GREEN"
+
+
+def now() -> str:
+    """The present moment as the report writes it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,65 @@
+"""Stop before hours are spent: a model at chance is being fed the wrong thing."""
+
+import math
+from dataclasses import replace
+
+from audit.errors import DataError, ModelError, NothingToEvaluate
+from audit.models.classifier import Classifier
+from audit.models.preprocess import alternatives
+from audit.samples import Samples
+
+TRIED = 256
+"""Samples on which other readings of the data are tried."""
+
+
+def require_better_than_chance(classifier: Classifier, samples: Samples) -> None:
+    """Check that the clean accuracy is well above chance.
+
+    Raises:
+        DataError: it is not; the message says which other preprocessings were tried and what
+            accuracy each would give.
+        NothingToEvaluate: too few samples to tell, and none of them is correct.
+    """
+    correct, n = int(samples.correct.sum()), len(samples)
+    if correct and samples.accuracy > chance_level(classifier.classes, n):
+        return
+    if correct == 0 and n < 10:
+        raise NothingToEvaluate(
+            f"None of the {n} samples is classified correctly, so there is nothing to attack: "
+            "check labels and preprocessing, or give more samples."
+        )
+    tried = _tried(classifier, samples)
+    best = max(tried, key=lambda entry: entry[1], default=None)
+    listing = "; ".join(f"{option}: {accuracy:.1%}" for option, accuracy in tried) or "nothing else"
+    advice = (
+        f"{best[0]} looks right"
+        if best and best[1] > chance_level(classifier.classes, min(n, TRIED))
+        else "check that labels, --layout, --mean, --std, --low and --high are those of training"
+    )
+    raise DataError(
+        f"The model is at chance: {correct} of {n} samples ({samples.accuracy:.1%}) are classified "
+        f"correctly with {classifier.classes} classes, so data and model do not fit together. "
+        f"Tried on {min(n, TRIED)} samples: {listing}. Do: {advice}."
+    )
+
+
+def chance_level(classes: int, n: int) -> float:
+    """Accuracy that a model fed garbage may reach: twice chance, and three standard deviations.
+
+    With two or three classes twice chance would be absurd; the deviations alone decide there.
+    """
+    chance = 1 / classes
+    noise = chance + 3 * math.sqrt(chance * (1 - chance) / n)
+    return min(max(noise, 2 * chance), 0.9) if classes > 3 else min(noise, 0.9)
+
+
+def _tried(classifier: Classifier, samples: Samples) -> list[tuple[str, float]]:
+    x, labels = samples.x[:TRIED], samples.labels[:TRIED]
+    results = []
+    for option, spec in alternatives(classifier.spec):
+        try:
+            scores = replace(classifier, spec=spec).deployed(x)
+        except ModelError:
+            continue  # the model does not take this shape, so it cannot be what was meant
+        results.append((option, float((scores.argmax(1) == labels).double().mean())))
+    return results

@@ -1,0 +1,155 @@
+"""From radii to the report's numbers: curves with intervals, the bracket, quantiles."""
+
+import math
+
+import numpy as np
+
+from attackers.geometry import Metric
+from audit.certify import Certified
+from audit.confidence import Bounds, Floats, clopper_pearson, dkw, ratio
+from audit.config import order_name
+from audit.distributional import adversarial_accuracy
+from audit.report import (
+    Attack,
+    Clean,
+    Curve,
+    Interval,
+    Point,
+    Quantiles,
+    Radii,
+    Robustness,
+    Sensitivity,
+    ThreatResult,
+)
+from audit.samples import Samples
+from audit.sensitivity import as_first_order, mark_violations, primary
+
+QUANTILES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0)
+
+
+def clean(samples: Samples, confidence: float) -> Clean:
+    """Clean accuracy with its Clopper-Pearson interval."""
+    low, high = clopper_pearson(int(samples.correct.sum()), len(samples), confidence)
+    return Clean(value=samples.accuracy, low=low, high=high, confidence=confidence)
+
+
+def summarise(
+    samples: Samples,
+    *,
+    metric: Metric,
+    attacked: Floats,
+    certified: Certified,
+    attacks: list[Attack],
+    sensitivity: list[Sensitivity],
+    orders: tuple[float, ...],
+    deltas: tuple[float, ...],
+    confidence: float,
+) -> ThreatResult:
+    """Assemble everything known about one metric.
+
+    Args:
+        samples: the audited samples.
+        metric: the geometry.
+        attacked: (N,) verified adversarial distances; 0 where wrong, ``inf`` where unbroken.
+        certified: certified radii.
+        attacks: what ran.
+        sensitivity: first-order quantities, violations not yet marked.
+        orders: of the curves.
+        deltas: of the points.
+        confidence: of every interval.
+    """
+    lower = certified.radius.numpy()
+    # A certificate that may fail with some probability per sample is discounted by it.
+    discount = certified.certifier.failure_probability
+    brackets = {
+        order: (
+            accuracy(attacked, ~samples.correct.numpy(), deltas, order),
+            np.maximum(accuracy(lower, ~samples.correct.numpy(), deltas, order) - discount, 0.0),
+        )
+        for order in orders
+    }
+    clean_bounds = clopper_pearson(
+        int(samples.correct.sum()), len(samples), 1 - (1 - confidence) / 2
+    )
+
+    def relative(value: float, order: float) -> Interval:
+        above = _bounds(value, len(samples), order, 1 - (1 - confidence) / 2)
+        low, high = ratio(above, clean_bounds)
+        share = value / samples.accuracy if samples.accuracy > 0 else 0.0
+        return Interval(value=share, low=min(low, share), high=max(high, share))
+
+    def attacked_robustness(order: str, delta: float) -> float | None:
+        for candidate in orders:
+            if order_name(candidate) == order:
+                value = brackets[candidate][0][deltas.index(delta)]
+                return float(value) / samples.accuracy
+        return None
+
+    marked = mark_violations(sensitivity, attacked_robustness)
+    curves = [
+        Curve(
+            order=order_name(order),
+            points=[
+                Point(
+                    delta=delta,
+                    attacked=_interval(float(above), len(samples), order, confidence),
+                    certified=_interval(float(below), len(samples), order, confidence),
+                    robustness=Robustness(
+                        attacked=relative(float(above), order),
+                        certified=relative(float(below), order),
+                    ),
+                    first_order=as_first_order(primary(marked, order_name(order), delta)),
+                )
+                for delta, above, below in zip(deltas, *brackets[order], strict=True)
+            ],
+        )
+        for order in orders
+    ]
+    return ThreatResult(
+        metric=metric.name,
+        unit=metric.unit,
+        attacks=attacks,
+        certifier=certified.certifier,
+        sensitivity=marked,
+        curves=curves,
+        radii=Radii(attacked=_quantiles(attacked), certified=_quantiles(lower)),
+    )
+
+
+def accuracy(
+    radii: Floats,
+    wrong: "np.ndarray[tuple[int], np.dtype[np.bool_]]",
+    deltas: tuple[float, ...],
+    order: float,
+) -> Floats:
+    """A_delta on the samples; at delta = 0 it is the clean accuracy, whatever the radii say.
+
+    A certified radius of 0 on a correct sample means 'nothing is known', and without a budget
+    nothing can be taken.
+    """
+    budgets = np.asarray(deltas, dtype=np.float64)
+    values = adversarial_accuracy(radii, budgets, order)
+    return np.where(budgets > 0, values, 1 - np.mean(wrong))
+
+
+def _interval(value: float, n: int, order: float, confidence: float) -> Interval:
+    low, high = _bounds(value, n, order, confidence)
+    return Interval(value=value, low=low, high=high)
+
+
+def _bounds(value: float, n: int, order: float, confidence: float) -> Bounds:
+    """Exact binomial for the pointwise threat, DKW (uniform in delta and order) for the others."""
+    if math.isinf(order):
+        return clopper_pearson(round(value * n), n, confidence)
+    return dkw(value, n, confidence)
+
+
+def _quantiles(radii: Floats) -> Quantiles:
+    """Empirical quantiles without interpolation, so that each is some sample's radius."""
+    values = np.quantile(radii, QUANTILES, method="inverted_cdf")
+    return Quantiles(
+        quantiles={
+            f"{q:g}": float(value) if math.isfinite(value) else None
+            for q, value in zip(QUANTILES, values, strict=True)
+        }
+    )

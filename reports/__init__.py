@@ -1,0 +1,20 @@
+"""Renderers: pure functions from a report to text, each importing its tools when first used."""
+
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+
+from audit.report import Report
+
+
+def _render(module: str, report: Report) -> str:
+    text: str = import_module(f"reports.{module}").render(report)
+    return text
+
+
+RENDERERS: dict[str, Callable[[Report], str]] = {
+    "html": partial(_render, "html"),
+    "json": partial(_render, "json"),
+    "text": partial(_render, "terminal"),
+}
+"""What ``audit report --format`` accepts."""

@@ -1,0 +1,174 @@
+"""The sentences every renderer opens with, so that they say the same thing in the same words."""
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath, PureWindowsPath
+
+from audit.report import FirstOrder, Health, Point, Reliability, Report, ThreatResult, reliability
+from reports.numbers import NOT_MEASURED, Bracket, budget, count, exact, percent, share
+
+VERDICTS = {
+    "pass": "every gate passed",
+    "fail": "a gate failed",
+    "inconclusive": "inconclusive: the evidence does not decide the gates",
+    "none": "no gates were set",
+}
+
+RELIABILITIES: dict[Reliability, str] = {
+    "GREEN": "every health check that applies passed",
+    "AMBER": "a health check warns: read its advice before trusting the numbers",
+    "RED": "a health check failed: the numbers may be wrong",
+}
+
+STATUSES = {
+    "complete": "the scan ran to its end",
+    "partial": "part of the scan could not run; what is missing says so",
+    "interrupted": "the scan was interrupted; it covers what ran before",
+}
+
+NO_REPAIR = (
+    "The attacked accuracy is an upper bound: a stronger or adaptive attack may leave less. The "
+    "certified accuracy is a lower bound: no attack of this threat can leave less."
+)
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One metric in a line: the bracket at the middle budget of its first order."""
+
+    metric: str
+    unit: str
+    order: str
+    budget: str
+    point: Point
+    attacked: Bracket
+    certified: Bracket
+
+
+def file_name(path: str) -> str:
+    """The last part of a path, whichever system wrote it."""
+    return PurePosixPath(PureWindowsPath(path).as_posix()).name or path
+
+
+def clean(report: Report) -> str:
+    """Clean accuracy with both denominators."""
+    evaluated = count(report.data.evaluated)
+    return (
+        f"clean {percent(report.clean.value, 'down')} ({count(report.data.correct)} of "
+        f"{evaluated} correct; accuracies count all {evaluated} samples)"
+    )
+
+
+def clean_interval(report: Report) -> Bracket:
+    """Clean accuracy, rounded down, with its interval."""
+    return share(report.clean, "certified")
+
+
+def confidence(report: Report) -> str:
+    """The confidence that every interval of the report states."""
+    return f"{exact(round(100 * report.clean.confidence, 10))} %"
+
+
+def headline(threat: ThreatResult) -> Headline | None:
+    """The bracket to quote for this metric, or None when nothing was measured."""
+    if not threat.curves or not threat.curves[0].points:
+        return None
+    curve = threat.curves[0]
+    point = curve.points[len(curve.points) // 2]
+    return Headline(
+        threat.metric,
+        threat.unit,
+        curve.order,
+        budget(point.delta, threat.metric),
+        point,
+        share(point.attacked, "attacked"),
+        share(point.certified, "certified"),
+    )
+
+
+def bracket(line: Headline) -> str:
+    """What is known of the adversarial accuracy, from both sides where both were measured."""
+    least = f"at least {line.certified.value} (certified)"
+    most = f"at most {line.attacked.value} (attacked)"
+    match (line.certified.value != NOT_MEASURED, line.attacked.value != NOT_MEASURED):
+        case (True, True):
+            return f"{least} and {most}"
+        case (True, False):
+            return f"{least}; attacked accuracy was not measured"
+        case (False, True):
+            return f"{most}; certified accuracy was not measured"
+        case _:
+            return NOT_MEASURED
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The first-order estimates of R at one order, loss and budget, as text."""
+
+    order: str
+    loss: str
+    delta: float
+    upper: str
+    lower_value: str
+    lower_slope: str
+    violated: str
+
+
+def estimates(threat: ThreatResult) -> list[Estimate]:
+    """Every first-order estimate of this metric once, wherever the report holds it."""
+    found: list[tuple[str, float, FirstOrder]] = [
+        (entry.order, point.delta, point) for entry in threat.sensitivity for point in entry.points
+    ]
+    found += [
+        (curve.order, point.delta, point.first_order)
+        for curve in threat.curves
+        for point in curve.points
+        if point.first_order is not None
+    ]
+    shown = [
+        Estimate(
+            order,
+            point.loss,
+            delta,
+            percent(point.upper, "up"),
+            percent(point.lower_value, "down"),
+            percent(point.lower_slope, "down"),
+            {True: "violated", False: "no", None: "not checked"}[point.violated],
+        )
+        for order, delta, point in found
+    ]
+    return list(dict.fromkeys(shown))
+
+
+def trouble(report: Report) -> tuple[list[Health], int]:
+    """The health checks that did not pass, worst first, and how many did."""
+    ranking = ("fail", "warn", "not_applicable")
+    worst = [entry for status in ranking for entry in report.health if entry.status == status]
+    return worst, sum(entry.status == "pass" for entry in report.health)
+
+
+def reliability_line(report: Report) -> tuple[Reliability, str]:
+    """The colour, and what it means."""
+    colour = reliability(report)
+    if not report.health:
+        return colour, "no health check ran"
+    return colour, RELIABILITIES[colour]
+
+
+def quantile(probability: str) -> str:
+    """The name of a quantile: '0.5' is 'median', '0.05' is '5 %'."""
+    try:
+        value = float(probability)
+    except ValueError:
+        return probability
+    return "median" if value == 0.5 else f"{exact(round(100 * value, 10))} %"
+
+
+def order_name(order: str) -> str:
+    """An order as a reader sees it."""
+    return f"order {order}"
+
+
+def command(report: Report) -> str | None:
+    """The command that repeats the scan, if the report holds it."""
+    value = report.config.get("command")
+    return value if isinstance(value, str) and value else None

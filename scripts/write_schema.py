@@ -1,0 +1,11 @@
+"""Write the published JSON Schema of report.json beside the report model."""
+
+import json
+from pathlib import Path
+
+from reports.json import schema
+
+TARGET = Path(__file__).resolve().parent.parent / "audit" / "report.schema.json"
+
+if __name__ == "__main__":
+    TARGET.write_text(json.dumps(schema(), indent=2) + "\n", encoding="utf-8")
