@@ -74,7 +74,7 @@ class Metric(ABC):
         return x.clamp(self.low, self.high)
 
     def room(self, x: Tensor, sign: Tensor) -> Tensor:
-        """How far each coordinate may move in the direction of ``sign`` before it leaves the box."""
+        """How far each coordinate may move the way of ``sign`` before it leaves the box."""
         return torch.where(sign > 0, self.high - x, x - self.low).clamp_min(0)
 
 
@@ -150,7 +150,7 @@ class L2(Metric):
         )
 
     def direction(self, grad: Tensor) -> Tensor:
-        """g / ||g||_2, zero where the gradient is."""
+        """The gradient over its l2 norm; zero where the gradient is."""
         norm = self.dual_norm(grad)
         return grad * expand(torch.where(norm > 0, 1 / norm, norm), grad)
 
@@ -237,8 +237,10 @@ def _clipped_length(size: Tensor, room: Tensor, radius: Tensor, cap: float | Non
     iterate depends only on the set of saturated coordinates, hence is exact when that set rests.
 
     Args:
-        size: (B, ...) non-negative direction. room: (B, ...) non-negative limits.
-        radius: (B, 1, ...) Euclidean budget. cap: largest t, or None.
+        size: (B, ...) non-negative direction.
+        room: (B, ...) non-negative limits.
+        radius: (B, 1, ...) Euclidean budget.
+        cap: largest t, or None.
     """
     squares, limits = flat(size.double().square()), flat(room.double().square())
     budget = (flat(radius.double()) * INWARD).square()[:, 0]
@@ -264,7 +266,8 @@ def _thresholded_length(size: Tensor, room: Tensor, radius: Tensor) -> Tensor:
     at size - room (it reaches the box): sort the kinks and walk down to the one that is crossed.
 
     Args:
-        size: (B, ...) non-negative moves. room: (B, ...) non-negative limits.
+        size: (B, ...) non-negative moves.
+        room: (B, ...) non-negative limits.
         radius: (B, 1, ...) l1 budget.
     """
     top, limit = flat(size).double(), flat(room).double()

@@ -27,14 +27,14 @@ def row_max(x: Tensor) -> Tensor:
 
 
 def expand(value: Tensor | float, like: Tensor) -> Tensor:
-    """Broadcast a per-sample ``(B,)`` value, or a scalar, against ``like`` of shape ``(B, ...)``."""
+    """Broadcast a per-sample ``(B,)`` value, or a number, against ``like``, ``(B, ...)``."""
     if not isinstance(value, Tensor):
         value = like.new_full((len(like),), value)
     return value.to(like).reshape(-1, *[1] * (like.dim() - 1))
 
 
 def expand_down(value: Tensor | float, like: Tensor) -> Tensor:
-    """Like `expand`, rounding towards zero: a float32 radius is never larger than the one meant."""
+    """Like `expand`, rounding towards zero: no radius becomes larger than the one meant."""
     if not isinstance(value, Tensor):
         value = like.new_full((len(like),), value, dtype=torch.float64)
     rounded = value.to(like)

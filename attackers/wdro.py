@@ -2,7 +2,7 @@
 
 The adversary may spend an average budget, (E[d^p])^(1/p) <= delta. To first order the optimum is
 
-    x + delta · h(g) · (||g||_* / Upsilon)^(q - 1),   Upsilon = (E ||g||_*^q)^(1/q),   1/p + 1/q = 1,
+    x + delta · h(g) · (||g||_* / Upsilon)^(q - 1),  Upsilon = (E ||g||_*^q)^(1/q),  1/p + 1/q = 1,
 
 with g the gradient of the loss and h its steepest unit direction. Order inf (q = 1) is FGSM. The
 whole data set is one law: budgets depend on all samples, so these take all of them at once.

@@ -1,4 +1,4 @@
-"""What lies beside the report: `samples.csv`, `adversarial.npz`, and the pictures of the gallery."""
+"""What lies beside the report: `samples.csv`, `adversarial.npz`, the gallery's pictures."""
 
 import base64
 import csv
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from audit.errors import UsageError
 from audit.report import GalleryItem
-from audit.scan import MetricRun, Scan
+from audit.state import MetricRun, Scan
 
 GALLERY = 12
 """Pictures per metric."""

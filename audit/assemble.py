@@ -1,6 +1,7 @@
 """From a finished (or interrupted) scan to the report object."""
 
 import platform
+import shlex
 from typing import Any
 
 import numpy
@@ -10,8 +11,9 @@ import torch
 from audit import __version__
 from audit.artifacts import gallery
 from audit.gate import fail_under, verdict
+from audit.models import LoadOptions
 from audit.report import Artifacts, Data, Model, ModelInput, Report, Tool, now, reliability
-from audit.scan import Scan
+from audit.state import Scan
 
 SAMPLES_FILE, ADVERSARIAL_FILE, HTML_FILE = "samples.csv", "adversarial.npz", "report.html"
 
@@ -93,3 +95,44 @@ def _environment(scan: Scan) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "seed": scan.config.seed,
     }
+
+
+def record(scan: Scan, loading: LoadOptions, others: dict[str, Any]) -> dict[str, Any]:
+    """Every option as it took effect, and the one-line command that repeats the scan.
+
+    Args:
+        scan: the scan, for its configuration and for the paths of model and data.
+        loading: options of the model.
+        others: options that belong to neither.
+    """
+    config = scan.config
+    model, data = scan.classifier.source.path, scan.dataset.path
+    options: dict[str, Any] = {
+        "threat": list(config.metrics),
+        "order": [f"{order:g}" for order in config.orders],
+        "delta": None if config.deltas is None else list(config.deltas),
+        "attack": None if config.attacks is None else list(config.attacks),
+        "certify": config.certify,
+        "samples": config.samples,
+        "seed": config.seed,
+        "confidence": config.confidence,
+        "trust_model": loading.trust_model,
+        "device": loading.device,
+        "batch_size": config.batch_size,
+        "layout": loading.layout,
+        "mean": None if loading.mean is None else list(loading.mean),
+        "std": None if loading.std is None else list(loading.std),
+        "low": config.low,
+        "high": config.high,
+        **others,
+    }
+    words = ["audit", "scan", model, "--data", data]
+    for name, value in options.items():
+        flag = "--" + name.replace("_", "-")
+        if value is True:
+            words.append(flag)
+        elif isinstance(value, list):
+            words += [flag, ",".join(str(item) for item in value)]
+        elif value is not None and value is not False:
+            words += [flag, str(value)]
+    return {"model": model, "data": data, **options, "command": shlex.join(words)}

@@ -1,9 +1,6 @@
 """The command line: the only place that reads options, prints, and turns errors into exit codes."""
 
-import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +13,7 @@ if TYPE_CHECKING:
     from audit.config import ScanConfig
     from audit.models import LoadOptions
     from audit.report import Report
-    from audit.scan import Scan
+    from audit.state import Scan
 
 EXIT_CODES = """
 Exit codes: 0 done and every gate passed; 1 a gate failed; 2 usage, model or data is wrong;
@@ -300,6 +297,7 @@ def _scan(
     from audit.data import open_data
     from audit.models import load_classifier, pick_device
     from audit.models.files import identify
+    from audit.progress import bar
     from audit.scan import prepare, run
 
     # The cheap checks first: nothing is read or computed for a typing mistake.
@@ -308,40 +306,7 @@ def _scan(
     identify(model)
     dataset = open_data(data, low=config.low, high=config.high, resize=resize)
     prepared = prepare(dataset, config, lambda x: load_classifier(model, x, loading))
-    return run(prepared, _progress(quiet))
-
-
-def _progress(quiet: bool) -> Any:
-    """A bar with an estimate of the time left, on stderr, only when a person is looking."""
-    from audit.scan import silent
-
-    if quiet or not sys.stderr.isatty():
-        return silent
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    @contextmanager
-    def bar(stage: str, total: int) -> Iterator[Callable[[int], None]]:
-        columns = (
-            TextColumn("{task.description:<24}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task(stage, total=total)
-            yield lambda done: progress.advance(task, done)
-
-    return bar
+    return run(prepared, bar(quiet))
 
 
 def _write(
@@ -360,7 +325,11 @@ def _write(
     from audit import artifacts, assemble
     from reports import RENDERERS
 
-    record = _record(outcome, config, loading, out, resize, minimum, strict)
+    record = assemble.record(
+        outcome,
+        loading,
+        {"resize": resize, "fail_under": minimum, "strict": strict, "out": str(out)},
+    )
     report = assemble.report_of(outcome, config=record, minimum=minimum, strict=strict)
     _write_text(out / assemble.SAMPLES_FILE, artifacts.samples_csv(outcome))
     with (
@@ -383,51 +352,6 @@ def _write_text(path: Path, text: str) -> None:
         raise UsageError(
             f"{path} cannot be written ({error.strerror}): choose another --out."
         ) from error
-
-
-def _record(
-    outcome: "Scan",
-    config: "ScanConfig",
-    loading: "LoadOptions",
-    out: Path,
-    resize: str | None,
-    minimum: float | None,
-    strict: bool,
-) -> dict[str, Any]:
-    """Every option as it took effect, and the one-line command that repeats the scan."""
-    model, data = outcome.classifier.source.path, outcome.dataset.path
-    options: dict[str, Any] = {
-        "threat": list(config.metrics),
-        "order": [f"{order:g}" for order in config.orders],
-        "delta": None if config.deltas is None else list(config.deltas),
-        "attack": None if config.attacks is None else list(config.attacks),
-        "certify": config.certify,
-        "samples": config.samples,
-        "seed": config.seed,
-        "confidence": config.confidence,
-        "trust_model": loading.trust_model,
-        "device": loading.device,
-        "batch_size": config.batch_size,
-        "layout": loading.layout,
-        "mean": None if loading.mean is None else list(loading.mean),
-        "std": None if loading.std is None else list(loading.std),
-        "low": config.low,
-        "high": config.high,
-        "resize": resize,
-        "fail_under": minimum,
-        "strict": strict,
-        "out": str(out),
-    }
-    words = ["audit", "scan", model, "--data", data]
-    for name, value in options.items():
-        flag = "--" + name.replace("_", "-")
-        if value is True:
-            words.append(flag)
-        elif isinstance(value, list):
-            words += [flag, ",".join(str(item) for item in value)]
-        elif value is not None and value is not False:
-            words += [flag, str(value)]
-    return {"model": model, "data": data, **options, "command": shlex.join(words)}
 
 
 def _show(report: "Report", out: Path, *, quiet: bool, verbose: bool) -> None:

@@ -1,6 +1,7 @@
 """Every option of a scan, built once by the CLI."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from attackers import ATTACKS
@@ -85,8 +86,8 @@ def order_name(order: float) -> str:
     return f"{order:g}"
 
 
-def _each(found: tuple[str, ...], known: object, kind: str) -> None:
-    names = list(known)  # type: ignore[call-overload]
+def _each(found: tuple[str, ...], known: Iterable[str], kind: str) -> None:
+    names = list(known)
     for name in found:
         if name not in names:
             raise UsageError(f"Unknown {kind} {name!r}: choose from {', '.join(names)}.")

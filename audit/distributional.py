@@ -7,8 +7,8 @@ With r the distance of a sample to its nearest misclassified point (0 if already
                 = min_{λ >= 0}  λ·delta^p + E[(1 - λ·r^p)_+]        (1 <= p < inf)
 
 and for order inf 1 - A_delta = P(r <= delta). On N samples: flip the nearest first while the mean
-cost fits, the last one fractionally. The value is monotone in r: verified adversarial distances give
-an upper bound on A_delta, certified radii a lower one.
+cost fits, the last one fractionally. The value is monotone in r: verified adversarial distances
+give an upper bound on A_delta, certified radii a lower one.
 """
 
 import math
@@ -36,7 +36,7 @@ def adversarial_error(radii: ArrayLike, deltas: ArrayLike, order: float) -> Floa
     if len(r) == 0:
         raise ValueError("no radii")
     if math.isinf(order):
-        return np.searchsorted(r, budgets, side="right") / len(r)
+        return np.asarray(np.searchsorted(r, budgets, side="right") / len(r))
     finite = r[np.isfinite(r)]
     if len(finite) == 0:
         return np.zeros_like(budgets)
@@ -50,7 +50,7 @@ def adversarial_error(radii: ArrayLike, deltas: ArrayLike, order: float) -> Floa
     whole = np.maximum(whole, np.searchsorted(finite, 0.0, side="right"))
     following = np.append(costs, np.inf)[whole]
     rest = np.clip((purse - spent[whole]) / following, 0.0, 1.0)
-    return (whole + rest) / len(r)
+    return np.asarray((whole + rest) / len(r))
 
 
 def adversarial_accuracy(radii: ArrayLike, deltas: ArrayLike, order: float) -> Floats:

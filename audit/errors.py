@@ -22,7 +22,7 @@ class ModelError(AuditError):
 
 
 class UnsupportedOperator(ModelError):
-    """The importer does not know an operator, or a variant of it; names node, operator and opset."""
+    """The importer does not know an operator or a variant; names node, operator, opset."""
 
 
 class DataError(AuditError):

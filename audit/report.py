@@ -94,7 +94,10 @@ class Data(Record):
 
 
 class Attack(Record):
-    """One attack on one metric: what it broke first, and what it cost (in single-sample passes)."""
+    """One attack on one metric, and what it cost in single-sample passes.
+
+    ``broken`` counts the samples for which it gave a confirmed adversarial example, at any radius.
+    """
 
     name: str
     status: RunStatus
@@ -255,11 +258,14 @@ class Report(Record):
 
 
 def reliability(report: Report) -> Reliability:
-    """GREEN when every health check that applies passed, AMBER on a warning, RED on a failure."""
+    """GREEN when every health check that applies passed, AMBER on a warning, RED on a failure.
+
+    Where no check applied nothing speaks for the numbers: AMBER.
+    """
     statuses = {entry.status for entry in report.health}
     if "fail" in statuses:
         return "RED"
-    return "AMBER" if "warn" in statuses else "GREEN"
+    return "GREEN" if "pass" in statuses and "warn" not in statuses else "AMBER"
 
 
 def now() -> str:

@@ -41,7 +41,7 @@ class Samples:
         return int(self.correct.sum()) / len(self)
 
     def probe(self, size: int) -> Tensor:
-        """Rows of up to ``size`` correct samples, the same ones in whatever order the data comes."""
+        """Rows of up to ``size`` correct samples, the same in whatever order the data comes."""
         keys = np.array(self.generator.keys)
         rows = self.correct.nonzero()[:, 0].numpy()
         return torch.from_numpy(rows[np.argsort(keys[rows], kind="stable")][:size])

@@ -34,7 +34,7 @@ from audit.samples import Samples
 
 SENSITIVITY_LOSSES = ("ce", "dlr", "redlr")
 PRIMARY_LOSS = "redlr"
-"""The loss whose estimates stand beside the curves: with it W(0) = 0 and wrong samples cost nothing."""
+"""The loss whose estimates stand beside the curves: with it wrong samples cost nothing."""
 
 Offer = Callable[[Tensor, Tensor, Tensor], None]
 """Receives (rows, candidates, misclassified) of every first-order attack."""

@@ -32,7 +32,7 @@ def trivial(samples: Samples, *, asked: bool) -> Certified:
                 "No certificate beyond the samples themselves: the lower bound is 0 at every "
                 "positive budget."
                 if asked
-                else "Certification was switched off: the lower bound is 0 at every positive budget."
+                else "Certification is off: the lower bound is 0 at every positive budget."
             ),
             seconds=0.0,
             failure_probability=0.0,

@@ -71,7 +71,7 @@ def find_labels(images: Path) -> Path:
 
 
 def read_idx(path: Path) -> NDArray[Any]:
-    """The array in an IDX file, in the machine's byte order.
+    """The array in an IDX file, read-only, in the file's byte order.
 
     Raises:
         DataError: the file is not IDX, is truncated, or is longer than its header says.
@@ -117,4 +117,4 @@ def _parse(stream: BinaryIO | gzip.GzipFile, path: Path) -> NDArray[Any]:
             f"{path}: its header announces {expected} bytes for shape {shape}, found {found}; "
             "the file is truncated or damaged, download it again."
         )
-    return np.frombuffer(payload, dtype=dtype).reshape(shape).astype(dtype.newbyteorder("="))
+    return np.frombuffer(payload, dtype=dtype).reshape(shape)

@@ -74,7 +74,7 @@ def opened(path: Path) -> Iterator[ImageFile.ImageFile]:
     """The image in a file; whatever goes wrong while it is used becomes a `DataError`."""
     try:
         with warnings.catch_warnings():
-            # Damaged metadata (EXIF, TIFF tags) does not change the pixels.
+            # Said of damaged metadata and of transparency that is dropped: no news to the user.
             warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=sorted(set(SUFFIXES.values()))) as image:
@@ -136,9 +136,7 @@ def decode(path: Path, channels: int, resize: tuple[int, int] | None) -> NDArray
     with opened(path) as image:
         if image.mode in DEEP_MODES:
             return _repeated(_deep(path, image, resize), channels)
-        # Through RGBA, so that Pillow applies the palette's transparency without a warning.
-        straight = image.convert("RGBA") if image.mode in PALETTE_MODES else image
-        pixels = cover(straight.convert(MODE_OF_CHANNELS[channels]), resize)
+        pixels = cover(image.convert(MODE_OF_CHANNELS[channels]), resize)
         array = np.asarray(pixels)
     return array[np.newaxis] if array.ndim == 2 else np.moveaxis(array, 2, 0)
 

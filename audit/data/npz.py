@@ -92,10 +92,8 @@ def read_member(path: Path, archive: zipfile.ZipFile, member: str) -> NDArray[An
                     f"found {found}; the file is damaged, write it again."
                 )
         with archive.open(member) as stream:
-            array = npy.read_array(stream, allow_pickle=False)
-            # Reading to the end makes zipfile compare the checksum.
-            stream.read(1)
-            return array
+            # Reading all of it makes zipfile compare the checksum.
+            return npy.read_array(stream, allow_pickle=False)
     except ValueError as error:
         raise DataError(
             f"{path}: '{brief(member)}' is not a NumPy array, or it is truncated ({brief(error)})."

@@ -1,6 +1,6 @@
 """From a model file, as it is served, to one `Classifier`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -109,7 +109,7 @@ def _load_onnx(
     example = spec.prepare(sample[:4].to(device)).to(float_dtype)
 
     def differentiable(run: execution.Function) -> execution.Function:
-        ready = onnx_runtime.batched(module, run, example)
+        ready = onnx_runtime.batched(module.input_shape[0], run, example)
         call = ready if device.type == "cuda" else execution.in_calls_of(rows, ready)
         return lambda x: call(x.to(float_dtype))
 
@@ -174,7 +174,6 @@ def _output_of(head: str) -> Output:
 
 def _labels_as_scores(classifier: Classifier, classes: int) -> Classifier:
     """Serve labels as one-hot scores, so that 'unique top class' keeps its meaning."""
-    from dataclasses import replace
 
     def one_hot(run: execution.Function) -> execution.Function:
         def scores(x: Tensor) -> Tensor:
@@ -189,8 +188,6 @@ def _labels_as_scores(classifier: Classifier, classes: int) -> Classifier:
 
 def _finish(classifier: Classifier, sample: Tensor) -> Classifier:
     """Count the classes by running the served model once, and check that there are scores."""
-    from dataclasses import replace
-
     scores = two_columns(classifier.serve(classifier.spec.prepare(sample)), classifier.output)
     classes = scores.shape[1]
     if classes < 2:

@@ -1,4 +1,4 @@
-"""One `Classifier` for every file format: the runtime as served, and a differentiable copy of it."""
+"""One `Classifier` for every file format: the runtime as served, and a differentiable copy."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -76,6 +76,7 @@ class Counted:
     counter: Counter = field(default_factory=Counter)
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Count the rows of ``x`` and evaluate."""
         self.counter.forwards += len(x)
         # An input that requires a gradient is about to be differentiated once.
         if x.requires_grad:

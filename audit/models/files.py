@@ -65,5 +65,6 @@ def _identify_archive(path: Path) -> Kind:
             "export the model to ONNX or TorchScript."
         )
     raise ModelError(
-        f"{path} is a zip archive but holds no model: expected an ONNX file or a TorchScript archive."
+        f"{path} is a zip archive but holds no model: expected an ONNX file or a "
+        "TorchScript archive."
     )

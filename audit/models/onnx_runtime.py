@@ -101,22 +101,20 @@ def serve(model: onnx.ModelProto, *, output: str, cuda: bool, rows: int, path: P
     return Served(shape, dtype, run, session.get_providers()[0])
 
 
-def batched(module: torch.nn.Module, run: Function, example: Tensor) -> Function:
+def batched(fixed: int | None, run: Function, example: Tensor) -> Function:
     """Find the fastest way in which a lifted module takes several samples at once.
 
     A graph exported for batch 1 often works for any batch, but its constants (a Reshape to
     ``(1, 256)``, say) may not: then it is mapped over the rows, or called row by row.
 
     Args:
-        module: the lifted module, for its fixed batch size.
-        run: the method to batch.
+        fixed: the batch size that the graph declares, ``None`` where dynamic.
+        run: the lifted function.
         example: (2 or more, ...) prepared inputs.
 
     Returns:
         A function of batches of any size whose rows equal those of single calls.
     """
-    fixed = module.input_shape[0]
-    assert fixed is None or isinstance(fixed, int)
     with torch.no_grad():
         try:
             single = execution.in_calls_of(fixed or 1, run)(example)

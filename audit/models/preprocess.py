@@ -44,7 +44,7 @@ class InputSpec:
         return self.shape[0] if self.shape else None
 
     def prepare(self, x: Tensor) -> Tensor:
-        """Map samples ``(B, *sample)`` to the model's input, differentiably, in the dtype of ``x``."""
+        """Map samples ``(B, *sample)`` to the model's input, differentiably; keeps the dtype."""
         if self.mean is not None:
             x = x - self._per_channel(self.mean, x)
         if self.std is not None:
@@ -133,7 +133,7 @@ def permuted(spec: InputSpec) -> tuple[int, ...]:
 
 
 def alternatives(spec: InputSpec) -> Iterator[tuple[str, InputSpec]]:
-    """Other readings of the same data worth trying when accuracy is at chance, with their options."""
+    """Other readings of the data worth trying when accuracy is at chance, with their options."""
     if len(spec.sample) == 3:
         for axes in itertools.permutations("chw"):
             layout = "".join(axes)

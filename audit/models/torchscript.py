@@ -23,7 +23,7 @@ def read_script(path: Path, *, trusted: bool, device: torch.device) -> torch.jit
             "pass --trust-model if you trust where it comes from, or export it to ONNX."
         )
     try:
-        module = torch.jit.load(str(path), map_location=device)
+        module: torch.jit.ScriptModule = torch.jit.load(str(path), map_location=device)
     except Exception as error:  # torch raises bare RuntimeError and errors of the archive reader
         raise ModelError(
             f"torch cannot load {path} as TorchScript: {str(error).strip().splitlines()[0][:200]}. "
@@ -48,7 +48,7 @@ def call(module: torch.jit.ScriptModule) -> Function:
         except RuntimeError as error:
             lines = [line for line in str(error).strip().splitlines() if line.strip()]
             raise ModelError(
-                f"The model fails on an input of shape {tuple(x.shape)}: {lines[-1].strip()[:200]}. "
+                f"The model fails on inputs of shape {tuple(x.shape)}: {lines[-1].strip()[:200]}. "
                 "Check --layout, and that the data fits the model's channels and size."
             ) from error
         if not isinstance(scores, torch.Tensor):

@@ -288,6 +288,13 @@ def test_resizing_is_antialiased(tmp_path: Path) -> None:
     assert np.abs(all_of(data) - 0.5).max() < 0.05
 
 
+def test_resizing_sixteen_bits_does_not_overflow_at_edges(tmp_path: Path) -> None:
+    edge = np.repeat(np.array([[0, 0, 0, 0, 65535, 65535, 65535, 65535]], np.uint16), 8, axis=0)
+    x = all_of(one(tmp_path, Image.fromarray(edge), resize=(32, 32)))[0, 0]
+    assert (x[:, :14] < 0.1).all()
+    assert (x[:, 18:] > 0.9).all()
+
+
 def test_an_absurdly_long_image_is_not_resized(tmp_path: Path) -> None:
     data = one(tmp_path, Image.fromarray(np.zeros((1, 5000), np.uint8)), resize=(300, 300))
     with pytest.raises(DataError, match=r"too elongated; crop it first"):
@@ -314,6 +321,7 @@ def test_truncated_images_are_named(tmp_path: Path, suffix: str) -> None:
         all_of(load(tmp_path))
 
 
+@pytest.mark.filterwarnings("ignore")  # outside the tests a warning is no error either
 def test_decompression_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path / "0" / "a.png", grey(30, 30))
     for limit in (800, 400):  # Pillow warns above the limit, and refuses above twice the limit.

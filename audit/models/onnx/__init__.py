@@ -2,6 +2,7 @@
 
 import onnx
 
+from audit.errors import AuditError, ModelError
 from audit.models.onnx import operators as operators
 from audit.models.onnx.module import OnnxModule
 from audit.models.onnx.reader import inline_functions, read_model
@@ -16,4 +17,9 @@ def lift(model: onnx.ModelProto) -> OnnxModule:
         UnsupportedOperator: an operator, or a variant of one, that the importer does not know.
         ModelError: not a classifier with one input, or a broken graph.
     """
-    return OnnxModule(inline_functions(model))
+    try:
+        return OnnxModule(inline_functions(model))
+    except AuditError:
+        raise
+    except Exception as error:  # protobuf fields of a broken file hold anything, even under `str`
+        raise ModelError(f"the graph cannot be read: {error}; export the model again") from error

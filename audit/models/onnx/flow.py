@@ -1,4 +1,4 @@
-"""What flows where: facts about the values of a graph that lifting needs before it computes anything."""
+"""What flows where: facts about a graph's values, known before anything is computed."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -10,20 +10,71 @@ from audit.models.onnx.node import static_positions
 
 # Operators that only move values about; their first input (all inputs of Concat) is what moves.
 MOVES = frozenset(
-    "Identity Dropout Reshape Transpose Flatten Squeeze Unsqueeze Slice Gather Split Expand Tile "
-    "DepthToSpace SpaceToDepth Concat".split()
+    [
+        "Identity",
+        "Dropout",
+        "Reshape",
+        "Transpose",
+        "Flatten",
+        "Squeeze",
+        "Unsqueeze",
+        "Slice",
+        "Gather",
+        "Split",
+        "Expand",
+        "Tile",
+        "DepthToSpace",
+        "SpaceToDepth",
+        "Concat",
+    ]
 )
-# Operators after which a value in an integer format is a float again, or no longer carries gradients.
+# Operators after which an integer is a float again, or no longer carries gradients.
 SINKS = frozenset(
-    "DequantizeLinear QLinearConv QLinearMatMul MatMulInteger ConvInteger Shape Size".split()
+    [
+        "DequantizeLinear",
+        "QLinearConv",
+        "QLinearMatMul",
+        "MatMulInteger",
+        "ConvInteger",
+        "Shape",
+        "Size",
+    ]
 )
 # On a value carried as a float these compute what they compute on integers.
-ORDER_ONLY = frozenset("MaxPool Relu Pad".split())
+ORDER_ONLY = frozenset(["MaxPool", "Relu", "Pad"])
 # Operators through which no gradient can pass, wherever the value enters.
 STEPS = frozenset(
-    "Shape Size ArgMax ArgMin NonZero Not And Or Xor Equal Greater GreaterOrEqual Less LessOrEqual "
-    "IsNaN IsInf OneHot BitShift BitwiseAnd BitwiseOr BitwiseXor BitwiseNot EyeLike Hardmax "
-    "ConstantOfShape RandomNormalLike RandomUniformLike BitCast Unique".split()
+    [
+        "Shape",
+        "Size",
+        "ArgMax",
+        "ArgMin",
+        "NonZero",
+        "Not",
+        "And",
+        "Or",
+        "Xor",
+        "Equal",
+        "Greater",
+        "GreaterOrEqual",
+        "Less",
+        "LessOrEqual",
+        "IsNaN",
+        "IsInf",
+        "OneHot",
+        "BitShift",
+        "BitwiseAnd",
+        "BitwiseOr",
+        "BitwiseXor",
+        "BitwiseNot",
+        "EyeLike",
+        "Hardmax",
+        "ConstantOfShape",
+        "RandomNormalLike",
+        "RandomUniformLike",
+        "BitCast",
+        "Unique",
+    ]
 )
 # Positions through which no gradient can pass: indices and conditions.
 STEP_POSITIONS = {
@@ -62,7 +113,7 @@ def walk(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
 
 
 def renamed(graph: GraphProto, prefix: str, outer: Mapping[str, str] | None = None) -> GraphProto:
-    """A copy of a subgraph in which every name of its own carries a prefix, so that none can clash."""
+    """A copy of a subgraph in which every name of its own carries a prefix."""
     own = {proto.name for proto in graph.initializer}
     own.update(name for node in graph.node for name in node.output if name)
     names = {**(outer or {}), **{name: prefix + name for name in own}}
@@ -93,7 +144,7 @@ def needed(nodes: Sequence[NodeProto], targets: Iterable[str]) -> list[NodeProto
 
 
 def weights(graph: GraphProto) -> set[str]:
-    """Names whose values enter a computation, directly or through Identity: not only shapes or bounds."""
+    """Names whose values enter a computation, not only as shapes or bounds."""
     found = {output.name for output in graph.output}
     for node in reversed(graph.node):
         found |= set().union(*(weights(inner) for inner in branches(node)))
@@ -117,7 +168,7 @@ def leading(nodes: Iterable[NodeProto], source: str) -> set[str]:
 
 
 def relaxable(nodes: Sequence[NodeProto]) -> set[str]:
-    """Integer values that may be carried as floats: all they meet is a move, or a step back to float."""
+    """Integers that may be carried as floats: they only meet moves and steps back to float."""
     bound: set[str] = set()
     seen: set[str] = set()
     for node in reversed(nodes):

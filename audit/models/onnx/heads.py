@@ -11,7 +11,9 @@ from audit.models.onnx.dtypes import is_float
 from audit.models.onnx.flow import attribute
 from audit.models.onnx.lifting import Patches, float_typed
 
-PASSES = frozenset("Identity Reshape Flatten Squeeze Unsqueeze Dropout Cast ZipMap".split())
+PASSES = frozenset(
+    ["Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout", "Cast", "ZipMap"]
+)
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,11 @@ def served_output(graph: GraphProto) -> ValueInfoProto:
         raise ModelError("the graph declares no output")
     scores = [value for value in graph.output if float_typed(value)]
     maps = [value for value in graph.output if value.type.HasField("sequence_type")]
-    return (scores + maps + list(graph.output))[0]
+    return next(iter(scores + maps + list(graph.output)))  # type: ignore[no-any-return]
 
 
 def find_head(graph: GraphProto, output: str) -> Head:
-    """Walk back from the output through what only moves scores, to the operator that squashes them."""
+    """Walk back from the output, past what only moves scores, to what squashes them."""
     makers = {name: node for node in graph.node for name in node.output}
     node = _behind(makers, output)
     if node is None:

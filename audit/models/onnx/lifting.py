@@ -1,4 +1,4 @@
-"""From a graph to steps: names resolved, constants folded, weights kept apart, refusals raised early."""
+"""From a graph to steps: names resolved, constants folded, weights kept apart."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -150,12 +150,14 @@ class _Lifter:
         self._append(node, kernel, inputs, depends)
 
     def _branch(self, node: Node) -> None:
-        """`If`: the branch itself where the condition is known, else both, to choose by the shapes."""
+        """`If`: one branch where the condition is known, else both, to choose by shapes."""
         depends = self.depends[node.inputs[0]]
         graphs = [node.get("then_branch"), node.get("else_branch")]
         if depends == 0:
             chosen = graphs[0] if bool(node.constants[0]) else graphs[1]
-            for name, inner in zip(node.outputs, self._inline(chosen, node.outputs[0]), strict=True):
+            for name, inner in zip(
+                node.outputs, self._inline(chosen, node.outputs[0]), strict=True
+            ):
                 self.lifted.names[name] = inner
             return
         if depends != SHAPE:
@@ -167,9 +169,7 @@ class _Lifter:
         outside = tuple(sorted(read - made - {""}))
         for name in node.outputs:
             self._define(name, depends | parts[0].depends | parts[1].depends)
-        step = Step(
-            node, choose(parts, outside), (node.inputs[0], *outside), node.outputs, False
-        )
+        step = Step(node, choose(parts, outside), (node.inputs[0], *outside), node.outputs, False)
         self.lifted.steps.append(step)
 
     def _inline(self, graph: GraphProto, prefix: str) -> list[str]:
@@ -214,6 +214,8 @@ class _Lifter:
     def _resolve(self, name: str, proto: NodeProto) -> str:
         """The run-time name of a value; a stored tensor is decoded when first asked for."""
         if name == "":
+            if proto.op_type == "Identity":
+                raise ModelError(f"node '{proto.name}' copies a value that is not there")
             return ""
         while name in self.aliases:
             name = self.aliases[name]
@@ -275,6 +277,8 @@ class _Lifter:
                 # A scalar in the graph is a bound or a scale, not something to train.
                 trainable = operator == "Constant" and value.numel() > 1
                 self._store(name, value, trainable=trainable)
+            else:  # whoever reads it is told that nothing defines it
+                self.lifted.names.pop(name)
 
     def _append(self, node: Node, kernel: Kernel, inputs: Sequence[str], depends: int) -> None:
         static = static_positions(node.domain, node.operator)

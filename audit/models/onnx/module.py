@@ -40,7 +40,7 @@ class _Path:
         # Inside vmap or grad even shapes come out wrapped, and a wrapper dies with its transform.
         if known is None and self.small and not wrapped(x):
             self._remember(key, {name: values[name] for name in self.small})
-        result = values[self.target]
+        result = values.get(self.target)
         if not isinstance(result, Tensor):
             raise ModelError(f"output '{self.target}' is not a tensor")
         return result
@@ -55,7 +55,7 @@ class OnnxModule(nn.Module):
     """The served model in torch: same values as the runtime, gradients where they exist.
 
     Attributes:
-        input_name, input_shape, input_dtype: as the file declares them, batch first, None where free.
+        input_name, input_shape, input_dtype: as the file declares them, None where free.
         output_name: the served output that `forward` returns.
         head: what that output is: "logits", "probabilities", "log_probabilities" or "labels".
         differentiable: a chain of float operations leads from the input to `logits`.
@@ -70,6 +70,8 @@ class OnnxModule(nn.Module):
         self.input_name = source.name
         self.input_shape = _shape(source)
         self.input_dtype = _dtype(source)
+        # Many graphs with a declared batch of 1 take any: the caller finds out whether it does.
+        self._expects = (None, *self.input_shape[1:]) if self.input_shape else ()
         self.output_name = output.name
         self.head = head.kind
         served = lift_graph(model, [output.name])
@@ -104,7 +106,7 @@ class OnnxModule(nn.Module):
         return y
 
     def logits(self, x: Tensor) -> Tensor:
-        """The scores before a final Softmax, LogSoftmax, Sigmoid or ArgMax; else the output itself."""
+        """The scores before a final Softmax, LogSoftmax, Sigmoid or ArgMax, if any."""
         return self._run(self._scores, x)
 
     def _run(self, path: _Path, x: Tensor) -> Tensor:
@@ -114,22 +116,31 @@ class OnnxModule(nn.Module):
         return path.run(self.input_name, self._as_input(x), values)
 
     def _as_input(self, x: Tensor) -> Tensor:
-        """A float stands in for an integer up to its first cast; otherwise the declared type holds."""
+        """A float stands in for an integer up to its first cast; else the declared type."""
+        if self._expects and not _fits(x.shape, self._expects):
+            wanted = ", ".join("?" if size is None else str(size) for size in self._expects)
+            raise ModelError(
+                f"input '{self.input_name}' expects shape ({wanted}), found {tuple(x.shape)}"
+            )
         if self.input_dtype.is_floating_point or not self._relaxed:
             return x if x.dtype == self.input_dtype else x.to(self.input_dtype)
         return x
 
 
+def _fits(shape: torch.Size, expected: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(expected) and all(
+        wanted is None or size == wanted for size, wanted in zip(shape, expected, strict=True)
+    )
+
+
 def _lift_scores(model: onnx.ModelProto, head: Head, served: Lifted) -> Lifted:
-    if not head.aliases and not head.patches and head.target in served.names:
-        if served.steps and head.target in served.steps[-1].outputs:
-            return served
+    last = served.steps[-1].outputs if served.steps else ()
+    if head.target in last and not head.aliases and not head.patches:
+        return served
     return lift_graph(model, [head.target], aliases=head.aliases, patches=head.patches)
 
 
-def _differentiable(
-    graph: onnx.GraphProto, source: str, head: Head, dtype: torch.dtype
-) -> bool:
+def _differentiable(graph: onnx.GraphProto, source: str, head: Head, dtype: torch.dtype) -> bool:
     if not dtype.is_floating_point and source not in flow.relaxable(graph.node):
         return False
     return flow.has_gradient(graph.node, source, head.target)
@@ -144,12 +155,12 @@ def _only_input(graph: onnx.GraphProto) -> onnx.ValueInfoProto:
             f"expected a classifier with one input, found {len(inputs)} ({names}): "
             "fix the others to constants when exporting"
         )
-    return inputs[0]
+    return inputs[0]  # type: ignore[no-any-return]
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
     dims = value.type.tensor_type.shape.dim
-    return tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in dims)
+    return tuple(dim.dim_value if dim.dim_value > 0 else None for dim in dims)
 
 
 def _dtype(value: onnx.ValueInfoProto) -> torch.dtype:

@@ -10,7 +10,7 @@ from torch import Tensor
 from audit.errors import UnsupportedOperator
 from audit.models.onnx.dtypes import to_tensor
 
-# Takes the node's input tensors (None where an optional one is absent), returns its output or outputs.
+# Takes a node's input tensors (None where an optional one is absent), returns its outputs.
 Kernel = Callable[..., Any]
 
 
@@ -67,7 +67,7 @@ class Operator:
     """A table entry.
 
     Attributes:
-        static: positions of inputs that are read as Python numbers (shapes, axes, bounds): kept on the CPU.
+        static: positions of inputs read as Python numbers (shapes, axes, bounds): on the CPU.
         ignores: attributes that carry no information of their own.
     """
 
@@ -96,7 +96,11 @@ def operator(
 def plain(table: Mapping[str, Kernel]) -> None:
     """Enter operators that have no attributes: name -> function of the input tensors."""
     for name, kernel in table.items():
-        operator(name, ignores=("consumed_inputs",))(lambda _, kernel=kernel: kernel)
+        operator(name, ignores=("consumed_inputs",))(_always(kernel))
+
+
+def _always(kernel: Kernel) -> Builder:
+    return lambda _: kernel
 
 
 def build(node: Node) -> Kernel:
@@ -143,4 +147,4 @@ def numbers(value: Tensor | None) -> list[Any]:
     """The Python numbers of a CPU tensor of any rank; an absent one has none."""
     if value is None:
         return []
-    return value.reshape(-1).tolist()  # type: ignore[no-any-return]
+    return value.reshape(-1).tolist()

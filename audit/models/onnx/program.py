@@ -33,6 +33,7 @@ def with_frees(steps: Sequence[Step], kept: set[str]) -> list[Step]:
     """The same steps, each freeing what it is the last to read.
 
     Args:
+        steps: in order of execution.
         kept: names that outlive the run: targets, parameters, constants.
     """
     seen = set(kept)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
+import onnx.inliner
 from google.protobuf.message import DecodeError
 from onnx import ModelProto, NodeProto, TensorProto
 
@@ -77,7 +78,7 @@ def _parse(path: Path, data: bytes) -> ModelProto:
         ) from error
     if not model.HasField("graph") or not (model.graph.node or model.graph.output):
         raise ModelError(f"'{path}' holds no ONNX graph; export or copy it again")
-    return model
+    return model  # type: ignore[no-any-return]
 
 
 def _other_kind(data: bytes) -> str:
@@ -205,9 +206,7 @@ def _is_training(node: NodeProto, constants: dict[str, TensorProto]) -> bool:
         mode = attribute(node, "training_mode")
         return mode is not None and mode.i != 0
     if node.op_type == "Dropout" and len(node.input) > 2 and node.input[2] in constants:
-        return any(constants[node.input[2]].int32_data) or any(
-            constants[node.input[2]].raw_data
-        )
+        return any(constants[node.input[2]].int32_data) or any(constants[node.input[2]].raw_data)
     return False
 
 

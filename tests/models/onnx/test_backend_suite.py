@@ -59,7 +59,11 @@ def run(model, inputs):
         if value.name:
             result = values[lifted.names[value.name]]
             dtype = TORCH.get(value.type.tensor_type.elem_type)
-            if dtype is not None and not dtype.is_floating_point and isinstance(result, torch.Tensor):
+            if (
+                dtype is not None
+                and not dtype.is_floating_point
+                and isinstance(result, torch.Tensor)
+            ):
                 result = result.to(dtype)
             results.append(result)
     return results

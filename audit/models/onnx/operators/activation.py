@@ -1,5 +1,7 @@
 """Activation functions."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -79,14 +81,14 @@ def hard_sigmoid(node: Node) -> Kernel:
 
 @operator("ThresholdedRelu")
 def thresholded_relu(node: Node) -> Kernel:
-    """x above alpha, else 0."""
+    """X above alpha, else 0."""
     alpha = node.get("alpha", 1.0)
     return lambda x: F.threshold(x, alpha, 0.0)
 
 
 @operator("Shrink")
 def shrink(node: Node) -> Kernel:
-    """x moved towards zero by `bias` outside [−lambd, lambd], 0 inside."""
+    """X moved towards zero by `bias` outside [−lambd, lambd], 0 inside."""
     bias, lambd = node.get("bias", 0.0), node.get("lambd", 0.5)
 
     def run(x: Tensor) -> Tensor:
@@ -110,12 +112,23 @@ def swiglu(node: Node) -> Kernel:
     return lambda a, b: a * torch.sigmoid(alpha * a) * b
 
 
+def _hardmax(x: Tensor, axis: int) -> Tensor:
+    """One at the first maximum, zero elsewhere."""
+    winner = x.argmax(axis, keepdim=True)
+    return torch.zeros_like(x).scatter(axis, winner, torch.ones_like(x))
+
+
+NORMALISED: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "Softmax": lambda x, axis: torch.softmax(x, axis),
+    "LogSoftmax": lambda x, axis: torch.log_softmax(x, axis),
+    "Hardmax": _hardmax,
+}
+
+
 @operator("Softmax", "LogSoftmax", "Hardmax")
 def softmax(node: Node) -> Kernel:
     """Along one axis; before opset 13 over all axes from `axis` on, taken as one."""
-    function = {"Softmax": torch.softmax, "LogSoftmax": torch.log_softmax, "Hardmax": _hardmax}[
-        node.operator
-    ]
+    function = NORMALISED[node.operator]
     if node.opset >= 13:
         axis = node.get("axis", -1)
         return lambda x: function(x, axis)
@@ -128,9 +141,3 @@ def softmax(node: Node) -> Kernel:
         return function(x.flatten(start), start).reshape(x.shape)
 
     return run
-
-
-def _hardmax(x: Tensor, axis: int) -> Tensor:
-    """One at the first maximum, zero elsewhere."""
-    winner = x.argmax(axis, keepdim=True)
-    return torch.zeros_like(x).scatter(axis, winner, torch.ones_like(x))

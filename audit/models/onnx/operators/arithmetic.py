@@ -30,7 +30,6 @@ plain(
 
 def _rounding(function: Callable[[Tensor], Tensor]) -> Kernel:
     """Rounding to integers: exact value, gradient of the identity."""
-
     return lambda x: straight_through(x, function(x))
 
 

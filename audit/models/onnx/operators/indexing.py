@@ -127,7 +127,7 @@ def one_hot(node: Node) -> Kernel:
 @operator("ArgMax", "ArgMin")
 def arg_extreme(node: Node) -> Kernel:
     """Position of the extreme value, the first or the last one of equals."""
-    function = {"ArgMax": torch.argmax, "ArgMin": torch.argmin}[node.operator]
+    function = torch.argmax if node.operator == "ArgMax" else torch.argmin
     axis, keep = node.get("axis", 0), bool(node.get("keepdims", 1))
     last = bool(node.get("select_last_index", 0))
 

@@ -32,7 +32,7 @@ def convolution(node: Node) -> Kernel:
         kernel = tuple(weight.shape[2:])
         window = windows.get(kernel)
         if window is None:
-            if given and tuple(given) != kernel or len(kernel) not in CONVOLUTIONS:
+            if (given and tuple(given) != kernel) or len(kernel) not in CONVOLUTIONS:
                 raise node.refuse(f"kernel {list(kernel)}")
             window = windows.setdefault(kernel, read_window(node, len(kernel), kernel))
         return convolve(x, weight, bias, window, group)
@@ -40,9 +40,7 @@ def convolution(node: Node) -> Kernel:
     return run
 
 
-def convolve(
-    x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, group: int
-) -> Tensor:
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, group: int) -> Tensor:
     """Convolve under a window; pads that differ between begin and end are made beforehand."""
     function = CONVOLUTIONS[len(window.kernel)]
     if window.is_symmetric():
@@ -55,7 +53,7 @@ def convolve(
 
 @operator("ConvTranspose")
 def transposed_convolution(node: Node) -> Kernel:
-    """Transposed convolution: computed without padding, then cropped (or extended) to the output."""
+    """Transposed convolution: computed without padding, then cropped or extended."""
     group = node.get("group", 1)
     shape, extra = node.get("output_shape"), node.get("output_padding")
     given = node.get("kernel_shape")
@@ -65,13 +63,11 @@ def transposed_convolution(node: Node) -> Kernel:
     def run(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         kernel = tuple(weight.shape[2:])
         rank = len(kernel)
-        if given and tuple(given) != kernel or rank not in TRANSPOSED:
+        if (given and tuple(given) != kernel) or rank not in TRANSPOSED:
             raise node.refuse(f"kernel {list(kernel)}")
         window = read_window(node, rank, kernel)
         begins, ends = _crops(window, x.shape[2:], shape, extra or [0] * rank)
-        y = TRANSPOSED[rank](
-            x, weight, None, window.strides, 0, 0, group, window.dilations
-        )
+        y = TRANSPOSED[rank](x, weight, None, window.strides, 0, 0, group, window.dilations)
         y = pad_spatial(y, [-begin for begin in begins], [-end for end in ends])
         return y if bias is None else y + bias.reshape(-1, *[1] * rank)
 
@@ -109,9 +105,9 @@ def gemm(node: Node) -> Kernel:
 
     def run(a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
         a = a.t() if turn_a else a
-        if simple and (c is None or c.dim() == 1) and a.is_floating_point():
-            if c is None or c.shape[0] == b.shape[0 if turn_b else 1]:
-                return F.linear(a, b if turn_b else b.t(), c)
+        wide = b.shape[0 if turn_b else 1]
+        if simple and a.is_floating_point() and (c is None or c.shape == (wide,)):
+            return F.linear(a, b if turn_b else b.t(), c)
         y = a @ (b.t() if turn_b else b)
         y = y if alpha == 1.0 else y * alpha
         return y if c is None else y + (c if beta == 1.0 else c * beta)

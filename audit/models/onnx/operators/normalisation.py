@@ -17,8 +17,8 @@ def batch_normalization(node: Node) -> Kernel:
         raise node.refuse("statistics per position (spatial=0)")
 
     def run(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> Tensor:
-        given = [value.to(x.dtype) for value in (mean, var, scale, bias)]
-        return F.batch_norm(x, *given, False, 0.0, epsilon)
+        mean, var, scale, bias = (value.to(x.dtype) for value in (mean, var, scale, bias))
+        return F.batch_norm(x, mean, var, scale, bias, False, 0.0, epsilon)
 
     return run
 
@@ -104,8 +104,8 @@ def local_response_normalization(node: Node) -> Kernel:
         channels = x.shape[1]
         beyond = [0, 0] * (x.dim() - 2)
         squares = F.pad(x * x, [*beyond, before, after])
-        total = sum(squares.narrow(1, start, channels) for start in range(size))
-        return x * (bias + alpha / size * total) ** -beta
+        total = torch.stack([squares.narrow(1, start, channels) for start in range(size)]).sum(0)
+        return x * (bias + alpha / size * total).pow(-beta)
 
     return run
 

@@ -80,7 +80,7 @@ def _max_with_indices(x: Tensor, window: Window, columns_first: bool) -> tuple[T
     )
     sizes = list(x.shape[2:])
     axes = range(len(sizes))
-    coordinates = []
+    coordinates: list[Tensor] = []
     for axis in reversed(axes):
         coordinates.insert(0, where % padded.shape[2 + axis] - begins[axis])
         where = where // padded.shape[2 + axis]
@@ -133,6 +133,6 @@ def lp_pool(node: Node) -> Kernel:
 
     def run(x: Tensor) -> Tensor:
         powers = pad_spatial(x, *_pads(x, window)).abs() ** p
-        return _sum(powers, window) ** (1 / p)
+        return _sum(powers, window).pow(1 / p)
 
     return run

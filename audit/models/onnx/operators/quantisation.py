@@ -1,4 +1,4 @@
-"""Quantised operators: integers are computed as exact floats, so that gradients pass straight through.
+"""Quantised operators: integers as exact floats, so that gradients pass straight through.
 
 A quantised value is carried as a float holding the integer whenever all its readers can take it so
 (`Node.relaxed`); an operator on integers dequantises, computes in float and quantises again.
@@ -19,8 +19,8 @@ KINDS = (torch.int8, torch.uint8, torch.int16, torch.uint16, torch.int32)
 
 
 def along(value: Tensor | None, like: Tensor, axis: int, block: int = 0) -> Tensor | None:
-    """A scale or zero point shaped to broadcast against `like`: per tensor, per axis or per block."""
-    if value is None or value.numel() == 1 and value.dim() <= 1 and not block:
+    """A scale or zero point, per tensor, axis or block, shaped to broadcast with `like`."""
+    if value is None or (value.numel() == 1 and value.dim() <= 1 and not block):
         return value if value is None else value.reshape(())
     if block:
         return value.repeat_interleave(block, axis).narrow(axis, 0, like.shape[axis])
@@ -85,7 +85,7 @@ def dequantize(node: Node) -> Kernel:
     axis, block, to = node.get("axis", 1), node.get("block_size", 0), node.get("output_dtype", 0)
 
     def run(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
-        if not x.is_floating_point() and x.dtype not in KINDS or "float8" in str(x.dtype):
+        if (not x.is_floating_point() and x.dtype not in KINDS) or "float8" in str(x.dtype):
             raise node.refuse(f"dequantisation from {x.dtype}")
         steps = along(scale, x, axis, block)
         assert steps is not None
@@ -112,7 +112,7 @@ def dynamic_quantize(node: Node) -> Kernel:
 
 
 def _centred(x: Tensor, zero: Tensor | None, wide: torch.dtype, axis: int | None) -> Tensor:
-    """x − zero as a float; a zero point per row or column is turned to face its axis."""
+    """X − zero as a float; a zero point per row or column is turned to face its axis."""
     y = x if x.is_floating_point() else x.to(wide)
     if zero is None:
         return y

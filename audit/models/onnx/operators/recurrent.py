@@ -11,7 +11,7 @@ from audit.models.onnx.gradients import wrapped
 from audit.models.onnx.node import Kernel, Node, operator
 
 Activation = Callable[[Tensor], Tensor]
-# A cell: (input part (B, G·H), hidden (B, H), cell state (B, H) or None) -> new hidden, new cell state.
+# (input part (B, G·H), hidden (B, H), cell state (B, H) or None) -> new hidden, new cell state.
 State = tuple[Tensor, Tensor | None]
 Cell = Callable[[Tensor, Tensor, Tensor | None], State]
 
@@ -53,10 +53,8 @@ def _gru_cell(
 
     def run(x: Tensor, h: Tensor, _: Tensor | None) -> State:
         z, reset = f[0](x[:, : 2 * size] + F.linear(h, r_gates, b_gates)).chunk(2, 1)
-        if late:
-            part = reset * F.linear(h, r_new, b_new)
-        else:
-            part = F.linear(reset * h, r_new, b_new)
+        late_part = reset * F.linear(h, r_new, b_new) if late else None
+        part = F.linear(reset * h, r_new, b_new) if late_part is None else late_part
         new = f[1](x[:, 2 * size :] + part)
         return (1 - z) * new + z * h, None
 
@@ -107,7 +105,7 @@ def _run_direction(
 
 
 def _fused(x: Tensor, w: Tensor, r: Tensor, bias: Tensor | None, states: list[Tensor]) -> Any:
-    """torch's own LSTM, forward or both ways, on weights in its gate order i, f, c, o."""
+    """Torch's own LSTM, forward or both ways, on weights in its gate order i, f, c, o."""
 
     def order(gates: Tensor) -> Tensor:
         i, o, f, c = gates.chunk(4)
@@ -135,13 +133,17 @@ def recurrent(node: Node) -> Kernel:
     batch_first = bool(node.get("layout", 0))
     make = _maker(node)
     # The loop serves every variant; torch's fused kernel is several times faster where it fits.
-    plain = node.operator == "LSTM" and "activations" not in node.attributes and True not in backwards[:1]
+    plain = (
+        node.operator == "LSTM"
+        and "activations" not in node.attributes
+        and True not in backwards[:1]
+    )
     size = node.get("hidden_size")
     if node.get("clip") is not None or node.get("input_forget", 0):
         raise node.refuse("clip or input_forget")
 
     def run(x: Tensor, w: Tensor, r: Tensor, *rest: Tensor | None) -> tuple[Tensor, ...]:
-        bias, lengths, h0, c0, peep = [*rest, *[None] * (5 - len(rest))]
+        bias, lengths, h0, c0, peep = (*rest, *[None] * (5 - len(rest)))
         x = x.transpose(0, 1) if batch_first else x
         if batch_first:
             h0, c0 = (None if s is None else s.transpose(0, 1) for s in (h0, c0))
@@ -160,9 +162,7 @@ def recurrent(node: Node) -> Kernel:
                 (start if c0 is None else c0[i]) if node.operator == "LSTM" else None,
             )
             cell = make(functions[i], r[i], both[width:], None if peep is None else peep[i])
-            y, (hidden, memory) = _run_direction(
-                x, w[i], both[:width], cell, state, lengths, back
-            )
+            y, (hidden, memory) = _run_direction(x, w[i], both[:width], cell, state, lengths, back)
             outputs.append(y)
             hiddens.append(hidden)
             memories.append(memory)

@@ -1,6 +1,5 @@
 """Reductions over axes, and running sums."""
 
-import functools
 from collections.abc import Callable
 
 import torch
@@ -12,9 +11,10 @@ Reduce = Callable[[Tensor, list[int], bool], Tensor]
 
 
 def _product(x: Tensor, axes: list[int], keep: bool) -> Tensor:
-    """torch multiplies along one axis at a time."""
-    ordered = sorted((axis % x.dim() for axis in axes), reverse=True)
-    return functools.reduce(lambda y, axis: y.prod(axis, keepdim=keep).to(x.dtype), ordered, x)
+    """Torch multiplies along one axis at a time."""
+    for axis in sorted((axis % x.dim() for axis in axes), reverse=True):
+        x = x.prod(axis, keepdim=keep, dtype=x.dtype)
+    return x
 
 
 def _extreme(function: Callable[..., Tensor], largest: bool) -> Reduce:
@@ -79,7 +79,7 @@ def reduce(node: Node) -> Kernel:
 
 @operator("CumSum", "CumProd", static=(1,))
 def cumulative(node: Node) -> Kernel:
-    """Running sum or product along an axis, perhaps from the end, perhaps without the element itself."""
+    """Running sum or product along an axis, perhaps backwards or without the element itself."""
     exclusive, backwards = bool(node.get("exclusive", 0)), bool(node.get("reverse", 0))
     function, neutral = {"CumSum": (torch.cumsum, 0), "CumProd": (torch.cumprod, 1)}[node.operator]
 

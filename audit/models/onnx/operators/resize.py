@@ -15,10 +15,16 @@ from audit.models.onnx.dtypes import bounded
 from audit.models.onnx.node import Kernel, Node, numbers, operator
 
 COORDINATES = frozenset(
-    "half_pixel half_pixel_symmetric pytorch_half_pixel align_corners asymmetric "
-    "tf_crop_and_resize".split()
+    [
+        "half_pixel",
+        "half_pixel_symmetric",
+        "pytorch_half_pixel",
+        "align_corners",
+        "asymmetric",
+        "tf_crop_and_resize",
+    ]
 )
-NEAREST = frozenset("round_prefer_floor round_prefer_ceil floor ceil".split())
+NEAREST = frozenset(["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"])
 
 
 @dataclass(frozen=True)
@@ -146,7 +152,9 @@ def resize(node: Node) -> Kernel:
     """Nearest, linear or cubic, to a size or by a scale (opset 10 on)."""
     rule = Rule(
         node.get("mode", "nearest"),
-        node.get("coordinate_transformation_mode", "half_pixel" if node.opset > 10 else "asymmetric"),
+        node.get(
+            "coordinate_transformation_mode", "half_pixel" if node.opset > 10 else "asymmetric"
+        ),
         node.get("nearest_mode", "round_prefer_floor" if node.opset > 10 else "floor"),
         node.get("cubic_coeff_a", -0.75),
         bool(node.get("exclude_outside", 0)),
@@ -217,9 +225,7 @@ def _targets(
 def upsample(node: Node) -> Kernel:
     """Resize as it was before opset 10."""
     mode, given = node.get("mode", "nearest"), node.get("scales")
-    rule = Rule(
-        {"bilinear": "linear"}.get(mode, mode), "asymmetric", "floor", -0.75, False, False
-    )
+    rule = Rule({"bilinear": "linear"}.get(mode, mode), "asymmetric", "floor", -0.75, False, False)
     _known(node, rule)
 
     def run(x: Tensor, scales: Tensor | None = None) -> Tensor:

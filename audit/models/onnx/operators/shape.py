@@ -137,12 +137,12 @@ def split(node: Node) -> Kernel:
 
 @operator("Slice", static=(1, 2, 3, 4))
 def slice_axes(node: Node) -> Kernel:
-    """Start, end and step per axis, as attributes (opset < 10) or inputs; out of range is clamped."""
+    """Start, end and step per axis, as attributes (opset < 10) or inputs; clamped."""
     old = (node.get("starts"), node.get("ends"), node.get("axes"), None)
 
     def run(x: Tensor, *bounds: Tensor | None) -> Tensor:
         new = [None if bound is None else numbers(bound) for bound in bounds]
-        starts, ends, axes, steps = [*new, *old[len(new) :]]
+        starts, ends, axes, steps = (*new, *old[len(new) :])
         for i, (start, end) in enumerate(zip(starts or [], ends or [], strict=True)):
             axis = axes[i] if axes else i
             x = _slice(x, axis % x.dim(), slice(start, end, steps[i] if steps else 1))
@@ -174,7 +174,7 @@ def expand(_: Node) -> Kernel:
     """Broadcast both ways with a shape."""
 
     def run(x: Tensor, wanted: Tensor) -> Tensor:
-        return x.expand(bounded(torch.broadcast_shapes(x.shape, tuple(numbers(wanted)))))
+        return x.expand(bounded(list(torch.broadcast_shapes(x.shape, tuple(numbers(wanted))))))
 
     return run
 

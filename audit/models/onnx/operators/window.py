@@ -91,7 +91,9 @@ def read_window(node: Node, rank: int, kernel: Sequence[int]) -> Window:
     return window
 
 
-def pad_spatial(x: Tensor, begins: Sequence[int], ends: Sequence[int], value: float = 0.0) -> Tensor:
+def pad_spatial(
+    x: Tensor, begins: Sequence[int], ends: Sequence[int], value: float = 0.0
+) -> Tensor:
     """Pad the last axes of `x`; torch lists them from the last one back."""
     if not any(begins) and not any(ends):
         return x

@@ -1,0 +1,211 @@
+"""The attacks of a scan on one metric: each proposes, the judge decides, the frontier keeps."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from torch import Tensor
+
+from attackers import ATTACKS, GRADIENT_FREE
+from attackers.losses import LOSSES
+from attackers.minimal import minimal_radius
+from attackers.threat import Threat
+from audit.judge import judge
+from audit.models.classifier import Classifier
+from audit.models.execution import Counted, Counter
+from audit.report import Attack, RunStatus
+from audit.sensitivity import sensitivity
+from audit.state import MetricRun, Progress, Scan
+
+NEAR = 1.3
+"""After a search for minimal radii, only samples within this factor of a budget are rerun."""
+
+WHITE_BOX = ("fgsm", "minimal", "pgd")
+"""What runs by default where there are gradients."""
+
+BLACK_BOX = ("random",)
+"""What runs by default where there are none."""
+
+
+def attack_all(scan: Scan, run: MetricRun, progress: Progress) -> None:
+    """Run the chosen attacks, or all that apply, then the first-order distributional one."""
+    white_box = scan.classifier.attackable is not None
+    for name in scan.config.attacks or (WHITE_BOX if white_box else BLACK_BOX):
+        if not white_box and name not in GRADIENT_FREE:
+            run.attacks.append(_not_applicable(name, "It needs gradients, and the model has none."))
+            continue
+        with _recorded(run, name, scan) as attacker:
+            if name == "minimal":
+                _attack_minimal(scan, run, attacker, progress)
+            else:
+                _attack_fixed(scan, run, name, attacker, progress)
+    if white_box:
+        _measure_sensitivity(scan, run, progress)
+
+
+@dataclass
+class Attacker:
+    """The model as one attack sees it, with what it spent and what it broke."""
+
+    classifier: Classifier
+    counter: Counter
+    logits: Callable[[Tensor], Tensor]
+    broken: set[int] = field(default_factory=set)
+
+
+@contextmanager
+def _recorded(run: MetricRun, name: str, scan: Scan) -> Iterator[Attacker]:
+    """Count passes and time of one attack, and record it even when it is interrupted."""
+    counter = Counter()
+    classifier = scan.classifier
+    source = classifier.differentiable if classifier.attackable else classifier.deployed
+    attacker = Attacker(
+        replace(classifier, serve=Counted(classifier.serve, counter)),
+        counter,
+        Counted(source, counter),
+    )
+    started = time.perf_counter()
+    status: RunStatus = "ran"
+    detail = ""
+    try:
+        yield attacker
+    except KeyboardInterrupt:
+        status, detail = "error", "Interrupted before all samples were attacked."
+        raise
+    finally:
+        run.attacks.append(
+            Attack(
+                name=name,
+                status=status,
+                detail=detail,
+                broken=len(attacker.broken),
+                forwards=counter.forwards,
+                gradients=counter.gradients,
+                seconds=time.perf_counter() - started,
+            )
+        )
+
+
+def _attack_minimal(scan: Scan, run: MetricRun, attacker: Attacker, progress: Progress) -> None:
+    """Minimal radii of all correct samples."""
+    rows = scan.samples.correct.nonzero()[:, 0]
+    with progress(f"{run.metric.name}: minimal radii", len(rows)) as tick:
+        for chosen in rows.split(scan.batch):
+            attack = partial(minimal_radius, metric=run.metric)
+            _attack(scan, run, attacker, "minimal", "minimal", chosen, attack)
+            tick(len(chosen))
+
+
+def _attack_fixed(
+    scan: Scan, run: MetricRun, name: str, attacker: Attacker, progress: Progress
+) -> None:
+    """An attack at every budget, largest first, on the samples it could still change.
+
+    PGD runs with two losses: neither dominates the other. A sample whose radius is known to be far
+    above the budget after a search for minimal radii is not attacked again there.
+    """
+    deltas = [d for d in scan.config.deltas_of(run.metric.name) if d > 0]
+    searched = any(entry.name == "minimal" for entry in run.attacks)
+    losses = ("ce", "margin") if name == "pgd" else (None,)
+    total = len(deltas) * len(losses) * int(scan.samples.correct.sum())
+    with progress(f"{run.metric.name}: {name}", total) as tick:
+        for delta in reversed(deltas):
+            for loss in losses:
+                radius = run.frontier.radius
+                near = radius <= (NEAR * delta if searched else math.inf)
+                rows = (scan.samples.correct & (radius > delta) & near).nonzero()[:, 0]
+                tick(int(scan.samples.correct.sum()) - len(rows))
+                attack: Callable[..., Tensor] = partial(
+                    ATTACKS[name], threat=Threat(run.metric, delta)
+                )
+                if loss:
+                    attack = partial(attack, loss=LOSSES[loss])
+                for chosen in rows.split(scan.batch):
+                    purpose = f"{name} {loss} {delta!r}" if loss else f"{name} {delta!r}"
+                    _attack(scan, run, attacker, name, purpose, chosen, attack)
+                    tick(len(chosen))
+
+
+def _attack(
+    scan: Scan,
+    run: MetricRun,
+    attacker: Attacker,
+    name: str,
+    purpose: str,
+    rows: Tensor,
+    attack: Callable[..., Tensor],
+) -> None:
+    """Attack some rows, let the judge decide, and keep what is nearer than before."""
+    samples, device = scan.samples, scan.classifier.device
+    if not len(rows):
+        return
+    candidates = attack(
+        attacker.logits,
+        samples.x[rows].to(device),
+        samples.labels[rows].to(device),
+        generator=samples.generator.take(rows).fold(f"{run.metric.name} {purpose}"),
+    )
+    verdict = judge(
+        attacker.classifier, run.metric, samples.x[rows], candidates.cpu(), samples.labels[rows]
+    )
+    run.frontier.offer(rows, verdict, name)
+    attacker.broken.update(rows[verdict.broken].tolist())
+
+
+def _measure_sensitivity(scan: Scan, run: MetricRun, progress: Progress) -> None:
+    samples, config = scan.samples, scan.config
+    deltas = config.deltas_of(run.metric.name)
+
+    with _recorded(run, "w-fgsm", scan) as attacker:
+
+        def offer(rows: Tensor, x: Tensor, wrong: Tensor) -> None:
+            chosen = rows[wrong & samples.correct[rows]]
+            if not len(chosen):
+                return
+            verdict = judge(
+                attacker.classifier,
+                run.metric,
+                samples.x[chosen],
+                x[wrong & samples.correct[rows]],
+                samples.labels[chosen],
+                line_search=0,
+            )
+            run.frontier.offer(chosen, verdict, "w-fgsm")
+            attacker.broken.update(chosen[verdict.broken].tolist())
+
+        counted = replace(
+            attacker.classifier, attackable=Counted(_attackable(scan), attacker.counter)
+        )
+        with progress(f"{run.metric.name}: sensitivity", 6 * len(samples)) as tick:
+            run.sensitivity = sensitivity(
+                counted,
+                run.metric,
+                samples,
+                orders=config.orders,
+                deltas=deltas,
+                confidence=config.confidence,
+                seed=config.seed,
+                rows=scan.batch,
+                offer=offer,
+                tick=tick,
+            )
+
+
+def _attackable(scan: Scan) -> Callable[[Tensor], Tensor]:
+    assert scan.classifier.attackable is not None
+    return scan.classifier.attackable
+
+
+def _not_applicable(name: str, detail: str) -> Attack:
+    return Attack(
+        name=name,
+        status="not_applicable",
+        detail=detail,
+        broken=None,
+        forwards=None,
+        gradients=None,
+        seconds=None,
+    )

@@ -1,0 +1,42 @@
+"""Health checks: is the evidence itself to be believed?
+
+Each check is a function that returns one `Health` entry: an id, a status and a sentence of finding
+and advice. ``fail`` means that the numbers must not be relied on, ``warn`` that they need a look.
+Sources: Carlini et al. 2019, Tramer et al. 2020, Croce & Hein 2020 (AutoAttack's flags), Pintor et
+al. 2022 (indicators of attack failure).
+"""
+
+from audit.health.attack import (
+    budget_monotone,
+    certified_below_attacked,
+    random_not_better,
+    unbounded_attack,
+)
+from audit.health.common import PROBE
+from audit.health.gradient import finite_differences, gradients
+from audit.health.model import (
+    batch_invariance,
+    clean_accuracy,
+    determinism,
+    output_kind,
+    parity,
+    parity_on_adversarial,
+    sample_size,
+)
+
+__all__ = [
+    "PROBE",
+    "batch_invariance",
+    "budget_monotone",
+    "certified_below_attacked",
+    "clean_accuracy",
+    "determinism",
+    "finite_differences",
+    "gradients",
+    "output_kind",
+    "parity",
+    "parity_on_adversarial",
+    "random_not_better",
+    "sample_size",
+    "unbounded_attack",
+]

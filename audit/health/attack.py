@@ -1,0 +1,115 @@
+"""Checks of the attacks: what a working attack must do on any classifier."""
+
+import itertools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from attackers.geometry import Metric
+from attackers.losses import misclassified
+from attackers.noise import random_search
+from attackers.pgd import pgd
+from attackers.threat import Threat
+from audit.health.common import PROBE, entry
+from audit.models.classifier import Classifier
+from audit.report import Health, HealthStatus
+from audit.samples import Samples
+
+
+def unbounded_attack(classifier: Classifier, metric: Metric, samples: Samples) -> Health:
+    """With the whole box to move in, an attack must break nearly every sample."""
+    check = f"unbounded_attack.{metric.name}"
+    if classifier.attackable is None:
+        return entry(check, "not_applicable", "It needs gradients.")
+    rows = samples.probe(PROBE)
+    radius = metric.diameter(samples.x[rows]).double()
+    left = len(rows) - _broken(classifier, metric, samples, rows, radius, "unbounded", pgd)
+    if left <= 0.01 * len(rows):
+        return entry(check, "pass", f"With an unlimited budget all {len(rows)} samples break.")
+    return entry(
+        check,
+        "fail",
+        f"With an unlimited budget {left} of {len(rows)} samples still stand, which no real "
+        "classifier does: the gradients lead nowhere, and every attacked accuracy is unreliable.",
+    )
+
+
+def budget_monotone(
+    classifier: Classifier, metric: Metric, samples: Samples, delta: float
+) -> Health:
+    """More budget never means fewer broken samples."""
+    check = f"budget_monotone.{metric.name}"
+    if classifier.attackable is None:
+        return entry(check, "not_applicable", "It needs gradients.")
+    rows = samples.probe(PROBE)
+    radii = [delta * factor for factor in (0.5, 1.0, 2.0, 4.0)]
+    counts = [
+        _broken(classifier, metric, samples, rows, torch.full((len(rows),), r), "monotone", pgd)
+        for r in radii
+    ]
+    drops = [before - after for before, after in itertools.pairwise(counts)]
+    shown = ", ".join(f"{n} at {r:.3g}" for n, r in zip(counts, radii, strict=True))
+    # Two standard deviations of a count of this size, the same samples attacked twice.
+    if max(drops) <= 0:
+        return entry(check, "pass", f"PGD breaks {shown} of {len(rows)} samples.")
+    status: HealthStatus = "warn" if max(drops) <= 2 * len(rows) ** 0.5 / 2 else "fail"
+    return entry(
+        check,
+        status,
+        f"PGD breaks {shown} of {len(rows)} samples: fewer with more budget, so its steps do not "
+        "suit this model. Trust the minimal radii, and look at the gradient checks.",
+    )
+
+
+def random_not_better(
+    classifier: Classifier, metric: Metric, samples: Samples, delta: float
+) -> Health:
+    """Random points must not break what PGD does not."""
+    check = f"random_noise.{metric.name}"
+    if classifier.attackable is None:
+        return entry(check, "not_applicable", "It needs gradients to compare with.")
+    rows = samples.probe(PROBE)
+    radius = torch.full((len(rows),), delta)
+    by_noise = _broken(classifier, metric, samples, rows, radius, "noise", random_search)
+    by_pgd = _broken(classifier, metric, samples, rows, radius, "noise", pgd)
+    detail = (
+        f"At {delta:.3g}, PGD breaks {by_pgd} and random points {by_noise} of {len(rows)} samples"
+    )
+    if by_noise > by_pgd:
+        return entry(
+            check,
+            "fail",
+            f"{detail}: gradients mislead (masking), and the attacked accuracy is too optimistic.",
+        )
+    return entry(check, "pass", f"{detail}.")
+
+
+def certified_below_attacked(metric: str, certified: Tensor, attacked: Tensor) -> Health:
+    """No certified radius exceeds a verified adversarial distance (the scan stops if one does)."""
+    return entry(
+        f"certified_below_attacked.{metric}",
+        "pass",
+        f"No certified radius exceeds the attacked one on any of {len(attacked)} samples.",
+    )
+
+
+def _broken(
+    classifier: Classifier,
+    metric: Metric,
+    samples: Samples,
+    rows: Tensor,
+    radius: Tensor,
+    purpose: str,
+    attack: Callable[..., Tensor],
+) -> int:
+    """How many of the rows an attack breaks at the given radii, judged by the served model."""
+    x = attack(
+        classifier.differentiable,
+        samples.x[rows].to(classifier.device),
+        samples.labels[rows].to(classifier.device),
+        Threat(metric, radius.to(classifier.device)),
+        generator=samples.generator.take(rows).fold(purpose),
+        steps=20,
+    )
+    return int(misclassified(classifier.deployed(x.cpu()), samples.labels[rows]).sum())

@@ -1,0 +1,18 @@
+"""What all health checks share: how a finding is written, and how many samples are looked at."""
+
+from torch import Tensor
+
+from audit.report import Health, HealthStatus
+
+PROBE = 64
+"""Samples that the checks look at."""
+
+
+def entry(check: str, status: HealthStatus, detail: str) -> Health:
+    """One finding of one check."""
+    return Health(check=check, status=status, detail=detail)
+
+
+def scale(scores: Tensor) -> float:
+    """Size of the largest score, at least one: what differences of scores are measured against."""
+    return max(1.0, float(scores.abs().max()))
