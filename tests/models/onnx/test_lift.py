@@ -188,7 +188,8 @@ def test_scikit_learn_probabilities_are_the_served_output():
         node("Scaler", "x", "s", offset=[0.5] * 4, scale=[2.0] * 4, **ml),
         node(
             "LinearClassifier", "s", "label raw", classlabels_ints=[0, 1, 2], multi_class=1,
-            post_transform="LOGISTIC", coefficients=random(12).tolist(), intercepts=[0.1, 0.2, 0.3], **ml,
+            post_transform="LOGISTIC", coefficients=random(12).tolist(),
+            intercepts=[0.1, 0.2, 0.3], **ml,
         ),
         node("Normalizer", "raw", "y", norm="L1", **ml),
     ]  # fmt: skip

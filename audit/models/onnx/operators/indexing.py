@@ -127,14 +127,14 @@ def one_hot(node: Node) -> Kernel:
 @operator("ArgMax", "ArgMin")
 def arg_extreme(node: Node) -> Kernel:
     """Position of the extreme value, the first or the last one of equals."""
-    function = torch.argmax if node.operator == "ArgMax" else torch.argmin
+    largest = node.operator == "ArgMax"
     axis, keep = node.get("axis", 0), bool(node.get("keepdims", 1))
     last = bool(node.get("select_last_index", 0))
 
     def run(x: Tensor) -> Tensor:
-        if not last:
-            return function(x, axis, keep)
-        return x.shape[axis] - 1 - function(x.flip(axis), axis, keep)
+        y = x.flip(axis) if last else x
+        place = y.argmax(axis, keep) if largest else y.argmin(axis, keep)
+        return x.shape[axis] - 1 - place if last else place
 
     return run
 

@@ -79,6 +79,8 @@ def _crops(
 ) -> tuple[list[int], list[int]]:
     """What to take off at the begin and the end; negative at the end: what to add."""
     rank = len(window.kernel)
+    # A window smaller than its stride cannot cover SAME's size: the runtime leaves the rest off.
+    least = 0 if shape is None else -max(shape)
     if window.same and shape is None:
         shape = [size * stride for size, stride in zip(sizes, window.strides, strict=True)]
     if shape is None:
@@ -87,12 +89,11 @@ def _crops(
     begins, ends = [], []
     for axis, wanted in enumerate(shape[-rank:]):
         full = (sizes[axis] - 1) * window.strides[axis] + window.reach[axis]
-        total = full + extra[axis] - wanted
-        begin = total // 2 if window.same == "SAME_UPPER" else total - total // 2
-        if total < 0:  # nothing to crop: the missing rows are added at the end
-            begin = 0
+        total = max(full + extra[axis] - wanted, least)
+        half = total // 2 if window.same == "SAME_UPPER" else total - total // 2
+        begin = max(half, 0)  # what is missing is added at the end
         begins.append(begin)
-        ends.append(full - wanted - begin)
+        ends.append(total - begin - extra[axis])
     return begins, ends
 
 

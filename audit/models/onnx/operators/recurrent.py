@@ -143,7 +143,8 @@ def recurrent(node: Node) -> Kernel:
         raise node.refuse("clip or input_forget")
 
     def run(x: Tensor, w: Tensor, r: Tensor, *rest: Tensor | None) -> tuple[Tensor, ...]:
-        bias, lengths, h0, c0, peep = (*rest, *[None] * (5 - len(rest)))
+        optional: list[Tensor | None] = [*rest, *[None] * (5 - len(rest))]
+        bias, lengths, h0, c0, peep = optional
         x = x.transpose(0, 1) if batch_first else x
         if batch_first:
             h0, c0 = (None if s is None else s.transpose(0, 1) for s in (h0, c0))

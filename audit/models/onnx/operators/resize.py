@@ -51,7 +51,8 @@ class Axis:
 
 def _place(i: int, axis: Axis, coordinate: str) -> float:
     """Where output pixel i lies among the input pixels."""
-    source, target, scale = axis.source, axis.target, axis.scale
+    # In float32, as runtimes compute it: at the edge between two pixels the last bit decides.
+    source, target, scale = np.float32(axis.source), axis.target, np.float32(axis.scale)
     length = scale * source  # the output size before it was cut to an integer
     if coordinate == "align_corners":
         return i * (source - 1) / (length - 1) if length != 1 else 0.0
@@ -181,6 +182,7 @@ def resize(node: Node) -> Kernel:
             region = [0.0] * len(chosen) + [1.0] * len(chosen)
         old = [x.shape[axis] for axis in chosen]
         new, factors = _targets(old, numbers(scales), numbers(sizes), policy, region, rule)
+        _unambiguous(node, rule, old, new, factors)
         axes = {
             axis: Axis(old[i], new[i], factors[i], (region[i], region[i + len(chosen)]))
             for i, axis in enumerate(chosen)
@@ -188,6 +190,15 @@ def resize(node: Node) -> Kernel:
         return resample(x, axes, rule, outside)
 
     return run
+
+
+def _unambiguous(
+    node: Node, rule: Rule, old: list[int], new: list[int], factors: list[float]
+) -> None:
+    """Refuse where the standard's reference and the runtime are known to give different values."""
+    whole = all(abs(size * s - n) < 1e-4 for size, s, n in zip(old, factors, new, strict=True))
+    if not whole and rule.coordinate in ("align_corners", "tf_crop_and_resize"):
+        raise node.refuse(f"{rule.coordinate} to a size that the scale does not divide")
 
 
 def _known(node: Node, rule: Rule) -> None:

@@ -142,31 +142,36 @@ def slice_axes(node: Node) -> Kernel:
 
     def run(x: Tensor, *bounds: Tensor | None) -> Tensor:
         new = [None if bound is None else numbers(bound) for bound in bounds]
-        starts, ends, axes, steps = (*new, *old[len(new) :])
+        chosen: list[list[int] | None] = [*new, *old[len(new) :]]
+        starts, ends, axes, steps = chosen
         for i, (start, end) in enumerate(zip(starts or [], ends or [], strict=True)):
             axis = axes[i] if axes else i
-            x = _slice(x, axis % x.dim(), slice(start, end, steps[i] if steps else 1))
+            x = _slice(x, axis % x.dim(), start, end, steps[i] if steps else 1)
         return x
 
     return run
 
 
-def _slice(x: Tensor, axis: int, cut: slice) -> Tensor:
-    """One axis by Python's own rules; a negative step is a slice of the mirrored axis."""
-    size = x.shape[axis]
-    start, stop, step = _clamped(cut, size)
-    chosen = range(start, stop, step)
-    if step > 0:
-        return x[(slice(None),) * axis + (slice(start, max(stop, start), step),)]
+def _slice(x: Tensor, axis: int, start: int, stop: int, step: int) -> Tensor:
+    """One axis; a negative step is a slice of the mirrored axis."""
+    chosen = _places(x.shape[axis], start, stop, step)
     if not chosen:
         return x.narrow(axis, 0, 0)
-    upward = x[(slice(None),) * axis + (slice(chosen[-1], chosen[0] + 1, -step),)]
-    return upward.flip(axis)
+    low, high = min(chosen[0], chosen[-1]), max(chosen[0], chosen[-1])
+    upward = x[(slice(None),) * axis + (slice(low, high + 1, abs(step)),)]
+    return upward if step > 0 else upward.flip(axis)
 
 
-def _clamped(cut: slice, size: int) -> tuple[int, int, int]:
-    """ONNX adds the size to negative bounds once, then clamps: the same as Python's `indices`."""
-    return cut.indices(size)
+def _places(size: int, start: int, stop: int, step: int) -> range:
+    """ONNX's own clamping: backwards, a start before the axis is its first element.
+
+    The largest integers mean 'to the end' in either direction, as the runtime reads them.
+    """
+    start, end = (place + size if place < 0 else place for place in (start, stop))
+    if step > 0:
+        return range(min(max(start, 0), size), min(max(end, 0), size), step)
+    end = -1 if stop in (2**31 - 1, 2**63 - 1) else min(max(end, -1), size - 1)
+    return range(min(max(start, 0), size - 1), end, step)
 
 
 @operator("Expand", static=(1,))
