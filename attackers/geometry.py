@@ -28,7 +28,7 @@ from attackers.rows import expand, expand_down, flat, row_max, row_sum
 Radius = Tensor | float
 
 INWARD = 1 - 2.0**-17
-"""Share of an l2 or l1 radius that is used, so that rounding to float32 stays inside the ball."""
+"""Share of an l2 or l1 radius that is used, so that lengths rounded to float32 stay inside."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class L2(Metric):
         moved = x - x0
         sign = moved.sign()
         length = _clipped_length(moved.abs(), self.room(x0, sign), expand_down(radius, x0), cap=1.0)
-        return self.clamp(x0 + sign * length)
+        return self.clamp(_moved(x0, sign, length))
 
     def ascent(self, x0: Tensor, x: Tensor, grad: Tensor, step: Radius) -> Tensor:
         """Clip t·g to the room that the box leaves, t such that the step is spent."""
@@ -151,8 +151,9 @@ class L2(Metric):
 
     def direction(self, grad: Tensor) -> Tensor:
         """The gradient over its l2 norm; zero where the gradient is."""
-        norm = self.dual_norm(grad)
-        return grad * expand(torch.where(norm > 0, 1 / norm, norm), grad)
+        # In float64: the inverse of a tiny norm overflows in float32.
+        norm, rows = self.dual_norm(grad), grad.double()
+        return (rows * expand(torch.where(norm > 0, 1 / norm, norm), rows)).to(grad)
 
     def dual_norm(self, grad: Tensor) -> Tensor:
         """The l2 norm."""
@@ -187,7 +188,7 @@ class L1(Metric):
         moved = x - x0
         sign = moved.sign()
         length = _thresholded_length(moved.abs(), self.room(x0, sign), expand_down(radius, x0))
-        return self.clamp(x0 + sign * length)
+        return self.clamp(_moved(x0, sign, length))
 
     def ascent(self, x0: Tensor, x: Tensor, grad: Tensor, step: Radius) -> Tensor:
         """Spend the step on the coordinates of largest |g|, each up to the box (greedy, exact)."""
@@ -229,6 +230,13 @@ class L1(Metric):
 METRICS: dict[str, type[Metric]] = {"linf": Linf, "l2": L2, "l1": L1}
 
 
+def _moved(x0: Tensor, sign: Tensor, length: Tensor) -> Tensor:
+    """Return x0 + sign·length rounded towards x0: no coordinate moves farther than its length."""
+    x = x0 + sign * length
+    beyond = (x.double() - x0.double()).abs() > length.double()
+    return torch.where(beyond, torch.nextafter(x, x0), x)
+
+
 def _clipped_length(size: Tensor, room: Tensor, radius: Tensor, cap: float | None) -> Tensor:
     """Return min(t·size, room) with the largest t (at most ``cap``) of Euclidean norm <= radius.
 
@@ -254,9 +262,9 @@ def _clipped_length(size: Tensor, room: Tensor, radius: Tensor, cap: float | Non
         if torch.equal(grown, saturated):
             break
         saturated = grown
-    t = s.sqrt()[:, None].to(size)
-    rows = torch.where(flat(size) > 0, flat(size) * t, 0.0)
-    return torch.minimum(rows, flat(room)).reshape(size.shape)
+    # In float64: t overflows in float32 where all sizes are tiny.
+    rows = torch.where(flat(size) > 0, flat(size).double() * s.sqrt()[:, None], 0.0)
+    return torch.minimum(rows, flat(room).double()).to(size).reshape(size.shape)
 
 
 def _thresholded_length(size: Tensor, room: Tensor, radius: Tensor) -> Tensor:

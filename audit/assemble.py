@@ -10,6 +10,7 @@ import torch
 
 from audit import __version__
 from audit.artifacts import gallery
+from audit.config import order_name
 from audit.gate import fail_under, verdict
 from audit.models import LoadOptions
 from audit.report import Artifacts, Data, Model, ModelInput, Report, Tool, now, reliability
@@ -109,7 +110,7 @@ def record(scan: Scan, loading: LoadOptions, others: dict[str, Any]) -> dict[str
     model, data = scan.classifier.source.path, scan.dataset.path
     options: dict[str, Any] = {
         "threat": list(config.metrics),
-        "order": [f"{order:g}" for order in config.orders],
+        "order": [order_name(order) for order in config.orders],
         "delta": None if config.deltas is None else list(config.deltas),
         "attack": None if config.attacks is None else list(config.attacks),
         "certify": config.certify,

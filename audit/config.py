@@ -71,8 +71,8 @@ class ScanConfig:
             raise UsageError(f"--samples must be at least 1, found {self.samples}.")
         if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"--batch-size must be at least 1, found {self.batch_size}.")
-        if self.seed < 0:
-            raise UsageError(f"--seed must not be negative, found {self.seed}.")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"--seed must be between 0 and 2**63 - 1, found {self.seed}.")
 
     def deltas_of(self, metric: str) -> tuple[float, ...]:
         """The budgets of a metric, ascending, in its own unit."""
@@ -82,8 +82,8 @@ class ScanConfig:
 
 
 def order_name(order: float) -> str:
-    """Write an order as the report does: ``inf``, ``2``, ``1.5``."""
-    return f"{order:g}"
+    """Write an order as the report does: ``inf``, ``2``, ``1.5``; all its digits."""
+    return repr(order).removesuffix(".0")
 
 
 def _each(found: tuple[str, ...], known: Iterable[str], kind: str) -> None:

@@ -35,6 +35,12 @@ class NothingToEvaluate(AuditError):
     exit_code = 5
 
 
+class Interrupted(AuditError):
+    """The user stopped the program before there was anything to report."""
+
+    exit_code = 130
+
+
 class InternalError(AuditError):
     """A contradiction that only a bug of ours can cause, e.g. a certificate above an attack."""
 

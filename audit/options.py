@@ -16,18 +16,36 @@ def split(values: Sequence[str] | None) -> tuple[str, ...]:
 
 def number(text: str, option: str) -> float:
     """Read a number, a fraction such as ``8/255``, or ``inf``."""
-    if text.strip().lower() in ("inf", "infinity"):
+    word = text.strip().lower()
+    if word in ("inf", "infinity"):
         return math.inf
     try:
-        return float(Fraction(text.strip()))
-    except (ValueError, ZeroDivisionError) as error:
+        # A fraction would compute 1e999999999 digit by digit; a float overflows at once.
+        value = float(Fraction(word)) if "/" in word else float(word)
+    except (ValueError, ZeroDivisionError, OverflowError):
+        value = math.nan
+    if not math.isfinite(value):
         raise UsageError(
             f"{option} takes numbers or fractions such as 0.1 or 8/255, found {text!r}."
-        ) from error
+        )
+    return value
+
+
+def names(values: Sequence[str] | None, option: str) -> tuple[str, ...] | None:
+    """Read a list of names, each once; None where the option was not given.
+
+    Raises:
+        UsageError: the option was given without a value, as an unset shell variable does.
+    """
+    found = tuple(dict.fromkeys(split(values)))
+    if not all(split([value]) for value in values or ()):
+        raise UsageError(f"{option} was given without a value: give one, or leave it out.")
+    return found or None
 
 
 def numbers(values: Sequence[str] | None, option: str) -> tuple[float, ...] | None:
     """Read a list of numbers; None where the option was not given."""
+    names(values, option)
     return tuple(number(text, option) for text in split(values)) or None
 
 

@@ -19,13 +19,15 @@ from audit.samples import Samples, choose, evaluate, read_samples
 from audit.state import MetricRun, Progress, Scan, silent
 
 
-def prepare(dataset: Dataset, config: ScanConfig, load: Callable[[Tensor], Classifier]) -> Scan:
+def prepare(
+    dataset: Dataset, config: ScanConfig, load: Callable[[Tensor, int], Classifier]
+) -> Scan:
     """Read the samples, load the model for them, and check that the two belong together.
 
     Args:
         dataset: labelled data.
         config: the options.
-        load: loads the model, given a few samples.
+        load: loads the model, given a few samples and the number of classes in the labels.
 
     Raises:
         AuditError: data or model are wrong; see `audit.errors`.
@@ -34,7 +36,8 @@ def prepare(dataset: Dataset, config: ScanConfig, load: Callable[[Tensor], Class
         raise NothingToEvaluate(f"{dataset.path} holds no samples: there is nothing to evaluate.")
     index = choose(len(dataset), config.samples, config.seed)
     x = read_samples(dataset, index)
-    classifier = load(x[:8])
+    classes = int(np.max(dataset.labels)) + 1
+    classifier = load(x[:8], classes)
     check_labels(dataset, classifier.classes)
     labels = torch.from_numpy(np.asarray(dataset.labels)[index].astype(np.int64))
     samples = evaluate(classifier, x, labels, index, config.seed)

@@ -28,6 +28,7 @@ from attackers.losses import LOSSES, Loss, misclassified
 from attackers.rows import expand
 from attackers.wdro import conjugate, power_mean
 from audit.confidence import Floats, bootstrap
+from audit.config import order_name
 from audit.models.classifier import Classifier
 from audit.report import FirstOrder, Interval, Sensitivity, SensitivityPoint
 from audit.samples import Samples
@@ -225,7 +226,7 @@ def _entry(
 
     after_ = 0.0 if after is None else after
     return Sensitivity(
-        order=f"{order:g}",
+        order=order_name(order),
         loss=name,
         upsilon=_interval(upsilon, norms.numpy(), _power_mean_statistic(q), confidence, seed),
         value_at_zero=_interval(at_zero, values, np.mean, confidence, seed),

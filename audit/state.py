@@ -59,7 +59,8 @@ class Scan:
     def batch(self) -> int:
         """Samples attacked together: the user's choice, or what bounds the memory of gradients."""
         size = max(1, self.samples.x[0].numel())
-        return self.config.batch_size or max(32, min(512, 2**21 // size) // 32 * 32)
+        chosen = self.config.batch_size or max(32, min(512, 2**21 // size) // 32 * 32)
+        return min(chosen, len(self.samples))
 
     @property
     def clean(self) -> Clean:

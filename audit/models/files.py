@@ -7,7 +7,7 @@ from typing import Literal
 
 from audit.errors import ModelError
 
-Kind = Literal["onnx", "torchscript"]
+Kind = Literal["onnx", "torchscript", "torch.export"]
 
 
 def identify(path: Path) -> Kind:
@@ -55,16 +55,13 @@ def _identify_archive(path: Path) -> Kind:
     if "constants.pkl" in members and any(name.startswith("code/") for name in members):
         return "torchscript"
     if "archive_format" in members or any(name.startswith("models/") for name in members):
-        raise ModelError(
-            f"{path} is a torch.export archive, which this version does not load: "
-            "export the program to ONNX (torch.onnx.export) and scan that."
-        )
+        return "torch.export"
     if "data.pkl" in members:
         raise ModelError(
             f"{path} is a checkpoint of weights without the model: "
             "export the model to ONNX or TorchScript."
         )
     raise ModelError(
-        f"{path} is a zip archive but holds no model: expected an ONNX file or a "
-        "TorchScript archive."
+        f"{path} is a zip archive but holds no model: expected an ONNX file, a "
+        "TorchScript archive or a torch.export archive."
     )

@@ -10,7 +10,7 @@ import onnx
 import torch
 from torch import Tensor
 
-from audit.errors import ModelError, UnsupportedOperator
+from audit.errors import AuditError, ModelError
 from audit.models import execution
 from audit.models.execution import Function
 
@@ -88,6 +88,7 @@ def serve(model: onnx.ModelProto, *, output: str, cuda: bool, rows: int, path: P
         array = _cast(x, dtype)
         try:
             (scores,) = session.run([output], {entry.name: array})
+            scores = _as_columns(scores)
         except Exception as error:
             raise ModelError(
                 f"onnxruntime failed on an input of shape {tuple(array.shape)}: "
@@ -114,12 +115,14 @@ def batched(fixed: int | None, run: Function, example: Tensor) -> Function:
 
     Returns:
         A function of batches of any size whose rows equal those of single calls.
+
+    Raises:
+        UnsupportedOperator: an operator meets a value it is not written for.
+        ModelError: the graph does not take an input of this shape.
     """
     with torch.no_grad():
         try:
             single = execution.in_calls_of(fixed or 1, run)(example)
-        except UnsupportedOperator:
-            raise
         except (RuntimeError, IndexError, ValueError) as error:
             raise ModelError(
                 f"The model fails on an input of shape {tuple(example.shape[1:])}: "
@@ -128,11 +131,18 @@ def batched(fixed: int | None, run: Function, example: Tensor) -> Function:
         for candidate in (run, execution.mapped(run)) if fixed in (None, 1) else ():
             try:
                 together = candidate(example)
-            except (RuntimeError, IndexError, ValueError):
+            except (AuditError, RuntimeError, IndexError, ValueError):
                 continue  # this way does not suit the graph; the last one always does
             if together.shape == single.shape and _close(together, single):
                 return candidate
     return execution.in_calls_of(fixed or 1, run)
+
+
+def _as_columns(scores: Any) -> Any:
+    """Undo ZipMap, the converters' list of one dictionary of class to probability per row."""
+    if isinstance(scores, list) and scores and isinstance(scores[0], dict):
+        return [list(row.values()) for row in scores]
+    return scores
 
 
 def _close(a: Tensor, b: Tensor) -> bool:

@@ -81,10 +81,12 @@ def make_spec(
         if values is not None and len(values) not in (1, channels):
             raise UsageError(
                 f"{name} has {len(values)} values but the samples have {channels} channel(s): "
-                f"give 1 or {channels}."
+                f"give one value{f', or {channels}' if channels > 1 else ''}."
             )
+        if values is not None and not all(map(math.isfinite, values)):
+            raise UsageError(f"{name} must be finite, found {_listed(values)}.")
     if std is not None and not all(value > 0 for value in std):
-        raise UsageError(f"--std must be positive, found {', '.join(f'{v:g}' for v in std)}.")
+        raise UsageError(f"--std must be positive, found {_listed(std)}.")
     if layout is not None and len(sample) != 3:
         raise UsageError(
             f"--layout {layout} is for images, but the samples have shape {sample}: leave it out."
@@ -164,6 +166,10 @@ def alternatives(spec: InputSpec) -> Iterator[tuple[str, InputSpec]]:
 def show_shape(shape: Shape) -> str:
     """Write a shape with dynamic dimensions as ``N``."""
     return "(" + ", ".join("N" if size is None else str(size) for size in shape) + ")"
+
+
+def _listed(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
 
 
 def _match(tail: Shape, sizes: tuple[int, ...]) -> tuple[int, ...] | None:

@@ -4,6 +4,7 @@ import onnx
 
 from audit.errors import AuditError, ModelError
 from audit.models.onnx import operators as operators
+from audit.models.onnx.flow import require_order
 from audit.models.onnx.module import OnnxModule
 from audit.models.onnx.reader import inline_functions, read_model
 
@@ -18,7 +19,9 @@ def lift(model: onnx.ModelProto) -> OnnxModule:
         ModelError: not a classifier with one input, or a broken graph.
     """
     try:
-        return OnnxModule(inline_functions(model))
+        model = inline_functions(model)
+        require_order(model.graph)
+        return OnnxModule(model)
     except AuditError:
         raise
     except Exception as error:  # protobuf fields of a broken file hold anything, even under `str`

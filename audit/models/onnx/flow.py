@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import onnx
 from onnx import GraphProto, NodeProto
 
+from audit.errors import ModelError
 from audit.models.onnx.dtypes import is_float
 from audit.models.onnx.node import static_positions
 
@@ -81,6 +82,22 @@ STEP_POSITIONS = {
     "Gather": {1}, "GatherElements": {1}, "GatherND": {1}, "ScatterElements": {1},
     "ScatterND": {1}, "Scatter": {1}, "Where": {0}, "Compress": {1}, "If": {0},
 }  # fmt: skip
+
+
+def require_order(graph: GraphProto) -> None:
+    """Every value is defined once, before it is read: without that, walks need not end.
+
+    Raises:
+        ModelError: naming the node.
+    """
+    known = {value.name for value in graph.input} | {proto.name for proto in graph.initializer}
+    for node in graph.node:
+        missing = {name for name in node.input if name} - known
+        twice = known.intersection(name for name in node.output if name)
+        if missing or twice:
+            what = f"reads {missing} too early" if missing else f"defines {twice} again"
+            raise ModelError(f"node '{node.name}' {what}: the graph is broken, export it again")
+        known.update(node.output)
 
 
 def attribute(node: NodeProto, name: str) -> onnx.AttributeProto | None:

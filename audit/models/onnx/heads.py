@@ -52,9 +52,7 @@ def find_head(graph: GraphProto, output: str) -> Head:
     node = _behind(makers, output)
     if node is None:
         return Head("logits", output)
-    if node.op_type in ("ArgMax", "ArgMin"):
-        if node.op_type == "ArgMin":
-            return Head("labels", node.input[0])
+    if node.op_type == "ArgMax":
         inner = find_head(graph, node.input[0])
         return Head("labels", inner.target, inner.aliases, inner.patches)
     if node.op_type == "Normalizer" or node.op_type == "Log":
@@ -100,7 +98,7 @@ def _linear(node: NodeProto, output: str) -> Head:
     name = transform.s.decode() if transform else "NONE"
     if name not in ("LOGISTIC", "SOFTMAX"):
         return Head("logits", output)
-    return Head("probabilities", output, {}, {node.output[0]: {"post_transform": "NONE"}})
+    return Head("probabilities", output, {}, {node.output[0]: {"post_transform": "RAW"}})
 
 
 def _axis(node: NodeProto) -> int | None:

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from audit.errors import AuditError, ModelError
 from audit.models.onnx import flow
-from audit.models.onnx.dtypes import is_float, to_tensor
+from audit.models.onnx.branching import Branch, choose
+from audit.models.onnx.dtypes import bounded, is_float, to_tensor
 from audit.models.onnx.node import Kernel, Node, attributes, build, static_positions
-from audit.models.onnx.program import Step, Values, execute, failure
+from audit.models.onnx.program import Step, execute, failure
 
 # What a value depends on. Nothing at all: it is a constant.
 PARAMETER, SHAPE, DATA = 1, 2, 4
@@ -21,27 +22,6 @@ PARAMETER, SHAPE, DATA = 1, 2, 4
 DATA_SHAPED = frozenset({"NonZero", "Compress", "Unique"})
 DEVICE = "@device"  # suffix of a CPU value's copy beside the activations
 Patches = Mapping[str, Mapping[str, object]]  # first output of a node -> attributes to override
-
-
-@dataclass(frozen=True)
-class Branch:
-    """One branch of an `If`: its steps, its results' names, and what they depend on."""
-
-    steps: list[Step]
-    outputs: list[str]
-    depends: int
-
-
-def choose(branches: Sequence[Branch], outside: Sequence[str]) -> Kernel:
-    """Run one branch on the values from outside: the first where the condition holds."""
-
-    def run(condition: Tensor, *given: Tensor) -> tuple[Tensor | None, ...]:
-        branch = branches[0 if bool(condition) else 1]
-        values: Values = dict(zip(outside, given, strict=True))
-        execute(branch.steps, values)
-        return tuple(values[name] for name in branch.outputs)
-
-    return run
 
 
 @dataclass
@@ -214,7 +194,7 @@ class _Lifter:
     def _resolve(self, name: str, proto: NodeProto) -> str:
         """The run-time name of a value; a stored tensor is decoded when first asked for."""
         if name == "":
-            if proto.op_type == "Identity":
+            if proto.op_type in ("", "Identity", "Dropout"):
                 raise ModelError(f"node '{proto.name}' copies a value that is not there")
             return ""
         while name in self.aliases:
@@ -274,6 +254,7 @@ class _Lifter:
         for name in filter(None, node.outputs):
             value = values[name]
             if isinstance(value, Tensor):
+                bounded(tuple(value.shape))
                 # A scalar in the graph is a bound or a scale, not something to train.
                 trainable = operator == "Constant" and value.numel() > 1
                 self._store(name, value, trainable=trainable)

@@ -25,7 +25,8 @@ class _Path:
         small = {name for step in lifted.steps if step.shape_only for name in step.outputs if name}
         kept = {self.target, *lifted.parameters, *lifted.constants, *lifted.buffers, *small}
         self.steps = with_frees(lifted.steps, kept)
-        self.data_steps = [step for step in self.steps if not step.shape_only]
+        data_steps = [step for step in lifted.steps if not step.shape_only]
+        self.data_steps = with_frees(data_steps, kept)
         self.small = small if lifted.fixed_shapes else set()
         self.memory: dict[tuple[object, ...], Values] = {}
 
@@ -73,7 +74,7 @@ class OnnxModule(nn.Module):
         # Many graphs with a declared batch of 1 take any: the caller finds out whether it does.
         self._expects = (None, *self.input_shape[1:]) if self.input_shape else ()
         self.output_name = output.name
-        self.head = head.kind
+        self.head = "labels" if _is_label(output) else head.kind
         served = lift_graph(model, [output.name])
         scores = _lift_scores(model, head, served)
         self.differentiable = _differentiable(graph, source.name, head, self.input_dtype)
@@ -161,6 +162,11 @@ def _only_input(graph: onnx.GraphProto) -> onnx.ValueInfoProto:
 def _shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
     dims = value.type.tensor_type.shape.dim
     return tuple(dim.dim_value if dim.dim_value > 0 else None for dim in dims)
+
+
+def _is_label(value: onnx.ValueInfoProto) -> bool:
+    """Small integers may be quantised scores; the wide ones are labels."""
+    return value.type.tensor_type.elem_type in (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
 
 
 def _dtype(value: onnx.ValueInfoProto) -> torch.dtype:

@@ -15,6 +15,7 @@ from audit.models.onnx.flow import attribute, branches, walk
 MAX_BYTES = 2**31 - 1
 STANDARD_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 OLDEST_OPSET = 7
+MAX_NODES = 200_000  # an order of magnitude above the largest classifiers in use
 
 
 def read_model(path: Path, *, allow_domains: frozenset[str] = frozenset()) -> ModelProto:
@@ -44,10 +45,31 @@ def inline_functions(model: ModelProto) -> ModelProto:
     """
     if not model.functions:
         return model
+    _bound_expansion(model)
     try:
         return onnx.inliner.inline_local_functions(model)
     except Exception as error:  # the inliner is native code with exceptions of its own
         raise ModelError(f"the model's functions cannot be inlined: {_first(error)}") from error
+
+
+def _bound_expansion(model: ModelProto) -> None:
+    """Functions that call functions can grow exponentially: count before expanding."""
+    bodies = {(body.domain, body.name): list(walk(body.node)) for body in model.functions}
+    sizes: dict[tuple[str, str], int] = {}
+
+    def size(nodes: Iterable[NodeProto], inside: frozenset[tuple[str, str]]) -> int:
+        total = 0
+        for node in nodes:
+            key = (node.domain, node.op_type)
+            if key in inside:
+                raise ModelError(f"function {key[0]}::{key[1]} calls itself")
+            if key in bodies and key not in sizes:
+                sizes[key] = size(bodies[key], inside | {key})
+            total += sizes.get(key, 1)
+        return total
+
+    if size(walk(model.graph.node), frozenset()) > MAX_NODES:
+        raise ModelError(f"the model's functions expand to more than {MAX_NODES} nodes")
 
 
 def _bytes(path: Path) -> bytes:

@@ -372,6 +372,15 @@ def test_an_input_of_another_shape_is_refused(shape):
         lift(classifier(node("Identity", "z", "y")))(torch.zeros(shape))
 
 
+@pytest.mark.parametrize("name", ["y", "late"])
+def test_a_circle_ends_in_an_error(name):
+    made = model([node("Relu", "x", "h"), node("Softmax", "h", "y")], {}, ["N", 2])
+    made.graph.node[0].input[0] = name
+    made.graph.node.append(node("Relu", "h", "late"))
+    with pytest.raises(ModelError, match="too early"):
+        lift(made)
+
+
 def test_two_inputs_are_refused():
     made = model([node("Add", "x x", "y")], {}, ["N", 2])
     made.graph.input.append(onnx.helper.make_tensor_value_info("mask", 1, [1]))

@@ -8,12 +8,14 @@ from audit.models.onnx.operators import (
     indexing,
     linear,
     ml,
+    movement,
     normalisation,
     pooling,
     quantisation,
     recurrent,
     reduction,
     resize,
+    sampling,
     shape,
 )
 
@@ -25,11 +27,13 @@ __all__ = [
     "indexing",
     "linear",
     "ml",
+    "movement",
     "normalisation",
     "pooling",
     "quantisation",
     "recurrent",
     "reduction",
     "resize",
+    "sampling",
     "shape",
 ]

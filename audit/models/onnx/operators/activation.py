@@ -40,7 +40,14 @@ def leaky_relu(node: Node) -> Kernel:
 @operator("PRelu", ignores=("consumed_inputs",))
 def prelu(node: Node) -> Kernel:
     """x, or slope·x below zero; the slope broadcasts as numpy does."""
-    return lambda x, slope: torch.where(x < 0, x * slope, x)
+
+    def run(x: Tensor, slope: Tensor) -> Tensor:
+        channels = (x.shape[1], *[1] * (x.dim() - 2)) if x.dim() > 1 else ()
+        if slope.shape == channels or slope.numel() == 1:
+            return torch.prelu(x, slope.reshape(-1))
+        return torch.where(x < 0, x * slope, x)
+
+    return run
 
 
 @operator("Elu", ignores=("consumed_inputs",))
@@ -76,6 +83,8 @@ def gelu(node: Node) -> Kernel:
 def hard_sigmoid(node: Node) -> Kernel:
     """alpha·x + beta within [0, 1]."""
     alpha, beta = node.get("alpha", 0.2), node.get("beta", 0.5)
+    if abs(alpha - 1 / 6) < 1e-7 and beta == 0.5:  # the one torch has
+        return F.hardsigmoid
     return lambda x: torch.clamp(alpha * x + beta, 0, 1)
 
 

@@ -52,7 +52,8 @@ def attention(node: Node) -> Kernel:
 
 
 def _heads(x: Tensor, count: int) -> Tensor:
-    return x.unflatten(2, (count, -1)).transpose(1, 2)
+    split: Tensor = x.unflatten(2, (count, -1))
+    return split.transpose(1, 2)
 
 
 def _repeated(x: Tensor, groups: int) -> Tensor:

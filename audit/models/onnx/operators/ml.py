@@ -6,6 +6,8 @@ from torch import Tensor
 from audit.models.onnx.node import Kernel, Node, operator
 
 ML = "ai.onnx.ml"
+# Not in the standard: the scores that a transform would make probabilities of, to attack them.
+RAW = "RAW"
 
 
 @operator("Scaler", domain=ML)
@@ -49,7 +51,9 @@ def linear_classifier(node: Node) -> Kernel:
     rows = len(bias) if node.get("intercepts") else classes
     weights = weights.reshape(rows, -1)
     node.get("multi_class")
-    if transform not in ("NONE", "LOGISTIC", "SOFTMAX") or classes < 2:
+    single = rows == 1 and classes == 2
+    known = (RAW, "NONE", "LOGISTIC") if single else (RAW, "NONE", "LOGISTIC", "SOFTMAX")
+    if transform not in known or classes < 2 or rows not in (1, classes):
         raise node.refuse(f"post_transform {transform} with {classes} classes")
     if names and node.outputs[0] and len(node.outputs) < 2:
         raise node.refuse("labels that are strings")
@@ -57,26 +61,25 @@ def linear_classifier(node: Node) -> Kernel:
     def run(x: Tensor) -> tuple[Tensor | None, Tensor]:
         scores = x.float() @ weights.to(x.device).t() + bias.to(x.device)
         index = scores.argmax(-1)
-        if rows == 1 and classes == 2:
+        if single:
             index = (scores[:, 0] > 0).long()
             scores = _two_columns(scores, transform)
         elif transform == "LOGISTIC":
             scores = torch.sigmoid(scores)
         elif transform == "SOFTMAX":
             scores = torch.softmax(scores, -1)
-        found = None if labels is None else torch.tensor(labels, device=x.device)[index]
-        return found, scores
+        if labels is None or (single and transform == "NONE"):  # strings, or a threshold unknown
+            return None, scores
+        return torch.tensor(labels, device=x.device)[index], scores
 
     return run
 
 
 def _two_columns(scores: Tensor, transform: str) -> Tensor:
-    """The other class has the opposite score, or the remaining probability."""
-    if transform == "SOFTMAX":
-        return torch.softmax(torch.cat([-scores, scores], 1), -1)
+    """The other class has the opposite score, or what remains to one (so the runtime, even raw)."""
     if transform == "LOGISTIC":
         return torch.cat([torch.sigmoid(-scores), torch.sigmoid(scores)], 1)
-    return torch.cat([-scores, scores], 1)
+    return torch.cat([-scores if transform == RAW else 1 - scores, scores], 1)
 
 
 @operator("LinearRegressor", domain=ML)

@@ -105,7 +105,8 @@ def local_response_normalization(node: Node) -> Kernel:
         beyond = [0, 0] * (x.dim() - 2)
         squares = F.pad(x * x, [*beyond, before, after])
         total = torch.stack([squares.narrow(1, start, channels) for start in range(size)]).sum(0)
-        return x * (bias + alpha / size * total).pow(-beta)
+        y: Tensor = x * (bias + alpha / size * total).pow(-beta)
+        return y
 
     return run
 

@@ -41,7 +41,8 @@ def _norm(x: Tensor, axes: list[int], keep: bool) -> Tensor:
     """√Σx²; torch's norm has gradient zero at zero, the square root would have none."""
     if not x.is_floating_point():
         return (x * x).sum(axes, keepdim=keep).to(torch.float64).sqrt().to(x.dtype)
-    return torch.linalg.vector_norm(x, 2, axes, keepdim=keep)
+    norm: Tensor = torch.linalg.vector_norm(x, 2, axes, keepdim=keep)
+    return norm
 
 
 REDUCTIONS: dict[str, Reduce] = {

@@ -4,10 +4,10 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -49,10 +49,9 @@ class Axis:
     roi: tuple[float, float] = (0.0, 1.0)
 
 
-def _place(i: int, axis: Axis, coordinate: str) -> float:
+def _place(i: int, axis: Axis, coordinate: str, kind: type[np.floating[Any]]) -> Any:
     """Where output pixel i lies among the input pixels."""
-    # In float32, as runtimes compute it: at the edge between two pixels the last bit decides.
-    source, target, scale = np.float32(axis.source), axis.target, np.float32(axis.scale)
+    source, target, scale = kind(axis.source), axis.target, kind(axis.scale)
     length = scale * source  # the output size before it was cut to an integer
     if coordinate == "align_corners":
         return i * (source - 1) / (length - 1) if length != 1 else 0.0
@@ -64,7 +63,7 @@ def _place(i: int, axis: Axis, coordinate: str) -> float:
             return 0.5 * (start + end) * (source - 1)
         return start * (source - 1) + i * (end - start) * (source - 1) / (length - 1)
     if coordinate == "pytorch_half_pixel" and target == 1:
-        return 0.0 if length == 1 else -0.5
+        return 0.0
     if coordinate == "half_pixel_symmetric":
         shift = (source / 2) * (1 - target / length)
         return shift + (i + 0.5) / scale - 0.5
@@ -81,14 +80,23 @@ def _weight(distance: float, rule: Rule) -> float:
     return a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a if d < 2 else 0.0
 
 
-def _nearest(place: float, source: int, rule: Rule) -> int:
+def _nearest(i: int, axis: Axis, rule: Rule) -> int:
+    """The pixel to copy.
+
+    Raises:
+        ValueError: the last bit of the coordinate decides, and runtimes compute it differently.
+    """
     rounding = {
         "round_prefer_floor": lambda p: math.ceil(p - 0.5),
         "round_prefer_ceil": lambda p: math.floor(p + 0.5),
         "floor": math.floor,
         "ceil": math.ceil,
     }[rule.nearest]
-    return min(max(int(rounding(place)), 0), source - 1)
+    places = [_place(i, axis, rule.coordinate, kind) for kind in (np.float32, np.float64)]
+    chosen = {min(max(int(rounding(float(place))), 0), axis.source - 1) for place in places}
+    if len(chosen) > 1:
+        raise ValueError(f"output pixel {i} of {axis.target} lies between two input pixels")
+    return chosen.pop()
 
 
 @functools.lru_cache(maxsize=64)
@@ -98,12 +106,13 @@ def _matrix(axis: Axis, rule: Rule) -> NDArray[np.float64]:
     stretch = max(1 / axis.scale, 1.0) if rule.antialias else 1.0
     radius = (1 if rule.mode == "linear" else 2) * stretch
     for i in range(axis.target):
-        place = _place(i, axis, rule.coordinate)
+        # In float32, as runtimes compute it: at the border of the region the last bit decides.
+        place = float(_place(i, axis, rule.coordinate, np.float32))
         if rule.coordinate == "tf_crop_and_resize" and not 0 <= place <= axis.source - 1:
             matrix[i] = np.nan
             continue
         if rule.mode == "nearest":
-            matrix[i, _nearest(place, axis.source, rule)] = 1
+            matrix[i, _nearest(i, axis, rule)] = 1
             continue
         taps = range(math.floor(place - radius) + 1, math.ceil(place + radius))
         weights = {tap: _weight((tap - place) / stretch, rule) for tap in taps}
@@ -182,23 +191,24 @@ def resize(node: Node) -> Kernel:
             region = [0.0] * len(chosen) + [1.0] * len(chosen)
         old = [x.shape[axis] for axis in chosen]
         new, factors = _targets(old, numbers(scales), numbers(sizes), policy, region, rule)
-        _unambiguous(node, rule, old, new, factors)
         axes = {
             axis: Axis(old[i], new[i], factors[i], (region[i], region[i + len(chosen)]))
             for i, axis in enumerate(chosen)
         }
+        if any(_is_ambiguous(one, rule.coordinate) for one in axes.values()):
+            raise node.refuse(f"{rule.coordinate} at this scale")
         return resample(x, axes, rule, outside)
 
     return run
 
 
-def _unambiguous(
-    node: Node, rule: Rule, old: list[int], new: list[int], factors: list[float]
-) -> None:
-    """Refuse where the standard's reference and the runtime are known to give different values."""
-    whole = all(abs(size * s - n) < 1e-4 for size, s, n in zip(old, factors, new, strict=True))
-    if not whole and rule.coordinate in ("align_corners", "tf_crop_and_resize"):
-        raise node.refuse(f"{rule.coordinate} to a size that the scale does not divide")
+def _is_ambiguous(axis: Axis, coordinate: str) -> bool:
+    """Whether the standard's reference and the runtime are known to give different values."""
+    cut = abs(axis.source * axis.scale - axis.target) > 1e-4
+    if coordinate == "tf_crop_and_resize":
+        return cut or (axis.source == axis.target and axis.roi != (0.0, 1.0))
+    collapsed = coordinate == "pytorch_half_pixel" and axis.target == 1
+    return cut and (coordinate == "align_corners" or collapsed)
 
 
 def _known(node: Node, rule: Rule) -> None:
@@ -248,24 +258,3 @@ def upsample(node: Node) -> Kernel:
         return resample(x, axes, rule, 0.0)
 
     return run
-
-
-@operator("GridSample")
-def grid_sample(node: Node) -> Kernel:
-    """Values at given points, as torch samples them."""
-    names = {"linear": "bilinear", "cubic": "bicubic"}
-    mode = names.get(node.get("mode", "bilinear"), node.get("mode", "bilinear"))
-    border = node.get("padding_mode", "zeros")
-    corners = bool(node.get("align_corners", 0))
-
-    def run(x: Tensor, grid: Tensor) -> Tensor:
-        return F.grid_sample(x, grid, mode, border, corners)
-
-    return run
-
-
-@operator("AffineGrid", static=(1,))
-def affine_grid(node: Node) -> Kernel:
-    """Points of a regular grid under an affine map."""
-    corners = bool(node.get("align_corners", 0))
-    return lambda theta, size: F.affine_grid(theta, bounded(numbers(size)), corners)

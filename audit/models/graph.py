@@ -1,0 +1,80 @@
+"""From a torch module to the node graph that our ONNX importer reads, checked for equality.
+
+Bound propagation, and the logits behind a final softmax, need to see a model's operators. A script or
+an exported program shows them after `torch.onnx.export`; the copy counts only if it computes the
+same.
+"""
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import onnx
+import torch
+from torch import Tensor
+
+from audit.errors import AuditError, ModelError
+from audit.models.onnx import OnnxModule, lift
+
+TOLERANCE = 1e-4
+"""Largest difference between module and graph, relative to the largest score."""
+
+
+def as_graph(
+    module: torch.jit.ScriptModule | torch.export.ExportedProgram, example: Tensor
+) -> OnnxModule:
+    """Translate a module of one input into an importer graph with the same values.
+
+    Args:
+        module: a script module, or an exported program.
+        example: (B, ...) inputs on which the two are compared.
+
+    Raises:
+        ModelError: the exporter or the importer cannot translate it, or the values differ.
+    """
+    run = module.module() if isinstance(module, torch.export.ExportedProgram) else module
+    buffer = io.BytesIO()
+    try:
+        with warnings.catch_warnings(), _quiet(), torch.no_grad():
+            # The exporter of scripts is announced to go; it is the only one that reads them.
+            warnings.simplefilter("ignore")
+            if isinstance(module, torch.jit.ScriptModule):
+                torch.onnx.export(
+                    module,
+                    (example,),
+                    buffer,
+                    dynamo=False,
+                    input_names=["input"],
+                    output_names=["output"],
+                    dynamic_axes={"input": {0: "batch"}, "output": {0: "batch"}},
+                    opset_version=17,
+                )
+            else:
+                torch.onnx.export(module, (), buffer, dynamo=True, verbose=False)
+        lifted = lift(onnx.load_from_string(buffer.getvalue()))
+    except AuditError:
+        raise
+    except Exception as error:  # the exporters raise whatever their passes raise
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelError(f"The model's graph cannot be read: {lines[0][:200]}.") from error
+    lifted = lifted.to(example.device).eval()
+    with torch.no_grad():
+        ours, theirs = lifted(example), run(example)
+    scale = max(1.0, float(theirs.abs().max()))
+    if ours.shape != theirs.shape or float((ours - theirs).abs().max()) > TOLERANCE * scale:
+        raise ModelError("The model's graph does not compute what the model computes.")
+    return lifted
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's log, which is about packages that are not needed, off the terminal."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -1,0 +1,88 @@
+"""Linear classifiers: the models whose minimal radii are known in closed form."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attackers import ATTACKS, Attack
+from attackers.generator import SampleGenerator
+from attackers.geometry import Metric
+from attackers.losses import misclassified
+from attackers.minimal import minimal_radius
+from attackers.threat import Threat
+
+SHAPES: dict[str, tuple[int, ...]] = {"vector": (12,), "image": (3, 5, 4), "large": (1, 28, 28)}
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Two classes, scores (0, w·(x - 1/2) + b); the sums do not depend on the batch."""
+
+    weight: Tensor
+    bias: float = 0.0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        score = ((x - 0.5) * self.weight).flatten(1)
+        # Row by row: a product of matrices may round differently for another number of rows.
+        total = torch.stack([row.sum() for row in score]) + self.bias
+        return torch.stack([torch.zeros_like(total), total], dim=1)
+
+    def radius(self, x0: Tensor, metric: Metric) -> Tensor:
+        """|w·(x - 1/2) + b| / ||w||_*, exact where the box does not bind."""
+        weight = self.weight.double()
+        value = ((x0.double() - 0.5) * weight).flatten(1).sum(1) + self.bias
+        return value.abs() / metric.dual_norm(weight[None])
+
+
+def linear_problem(
+    shape: tuple[int, ...], samples: int = 7, seed: int = 0
+) -> tuple[Linear, Tensor, Tensor]:
+    """A linear classifier, samples far from every face of the box, and their predictions."""
+    random = torch.Generator().manual_seed(seed)
+    weight = torch.randn(shape, generator=random)
+    spread = torch.randn((samples, *shape), generator=random).clamp(-2.0, 2.0)
+    x0 = 0.5 + 0.2 * spread / weight.numel() ** 0.5
+    model = Linear(weight, 0.05)
+    return model, x0, model(x0).argmax(1)
+
+
+def streams(x0: Tensor, seed: int = 0) -> SampleGenerator:
+    """Random streams keyed by the samples' content."""
+    return SampleGenerator.seeded([row.numpy().tobytes() for row in x0], seed)
+
+
+def minimal_at(
+    logits: Callable[[Tensor], Tensor],
+    x0: Tensor,
+    labels: Tensor,
+    threat: Threat,
+    *,
+    generator: SampleGenerator,
+) -> Tensor:
+    """`minimal_radius` as an attack at a fixed radius: what it found within it, ``x0`` elsewhere."""
+    x = minimal_radius(logits, x0, labels, threat.metric, generator=generator)
+    far = threat.metric.distance(x0, x) > threat.delta
+    return torch.where(far.reshape(-1, *[1] * (x0.dim() - 1)), x0, x)
+
+
+EVERY_ATTACK: dict[str, Attack] = {**ATTACKS, "minimal": minimal_at}
+
+
+def broken_at(
+    attack: Attack,
+    model: Callable[[Tensor], Tensor],
+    x0: Tensor,
+    labels: Tensor,
+    metric: Metric,
+    radius: Tensor,
+) -> Tensor:
+    """Which samples an attack breaks, after ball and box are checked in float64."""
+    x = attack(model, x0.clone(), labels, Threat(metric, radius), generator=streams(x0))
+    assert x.shape == x0.shape
+    assert x.dtype == x0.dtype
+    assert (metric.distance(x0, x) <= radius.double()).all()
+    assert (x >= metric.low).all()
+    assert (x <= metric.high).all()
+    return misclassified(model(x), labels)
