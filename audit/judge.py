@@ -1,7 +1,8 @@
 """The judge: attacks propose, the served model decides.
 
 Of every candidate the distance is recomputed in float64, the box and finiteness are checked, and
-the prediction is taken from the deployed runtime itself. What it confirms is walked back along the
+the prediction is taken from the deployed runtime itself; for a model of integer inputs a candidate is
+first rounded to values that it can be given. What it confirms is walked back along the
 segment to the decision boundary of that same runtime. Nothing else counts as broken.
 """
 
@@ -52,14 +53,21 @@ def judge(
         labels: (B,) int64.
         line_search: halvings of the walk back to the boundary; 0 leaves the candidates in place.
     """
-    x = candidates.detach().to(x0)
+    representable = classifier.spec.representable
+    x = representable(candidates.detach().to(x0))
     valid = admissible(metric, x)
     x = torch.where(_over(valid, x), x, x0)
     broken = valid & misclassified(classifier.deployed(x), labels)
     rows = broken.nonzero()[:, 0]
     if line_search and len(rows):
-        near = nearest_on_segment(
-            classifier.deployed, x0[rows], x[rows], labels[rows], steps=line_search
+        near = representable(
+            nearest_on_segment(
+                lambda point: classifier.deployed(representable(point)),
+                x0[rows],
+                x[rows],
+                labels[rows],
+                steps=line_search,
+            )
         )
         # Rounding may make a point of the segment no nearer; then the candidate itself stands.
         nearer = metric.distance(x0[rows], near) < metric.distance(x0[rows], x[rows])

@@ -18,16 +18,17 @@ from audit.report import Health, Parity
 from audit.samples import Samples, choose, evaluate, read_samples
 from audit.state import MetricRun, Progress, Scan, silent
 
+Load = Callable[[Tensor, int], Classifier]
+"""Loads the model for a few samples, given the number of classes in the labels."""
 
-def prepare(
-    dataset: Dataset, config: ScanConfig, load: Callable[[Tensor, int], Classifier]
-) -> Scan:
+
+def prepare(dataset: Dataset, config: ScanConfig, load: Load) -> Scan:
     """Read the samples, load the model for them, and check that the two belong together.
 
     Args:
         dataset: labelled data.
         config: the options.
-        load: loads the model, given a few samples and the number of classes in the labels.
+        load: loads the model.
 
     Raises:
         AuditError: data or model are wrong; see `audit.errors`.

@@ -65,11 +65,7 @@ def prepare(shared: Path, subject: Subject, config: ScanConfig) -> Scan:
     dataset = open_data(shared / subject.data, low=0.0, high=1.0)
     loading = LoadOptions(mean=subject.mean, std=subject.std)
     model = shared / subject.model
-    return scan.prepare(
-        dataset,
-        config,
-        lambda x, classes: load_classifier(model, x, loading, label_classes=classes),
-    )
+    return scan.prepare(dataset, config, lambda x, _: load_classifier(model, x, loading))
 
 
 def published(prepared: Scan, metric: str, delta: float, order: float) -> dict[str, float]:

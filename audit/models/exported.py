@@ -1,4 +1,4 @@
-"""`torch.export` archives (``.pt2``): the exported program is served and differentiated as it is."""
+"""`torch.export` archives (``.pt2``): the exported program, as it is."""
 
 from pathlib import Path
 

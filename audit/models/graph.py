@@ -1,15 +1,16 @@
 """From a torch module to the node graph that our ONNX importer reads, checked for equality.
 
-Bound propagation, and the logits behind a final softmax, need to see a model's operators. A script or
-an exported program shows them after `torch.onnx.export`; the copy counts only if it computes the
-same.
+Bound propagation, and the logits behind a final softmax, need to see a model's operators. A script
+or an exported program shows them after `torch.onnx.export`; the copy counts only if it computes
+the same.
 """
 
-import io
 import logging
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import onnx
 import torch
@@ -35,16 +36,21 @@ def as_graph(
         ModelError: the exporter or the importer cannot translate it, or the values differ.
     """
     run = module.module() if isinstance(module, torch.export.ExportedProgram) else module
-    buffer = io.BytesIO()
     try:
-        with warnings.catch_warnings(), _quiet(), torch.no_grad():
+        with (
+            warnings.catch_warnings(),
+            _quiet(),
+            torch.no_grad(),
+            tempfile.TemporaryDirectory() as folder,
+        ):
+            file = Path(folder) / "graph.onnx"
             # The exporter of scripts is announced to go; it is the only one that reads them.
             warnings.simplefilter("ignore")
             if isinstance(module, torch.jit.ScriptModule):
                 torch.onnx.export(
                     module,
                     (example,),
-                    buffer,
+                    file,
                     dynamo=False,
                     input_names=["input"],
                     output_names=["output"],
@@ -52,8 +58,8 @@ def as_graph(
                     opset_version=17,
                 )
             else:
-                torch.onnx.export(module, (), buffer, dynamo=True, verbose=False)
-        lifted = lift(onnx.load_from_string(buffer.getvalue()))
+                torch.onnx.export(module, (), file, dynamo=True, verbose=False)
+            lifted = lift(onnx.load(file))
     except AuditError:
         raise
     except Exception as error:  # the exporters raise whatever their passes raise

@@ -55,6 +55,17 @@ class InputSpec:
         assert target is not None
         return x.reshape(len(x), *target)
 
+    def representable(self, x: Tensor) -> Tensor:
+        """Round samples to what the model can be given: integer inputs have a lattice of values.
+
+        Float inputs are returned as they are. A rounded value is kept inside the box.
+        """
+        if self.dtype.is_floating_point:
+            return x
+        mean = self._per_channel(self.mean or (0.0,), x)
+        std = self._per_channel(self.std or (1.0,), x)
+        return (((x - mean) / std).round() * std + mean).clamp(self.low, self.high)
+
     def _per_channel(self, values: tuple[float, ...], x: Tensor) -> Tensor:
         return x.new_tensor(values).reshape(1, -1, *[1] * (x.dim() - 2))
 

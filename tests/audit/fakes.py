@@ -1,0 +1,120 @@
+"""Tiny classifiers and data sets, built from functions."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from audit.config import ScanConfig
+from audit.data import Dataset
+from audit.data.dataset import Options, assemble
+from audit.models.classifier import Classifier, Gradient, Output, Provenance
+from audit.models.execution import in_calls_of
+from audit.models.preprocess import InputSpec
+from audit.report import Curve, Interval, Point, Robustness, ThreatResult
+from audit.samples import Samples, evaluate
+from audit.state import Scan
+
+Run = Callable[[Tensor], Tensor]
+WEIGHT = torch.tensor([2.0, -1.0, 0.5, 1.0])
+
+
+def two_sided(z: Tensor) -> Tensor:
+    """Scores (0, z) of a binary model from one value per sample."""
+    return torch.stack([torch.zeros_like(z), z], dim=1)
+
+
+def linear(x: Tensor) -> Tensor:
+    """Two classes; class 1 where w·(x - 1/2) > 0."""
+    return two_sided(((x.flatten(1) - 0.5) * WEIGHT).sum(1))
+
+
+def classifier(
+    run: Run,
+    *,
+    serve: Run | None = None,
+    copy: Run | None = None,
+    attackable: Run | None = None,
+    gradients: bool = True,
+    sample: tuple[int, ...] = (4,),
+    classes: int = 2,
+    output: Output = "logits",
+    gradient: Gradient = "native",
+    spec: InputSpec | None = None,
+    fixed_calls: bool = True,
+) -> Classifier:
+    """A classifier that serves ``run``; its copy and its logits are the same unless given."""
+    call = functools.partial(in_calls_of, 32) if fixed_calls else lambda f: f
+    return Classifier(
+        spec=spec or InputSpec(sample, (), torch.float32, None),
+        classes=classes,
+        output=output,
+        gradient=gradient if gradients else "none",
+        source=Provenance("model.onnx", "0" * 64, "onnx"),
+        serve=call(serve or run),
+        copy=call(copy or run) if gradients else None,
+        attackable=call(attackable or run) if gradients else None,
+        device=torch.device("cpu"),
+    )
+
+
+def inputs(n: int = 120, sample: tuple[int, ...] = (4,), seed: int = 0) -> Tensor:
+    """Samples well inside the unit box."""
+    random = torch.Generator().manual_seed(seed)
+    return 0.3 + 0.4 * torch.rand((n, *sample), generator=random)
+
+
+def samples_of(model: Classifier, x: Tensor, labels: Tensor | None = None, seed: int = 0) -> Samples:
+    """What the served model says of ``x``; labels are its own predictions unless given."""
+    known = model.predict(x) if labels is None else labels
+    return evaluate(model, x, known, np.arange(len(x)), seed)
+
+
+def dataset_of(x: Tensor, labels: Tensor) -> Dataset:
+    """A data set in memory."""
+    return assemble(
+        "data.npz",
+        sha256="1" * 64,
+        labels=labels.numpy(),
+        samples=len(x),
+        shape=tuple(x.shape[1:]),
+        options=Options(0.0, 1.0),
+        fetch=lambda rows: x[torch.from_numpy(rows)].numpy(),
+    )
+
+
+def noisy_labels(x: Tensor, share: float = 0.1) -> Tensor:
+    """The linear model's decisions, the first ``share`` of them flipped."""
+    labels = linear(x).argmax(1)
+    labels[: round(share * len(x))] = 1 - labels[: round(share * len(x))]
+    return labels
+
+
+def scan_of(model: Classifier, x: Tensor, labels: Tensor, **options: Any) -> Scan:
+    """A scan that is ready to run."""
+    config = ScanConfig(**options)
+    return Scan(model, dataset_of(x, labels), config, samples_of(model, x, labels, config.seed))
+
+
+def threat_result(
+    *points: tuple[float, float, float], order: str = "inf", metric: str = "linf"
+) -> ThreatResult:
+    """A result with the given (delta, attacked low end, attacked value)."""
+    nothing = Interval(value=0.0, low=0.0, high=1.0)
+    curve = Curve(
+        order=order,
+        points=[
+            Point(
+                delta=delta,
+                attacked=Interval(value=value, low=low, high=1.0),
+                certified=nothing,
+                robustness=Robustness(attacked=nothing, certified=nothing),
+                first_order=None,
+            )
+            for delta, low, value in points
+        ],
+    )
+    return ThreatResult.model_construct(metric=metric, curves=[curve])
