@@ -125,6 +125,7 @@ def record(scan: Scan, loading: LoadOptions, others: dict[str, Any]) -> dict[str
         "std": None if loading.std is None else list(loading.std),
         "low": config.low,
         "high": config.high,
+        "allow_domain": sorted(loading.allow_domains) or None,
         **others,
     }
     words = ["audit", "scan", model, "--data", data]

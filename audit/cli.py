@@ -133,20 +133,77 @@ Verbose = Annotated[
 ]
 
 
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust-model",
+        help="Open a TorchScript or torch.export archive, which can run code of its own.",
+    ),
+]
+Device = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu or cuda.")]
+Layout = Annotated[
+    str | None,
+    typer.Option(
+        "--layout",
+        metavar="AXES",
+        help="The model's axis order: chw, hwc, ... [default: detected]",
+    ),
+]
+Mean = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--mean",
+        metavar="V",
+        help="Subtracted before the model, one value or one per channel: .49,.48,.45.",
+    ),
+]
+Std = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--std",
+        metavar="V",
+        help="Divided by after --mean, one value or one per channel; 1/255 for a model that "
+        "takes 0 to 255.",
+    ),
+]
+Low = Annotated[
+    str, typer.Option("--low", metavar="V", help="Smallest input value; budgets use this unit.")
+]
+High = Annotated[
+    str, typer.Option("--high", metavar="V", help="Largest input value; 255 of a byte is this.")
+]
+Resize = Annotated[
+    str | None,
+    typer.Option("--resize", metavar="HxW", help="Resize and centre-crop image files."),
+]
+AllowDomain = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-domain",
+        metavar="NAME",
+        help="Accept operators of another domain than ONNX's own, e.g. com.microsoft.",
+    ),
+]
+MODEL_HELP = "ONNX file, TorchScript or torch.export archive, as it is served."
+DATA_HELP = (
+    "Labelled samples: .npz (x, y), IDX (.gz), class folders, a CSV of files and labels, "
+    "CIFAR .bin."
+)
+
+
 @app.command(epilog=EXIT_CODES)
 @_interruptible("before there was anything to report")
 def scan(
     model: Annotated[
         Path,
-        typer.Argument(metavar="MODEL", help="ONNX file or TorchScript archive, as served."),
+        typer.Argument(metavar="MODEL", help=MODEL_HELP),
     ],
     data: Annotated[
         Path,
         typer.Option(
             "--data",
             metavar="DATA",
-            help="Labelled samples: .npz (x, y), IDX (.gz), class folders, a CSV of files and "
-            "labels, CIFAR .bin.",
+            help=DATA_HELP,
         ),
     ],
     threat: Threats = None,
@@ -167,13 +224,8 @@ def scan(
     confidence: Annotated[
         float, typer.Option("--confidence", metavar="C", help="Of every interval.")
     ] = 0.95,
-    trust_model: Annotated[
-        bool,
-        typer.Option("--trust-model", help="Open a TorchScript file, which can run code."),
-    ] = False,
-    device: Annotated[
-        str, typer.Option("--device", metavar="NAME", help="auto, cpu or cuda.")
-    ] = "auto",
+    trust_model: Trust = False,
+    device: Device = "auto",
     batch_size: Annotated[
         str,
         typer.Option(
@@ -182,41 +234,13 @@ def scan(
             help="Samples attacked together: auto or a number; never changes a result on the CPU.",
         ),
     ] = "auto",
-    layout: Annotated[
-        str | None,
-        typer.Option(
-            "--layout",
-            metavar="AXES",
-            help="The model's axis order: chw, hwc, ... [default: detected]",
-        ),
-    ] = None,
-    mean: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--mean",
-            metavar="V",
-            help="Subtracted before the model, one value or one per channel: .49,.48,.45.",
-        ),
-    ] = None,
-    std: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--std",
-            metavar="V",
-            help="Divided by after --mean, one value or one per channel; 1/255 for a model that "
-            "takes 0 to 255.",
-        ),
-    ] = None,
-    low: Annotated[
-        str, typer.Option("--low", metavar="V", help="Smallest input value; budgets use this unit.")
-    ] = "0",
-    high: Annotated[
-        str, typer.Option("--high", metavar="V", help="Largest input value; 255 of a byte is this.")
-    ] = "1",
-    resize: Annotated[
-        str | None,
-        typer.Option("--resize", metavar="HxW", help="Resize and centre-crop image files."),
-    ] = None,
+    layout: Layout = None,
+    mean: Mean = None,
+    std: Std = None,
+    low: Low = "0",
+    high: High = "1",
+    resize: Resize = None,
+    allow_domain: AllowDomain = None,
     fail_under: Annotated[
         str | None,
         typer.Option(
@@ -243,17 +267,7 @@ def scan(
         raise UsageError(f"--fail-under is a share from 0 to 1 such as 0.5, found {minimum:g}.")
     config = _config(threat, order, delta, attack, certify, samples, seed, confidence, batch_size,
                      low, high)  # fmt: skip
-    from audit.models import LoadOptions
-
-    loading = LoadOptions(
-        trust_model=trust_model,
-        device=device,
-        layout=layout,
-        low=config.low,
-        high=config.high,
-        mean=options.numbers(mean, "--mean"),
-        std=options.numbers(std, "--std"),
-    )
+    loading = _loading(trust_model, device, layout, mean, std, low, high, allow_domain)
     outcome = _scan(
         model, data, config, loading, out,
         resize=options.size(resize, "--resize"), quiet=quiet,
@@ -282,6 +296,39 @@ def demo(
     if not quiet:
         _print(f"Open {out / 'report.html'} in a browser to see the whole report.\n")
     raise typer.Exit(_exit_code(report, strict=False))
+
+
+@app.command()
+@_interruptible("before the inspection was done")
+def inspect(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
+    data: Annotated[Path | None, typer.Option("--data", metavar="DATA", help=DATA_HELP)] = None,
+    trust_model: Trust = False,
+    device: Device = "auto",
+    layout: Layout = None,
+    mean: Mean = None,
+    std: Std = None,
+    low: Low = "0",
+    high: High = "1",
+    resize: Resize = None,
+    allow_domain: AllowDomain = None,
+) -> None:
+    """Show what a model file holds, whether it can be audited, and how to scan it."""
+    from audit import inspection, options
+    from audit.data import open_data
+    from audit.models.files import identify
+
+    loading = _loading(trust_model, device, layout, mean, std, low, high, allow_domain)
+    identify(model)
+    dataset = None
+    if data is not None:
+        size = options.size(resize, "--resize")
+        dataset = open_data(data, low=loading.low, high=loading.high, resize=size)
+    found = inspection.inspect(model, dataset, loading, data)
+    for name, value in found.facts:
+        _print(f"{name:<16}{value}\n")
+    if found.command is not None:
+        _print(f"\nScan it with:\n  {found.command}\n")
 
 
 @app.command()
@@ -315,6 +362,31 @@ def report(
         _print(rendered)
     else:
         _write_text(out, rendered)
+
+
+def _loading(
+    trust_model: bool,
+    device: str,
+    layout: str | None,
+    mean: list[str] | None,
+    std: list[str] | None,
+    low: str,
+    high: str,
+    allow_domain: list[str] | None,
+) -> "LoadOptions":
+    from audit import options
+    from audit.models import LoadOptions
+
+    return LoadOptions(
+        trust_model=trust_model,
+        device=device,
+        layout=layout,
+        low=options.number(low, "--low"),
+        high=options.number(high, "--high"),
+        mean=options.numbers(mean, "--mean"),
+        std=options.numbers(std, "--std"),
+        allow_domains=frozenset(options.split(allow_domain)),
+    )
 
 
 def _config(

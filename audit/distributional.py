@@ -37,20 +37,22 @@ def adversarial_error(radii: ArrayLike, deltas: ArrayLike, order: float) -> Floa
         raise ValueError("no radii")
     if math.isinf(order):
         return np.asarray(np.searchsorted(r, budgets, side="right") / len(r))
-    finite = r[np.isfinite(r)]
-    if len(finite) == 0:
-        return np.zeros_like(budgets)
-    # In units of the largest radius, powers neither overflow nor need care; only ratios matter.
-    scale = finite[-1] or 1.0
-    costs = (finite / scale) ** order
+    return np.asarray([_flipped(r, float(budget), order) for budget in budgets]) / len(r)
+
+
+def _flipped(r: Floats, budget: float, order: float) -> float:
+    """How many of the sorted radii a mean cost of budget^p pays for, the last one fractionally."""
+    if budget == 0:
+        return float(np.searchsorted(r, 0.0, side="right"))
+    # The dearest radius that all budgets together could pay for, and the one after it.
+    reach = np.searchsorted(r, budget * len(r) ** (1 / order), side="right") + 1
+    # In units of the budget a power that underflows is free indeed, and one that overflows is out
+    # of reach, however large the order.
+    with np.errstate(over="ignore"):
+        costs = (r[:reach] / budget) ** order
     spent = np.concatenate([[0.0], np.cumsum(costs)])
-    purse = len(r) * (budgets / scale) ** order
-    whole = np.searchsorted(spent, purse, side="right") - 1
-    # Free samples are flipped at budget 0 even where the purse underflows to zero.
-    whole = np.maximum(whole, np.searchsorted(finite, 0.0, side="right"))
-    following = np.append(costs, np.inf)[whole]
-    rest = np.clip((purse - spent[whole]) / following, 0.0, 1.0)
-    return np.asarray((whole + rest) / len(r))
+    whole = int(np.searchsorted(spent, len(r), side="right")) - 1
+    return float(whole + ((len(r) - spent[whole]) / costs[whole] if whole < len(costs) else 0.0))
 
 
 def adversarial_accuracy(radii: ArrayLike, deltas: ArrayLike, order: float) -> Floats:

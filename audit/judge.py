@@ -1,8 +1,8 @@
 """The judge: attacks propose, the served model decides.
 
 Of every candidate the distance is recomputed in float64, the box and finiteness are checked, and
-the prediction is taken from the deployed runtime itself; for a model of integer inputs a candidate is
-first rounded to values that it can be given. What it confirms is walked back along the
+the prediction is taken from the deployed runtime itself; for a model of integer inputs a candidate
+is first rounded to values that it can be given. What the judge confirms is walked back along the
 segment to the decision boundary of that same runtime. Nothing else counts as broken.
 """
 

@@ -248,7 +248,9 @@ def _interval(
 
 def _power_mean_statistic(power: float) -> Callable[..., Floats]:
     def statistic(values: Floats, axis: int = -1) -> Floats:
-        return np.asarray(np.mean(values**power, axis=axis) ** (1 / power))
+        # In units of the largest, as in `power_mean`: powers of small values would underflow.
+        top = max(float(np.max(values)), np.finfo(np.float64).tiny)
+        return np.asarray(np.mean((values / top) ** power, axis=axis) ** (1 / power)) * top
 
     return statistic
 

@@ -82,33 +82,37 @@ def test_the_shared_oracles_say_the_same(shared: Path) -> None:
 def dual(radii: np.ndarray, delta: float, order: float) -> float:
     """min over λ of λ·delta^p + E[(1 - λ·r^p)_+]; the minimum lies at 0 or at some r^-p."""
     costs = radii**order
-    multipliers = [0.0, *(1 / c for c in costs if 0 < c < math.inf)]
-    finite = np.where(np.isinf(costs), 1e300, costs)
-    return min(
-        m * delta**order + float(np.maximum(1 - m * finite, 0).mean()) if m else 1.0
-        for m in multipliers
-    )
+    multipliers = 1 / costs[(costs > 0) & np.isfinite(costs)]
+    # A sample that was never broken, at an infinite cost, adds nothing for any λ > 0.
+    values = [
+        float(m * delta**order + np.maximum(1 - m * costs, 0).mean()) for m in multipliers
+    ]
+    return min([float((costs < math.inf).mean()), 1.0, *values])
 
 
 def primal(radii: np.ndarray, delta: float, order: float) -> float:
     """max E[a], 0 <= a <= 1, E[a·r^p] <= delta^p, by a linear program."""
-    costs, n = radii**order, len(radii)
-    bounds = [(0, 1) if math.isfinite(c) else (0, 0) for c in costs]
-    row = np.where(np.isfinite(costs), costs, 0) / n
-    return -float(linprog([-1 / n] * n, A_ub=[row], b_ub=[delta**order], bounds=bounds).fun)
+    row = radii**order / len(radii)
+    gain = [-1 / len(radii)] * len(radii)
+    return -float(linprog(gain, A_ub=[row], b_ub=[delta**order], bounds=(0, 1)).fun)
 
 
 @given(radius_lists, positive, orders)
+def test_knapsack_is_its_dual(radii: list[float], delta: float, order: float) -> None:
+    r = np.array(radii) / delta
+    assert error(radii, delta, order) == pytest.approx(dual(r, 1.0, order), abs=1e-9)
+
+
+@given(
+    st.lists(st.just(0.0) | st.floats(0.1, 3), min_size=1, max_size=12),
+    st.floats(0.1, 3),
+    st.sampled_from([1.0, 1.5, 2.0, 3.0]),
+)
 @settings(max_examples=150)
-def test_knapsack_is_its_dual_and_its_linear_program(
-    radii: list[float], delta: float, order: float
-) -> None:
+def test_knapsack_is_its_linear_program(radii: list[float], delta: float, order: float) -> None:
     # In units of the budget, so that the solver's absolute tolerances mean something.
     r = np.array(radii) / delta
-    found = error(radii, delta, order)
-    assert found == pytest.approx(primal(np.minimum(r, 1e3), 1.0, order), abs=1e-5)
-    if np.isfinite(r).all():
-        assert found == pytest.approx(dual(r, 1.0, order), abs=1e-9)
+    assert error(radii, delta, order) == pytest.approx(primal(r, 1.0, order), abs=1e-6)
 
 
 @given(radius_lists, orders | st.just(math.inf))
@@ -160,7 +164,7 @@ def test_a_very_high_order_is_nearly_pointwise(order: float) -> None:
         slack = 1 + 2 * math.log(len(radii)) / order
         least = error(radii, delta, math.inf)
         most = error(radii, delta * slack, math.inf)
-        assert least <= error(radii, delta, order) <= most + 1e-6
+        assert least <= error(radii, delta, order) <= most + 1e-3
 
 
 @given(radius_lists, orders | st.just(math.inf))

@@ -323,7 +323,6 @@ def test_wrong_layout_is_recognised(case: Case) -> None:
 def test_wrong_scale_is_recognised(case: Case) -> None:
     weight, bias = tiny.matched(tiny.patterns(SHAPE))
     # Fed with inputs of 0 to 1, this model sees black, and black is always the same class.
-    bias[3] = bias.max() + 0.2
     model = tiny.write_linear(case.model, weight, bias, shape=("N", *SHAPE), scale=1 / 255)
     refuse(case, case.scan(model=model), "at chance", "--std 1/255 .*looks right")
     assert case.scan("--std", "1/255", model=model).code == 0
@@ -340,11 +339,7 @@ def test_wrong_centre_is_recognised(case: Case) -> None:
 
 
 def test_superfluous_mean_is_recognised(case: Case) -> None:
-    weight, bias = tiny.matched(tiny.patterns(SHAPE))
-    weight[:, 3] -= 0.05
-    model = tiny.write_linear(case.model, weight, bias + 0.025, shape=("N", *SHAPE))
-    outcome = case.scan("--mean", "30", model=model)
-    refuse(case, outcome, "at chance", "no --mean and --std looks right")
+    refuse(case, case.scan("--mean", "30"), "at chance", "no --mean and --std looks right")
 
 
 def test_shuffled_labels_are_not_explained(case: Case) -> None:

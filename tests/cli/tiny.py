@@ -65,8 +65,8 @@ def write_data(path: Path, x: NDArray[np.generic], y: NDArray[np.generic]) -> Pa
     return path
 
 
-def patterns(shape: tuple[int, ...], *, classes: int = CLASSES, seed: int = 0) -> Floats:
-    """One pattern of ±1 per class, ``(K, *shape)``."""
+def patterns(shape: tuple[int, ...], *, classes: int = CLASSES, seed: int = 10) -> Floats:
+    """One pattern of ±1 per class, ``(K, *shape)``; the seed gives them unequal sums."""
     signs = np.random.default_rng(seed).integers(0, 2, (classes, *shape))
     return (2 * signs - 1).astype(np.float32)
 

@@ -1,0 +1,192 @@
+"""Reading options, refusing configurations, and the gates with their exit codes."""
+
+import math
+from typing import Any
+
+import pytest
+from fakes import classifier, inputs, linear, noisy_labels, scan_of, threat_result
+
+from audit import gate, options
+from audit.assemble import report_of
+from audit.config import ATTACK_NAMES, ScanConfig, order_name
+from audit.errors import UsageError
+from audit.report import Gate, Health, Report
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0.1", 0.1),
+        ("8/255", 8 / 255),
+        (" 2 ", 2.0),
+        ("-1", -1.0),
+        (".5", 0.5),
+        ("1e-3", 1e-3),
+        ("inf", math.inf),
+        ("Infinity", math.inf),
+    ],
+)
+def test_numbers_and_fractions(text: str, value: float) -> None:
+    assert options.number(text, "--delta") == value
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "1/0", "1/x", "1//2", "nan", "0,1", "1e400/1", "1/2/3", "--3"]
+)
+def test_what_is_no_number_is_refused_by_name(text: str) -> None:
+    with pytest.raises(UsageError, match="--delta takes numbers or fractions"):
+        options.number(text, "--delta")
+
+
+def test_an_overlarge_number_is_refused_where_it_is_used() -> None:
+    with pytest.raises(UsageError, match="finite"):
+        ScanConfig(deltas=options.numbers(["1e400"], "--delta"))
+
+
+def test_lists_take_commas_and_repetition() -> None:
+    assert options.split(["linf, l2", "l1", ""]) == ("linf", "l2", "l1")
+    assert options.split(None) == ()
+    assert options.numbers(["8/255,.1", "2"], "--delta") == (8 / 255, 0.1, 2.0)
+    assert options.numbers(None, "--delta") is None
+    assert options.numbers([","], "--delta") is None
+
+
+def test_counts_and_sizes() -> None:
+    assert options.count("auto", "--batch-size") is None
+    assert options.count("16", "--batch-size") == 16
+    for text in ("0", "-1", "1.5", "many", ""):
+        with pytest.raises(UsageError, match="--batch-size takes auto or a positive"):
+            options.count(text, "--batch-size")
+    assert options.size("224", "--resize") == (224, 224)
+    assert options.size("32x48", "--resize") == (32, 48)
+    assert options.size(None, "--resize") is None
+    for text in ("0", "32x", "1x2x3", "axb", "-1x3", ""):
+        with pytest.raises(UsageError, match="--resize takes a size"):
+            options.size(text, "--resize")
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"metrics": ("l3",)}, "Unknown threat 'l3': choose from linf"),
+        ({"metrics": ()}, "At least one threat"),
+        ({"orders": ()}, "At least one threat and one order"),
+        ({"orders": (0.5,)}, "order must be at least 1 or inf, found 0.5"),
+        ({"orders": (math.nan,)}, "order must be at least 1"),
+        ({"orders": (-math.inf,)}, "order must be at least 1"),
+        ({"deltas": (-0.1,)}, "delta must be finite and not negative, found -0.1"),
+        ({"deltas": (math.inf,)}, "delta must be finite"),
+        ({"deltas": (math.nan,)}, "delta must be finite"),
+        ({"attacks": ("cw",)}, "Unknown attack 'cw': choose from fgsm"),
+        ({"certify": "maybe"}, "Unknown certificate 'maybe'"),
+        ({"low": 1.0, "high": 1.0}, "--low must be below --high"),
+        ({"low": math.nan}, "--low must be below --high"),
+        ({"confidence": 1.0}, "--confidence must lie between 0 and 1"),
+        ({"confidence": 0.0}, "--confidence must lie"),
+        ({"confidence": 95.0}, "--confidence must lie"),
+        ({"samples": 0}, "--samples must be at least 1"),
+        ({"batch_size": 0}, "--batch-size must be at least 1"),
+        ({"seed": -1}, "--seed must"),
+        ({"seed": 2**64}, "--seed must"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(choice: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        ScanConfig(**choice)
+    assert caught.value.exit_code == 2
+
+
+def test_what_can_be_meant_is_accepted() -> None:
+    assert ScanConfig(attacks=ATTACK_NAMES, orders=(1.0, math.inf), deltas=(0.0,)).seed == 0
+    assert ScanConfig(seed=2**64 - 1).confidence == 0.95
+
+
+def test_budgets_are_ascending_and_in_the_box_own_unit() -> None:
+    assert ScanConfig(deltas=(0.2, 0.1, 0.2)).deltas_of("l2") == (0.1, 0.2)
+    unit, wide = ScanConfig(), ScanConfig(high=255.0)
+    for metric in ("linf", "l2", "l1"):
+        grid = unit.deltas_of(metric)
+        assert list(grid) == sorted(grid)
+        assert wide.deltas_of(metric) == pytest.approx([255 * d for d in grid])
+
+
+def test_order_names() -> None:
+    assert [order_name(p) for p in (math.inf, 2.0, 1.0, 1.5)] == ["inf", "2", "1", "1.5"]
+
+
+def test_a_gate_asks_the_low_end_of_the_interval() -> None:
+    threats = [
+        threat_result((0.1, 0.55, 0.6), (0.2, 0.45, 0.52), (0.3, 0.2, 0.3)),
+        threat_result((0.5, 0.7, 0.8), order="2", metric="l2"),
+    ]
+    relaxed = gate.fail_under(threats, 0.5, strict=False)
+    assert [g.status for g in relaxed] == ["pass", "fail", "fail", "pass"]
+    strict = gate.fail_under(threats, 0.5, strict=True)
+    assert [g.status for g in strict] == ["pass", "inconclusive", "fail", "pass"]
+    assert [g.id for g in strict] == [
+        "attacked.linf@0.1",
+        "attacked.linf@0.2",
+        "attacked.linf@0.3",
+        "attacked.l2.order2@0.5",
+    ]
+    assert strict[1].value == 0.45
+    assert strict[1].expression == "attacked.linf@0.2 >= 0.5"
+
+
+def passed(status: Any) -> Gate:
+    return Gate(id="g", expression="g", status=status, value=0.5)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "reliable", "expected"),
+    [
+        ([], "GREEN", "none"),
+        ([], "AMBER", "none"),
+        ([], "RED", "inconclusive"),
+        (["pass"], "GREEN", "pass"),
+        (["pass"], "AMBER", "pass"),
+        (["pass"], "RED", "inconclusive"),
+        (["pass", "inconclusive"], "GREEN", "inconclusive"),
+        (["inconclusive", "fail"], "GREEN", "fail"),
+        (["fail", "pass"], "RED", "fail"),
+    ],
+)
+def test_one_word_for_the_whole(statuses: list[str], reliable: str, expected: str) -> None:
+    assert gate.verdict([passed(s) for s in statuses], reliable) == expected
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    x = inputs(30)
+    scan = scan_of(classifier(linear), x, noisy_labels(x), deltas=(0.1,))
+    return report_of(scan, config={}, minimum=None, strict=False)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "status", "health", "strict", "code"),
+    [
+        ("none", "complete", "pass", False, 0),
+        ("pass", "complete", "pass", True, 0),
+        ("pass", "complete", "warn", False, 0),
+        ("pass", "complete", "warn", True, 4),
+        ("none", "complete", "warn", True, 4),
+        ("none", "complete", "not_applicable", True, 4),
+        ("fail", "complete", "pass", False, 1),
+        ("fail", "complete", "fail", True, 1),
+        ("inconclusive", "complete", "pass", False, 4),
+        ("inconclusive", "complete", "fail", False, 4),
+        ("fail", "interrupted", "fail", True, 130),
+        ("none", "interrupted", "pass", False, 130),
+    ],
+)
+def test_exit_codes(
+    report: Report, verdict: str, status: str, health: Any, strict: bool, code: int
+) -> None:
+    changed = report.model_copy(
+        update={
+            "verdict": verdict,
+            "status": status,
+            "health": [Health(check="c", status=health, detail="d")],
+        }
+    )
+    assert gate.exit_code(changed, strict=strict) == code

@@ -1,0 +1,140 @@
+"""The report's numbers from radii: the bracket, its intervals, its names."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from fakes import classifier, inputs, linear, noisy_labels, samples_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attackers.geometry import Linf
+from audit import certify, statistics
+from audit.certify import Certified
+from audit.confidence import clopper_pearson, dkw_slack
+from audit.report import Certifier, ThreatResult
+from audit.samples import Samples
+
+MODEL = classifier(linear)
+X = inputs(200)
+SAMPLES = samples_of(MODEL, X, noisy_labels(X))
+ORDERS, DELTAS = (math.inf, 2.0, 1.0, 1.5), (0.0, 0.05, 0.1, 0.4)
+
+
+def radii(seed: int = 0) -> np.ndarray:
+    """Attacked radii: 0 where wrong, some never broken."""
+    drawn = np.random.default_rng(seed).exponential(0.2, len(SAMPLES))
+    drawn[drawn > 0.6] = math.inf
+    return np.where(SAMPLES.correct.numpy(), drawn, 0.0)
+
+
+def certified(radius: np.ndarray, failure: float = 0.0) -> Certified:
+    certifier = Certifier(
+        name="test", status="ran", detail="", seconds=0.0, failure_probability=failure
+    )
+    return Certified(torch.from_numpy(radius), certifier)
+
+
+def summary(
+    attacked: np.ndarray, below: Certified | None = None, samples: Samples = SAMPLES
+) -> ThreatResult:
+    return statistics.summarise(
+        samples,
+        metric=Linf(),
+        attacked=attacked,
+        certified=below or certify.trivial(samples, asked=True),
+        attacks=[],
+        sensitivity=[],
+        orders=ORDERS,
+        deltas=DELTAS,
+        confidence=0.95,
+    )
+
+
+@given(st.integers(0, 1000), st.floats(0, 1))
+def test_the_bracket_is_ordered_and_inside_its_intervals(seed: int, share: float) -> None:
+    attacked = radii(seed)
+    lower = np.where(np.isfinite(attacked), attacked, 0.3) * share
+    result = summary(attacked, certified(lower))
+    assert [curve.order for curve in result.curves] == ["inf", "2", "1", "1.5"]
+    for curve in result.curves:
+        assert [point.delta for point in curve.points] == list(DELTAS)
+        for point in curve.points:
+            assert point.certified.value <= point.attacked.value
+            assert point.robustness.certified.value <= point.robustness.attacked.value
+            for interval in (
+                point.attacked,
+                point.certified,
+                point.robustness.attacked,
+                point.robustness.certified,
+            ):
+                assert 0 <= interval.low <= interval.value <= interval.high <= 1
+        values = [point.attacked.value for point in curve.points]
+        assert values == sorted(values, reverse=True)
+
+
+def test_without_budget_nothing_can_be_taken() -> None:
+    for curve in summary(radii()).curves:
+        point = curve.points[0]
+        assert point.delta == 0
+        assert point.attacked.value == pytest.approx(SAMPLES.accuracy)
+        assert point.certified.value == pytest.approx(SAMPLES.accuracy)
+        assert point.robustness.attacked.value == pytest.approx(1)
+
+
+def test_the_trivial_certificate_is_zero_at_every_budget() -> None:
+    for asked in (True, False):
+        trivial = certify.trivial(SAMPLES, asked=asked)
+        assert ("off" in trivial.certifier.detail) != asked
+        for curve in summary(radii(), trivial).curves:
+            assert [point.certified.value for point in curve.points[1:]] == [0.0] * 3
+
+
+def test_the_pointwise_interval_is_binomial_and_the_others_are_bands() -> None:
+    attacked = radii()
+    result = summary(attacked)
+    pointwise, second = result.curves[0].points[1], result.curves[1].points[1]
+    survivors = int((attacked > 0.05).sum())
+    assert pointwise.attacked.value == pytest.approx(survivors / 200)
+    expected = clopper_pearson(survivors, 200, 0.95)
+    assert (pointwise.attacked.low, pointwise.attacked.high) == pytest.approx(expected)
+    slack = dkw_slack(200, 0.025)
+    assert second.attacked.value - second.attacked.low == pytest.approx(slack)
+
+
+def test_robustness_is_relative_to_the_clean_accuracy_and_wider() -> None:
+    point = summary(radii()).curves[1].points[1]
+    clean = SAMPLES.accuracy
+    assert clean == 0.9
+    relative = point.robustness.attacked
+    assert relative.value == pytest.approx(point.attacked.value / clean)
+    # Two statements held together: each is given half the error.
+    assert relative.low < point.attacked.low / clean
+    slack = dkw_slack(200, 0.0125)
+    ends = clopper_pearson(180, 200, 0.975)
+    assert relative.low == pytest.approx((point.attacked.value - slack) / ends.high)
+    assert relative.high == pytest.approx(min(1, (point.attacked.value + slack) / ends.low))
+
+
+def test_a_certificate_that_may_fail_is_discounted() -> None:
+    lower = np.full(len(SAMPLES), 0.2) * SAMPLES.correct.numpy()
+    sure, unsure = (summary(radii(), certified(lower, p)).curves[0].points[2] for p in (0.0, 0.01))
+    assert unsure.certified.value == pytest.approx(sure.certified.value - 0.01)
+
+
+def test_clean_accuracy_counts_all_samples() -> None:
+    clean = statistics.clean(SAMPLES, 0.9)
+    assert clean.value == 0.9
+    assert (clean.low, clean.high) == pytest.approx(clopper_pearson(180, 200, 0.9))
+    assert clean.confidence == 0.9
+
+
+def test_quantiles_are_radii_of_samples_and_unknown_beyond_what_was_found() -> None:
+    attacked = radii()
+    quantiles = summary(attacked).radii.attacked.quantiles
+    assert list(quantiles) == ["0", "0.05", "0.1", "0.25", "0.5", "0.75", "0.9", "0.95", "1"]
+    assert quantiles["0"] == 0
+    assert quantiles["1"] is None
+    assert quantiles["0.5"] in attacked
+    assert np.mean(attacked <= quantiles["0.5"]) >= 0.5
