@@ -5,7 +5,7 @@ every order of the samples and every device, and a per-sample attack stays a fun
 sample alone, which is what the finite-sample intervals assume.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Self
@@ -27,7 +27,7 @@ class SampleGenerator:
     keys: tuple[int, ...]
 
     @classmethod
-    def seeded(cls, contents: Sequence[bytes], seed: int) -> Self:
+    def seeded(cls, contents: Iterable[bytes], seed: int) -> Self:
         """Key each sample by its content and the user's seed."""
         return cls(tuple(_hash(content, seed.to_bytes(8, "little")) for content in contents))
 

@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from attackers.anchors import anchors
 from attackers.boundary import nearest_on_segment
 from attackers.generator import SampleGenerator
 from attackers.geometry import Metric
@@ -66,7 +67,8 @@ def minimal_radius(
 
     Each round attacks every open sample at its own radius: half-way into its bracket, from its
     nearest adversarial example so far scaled back onto that ball, or at a grown radius while none
-    is known. A success is walked back to the decision boundary before it becomes the upper end.
+    is known. Where even the whole box did not help, far points of it are tried instead. A success
+    is walked back to the decision boundary before it becomes the upper end.
 
     Args:
         logits: differentiable classifier.
@@ -97,6 +99,11 @@ def minimal_radius(
         start = torch.where(known.reshape(-1, *[1] * (x0.dim() - 1)), best[rows], cold)
         x = attack(logits, centre, y, threat, generator=streams, start=start)
 
+        hopeless = (failed[rows] >= diameter[rows]).nonzero()[:, 0]
+        if len(hopeless):
+            x[hopeless] = _misclassified_anchor(
+                logits, metric, centre[hopeless], y[hopeless], streams.take(hopeless)
+            )
         broken = misclassified(_scores(logits, x), y)
         hit, miss = rows[broken], rows[~broken]
         if len(hit):
@@ -116,3 +123,16 @@ def minimal_radius(
 @torch.no_grad()
 def _scores(logits: Logits, x: Tensor) -> Tensor:
     return logits(x)
+
+
+def _misclassified_anchor(
+    logits: Logits, metric: Metric, x0: Tensor, labels: Tensor, generator: SampleGenerator
+) -> Tensor:
+    """The nearest misclassified far point of each sample; ``x0`` itself where none is."""
+    best, nearest = x0.clone(), torch.full_like(labels, torch.inf, dtype=torch.float64)
+    for point in anchors(metric, x0, generator):
+        fooled = misclassified(_scores(logits, point), labels)
+        distance = torch.where(fooled, metric.distance(x0, point), torch.inf)
+        better = distance < nearest
+        best[better], nearest[better] = point[better], distance[better]
+    return best

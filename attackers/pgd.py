@@ -73,9 +73,19 @@ def pgd(
             rows, centre, x, y, radius = rows[keep], centre[keep], x[keep], y[keep], radius[keep]
             previous, grad, value, top = previous[keep], grad[keep], value[keep], top[keep]
         top = torch.maximum(top, value)
+        grad = _unstuck(grad.nan_to_num(), generator, rows, step)
         length = radius.flatten() * (first_step * (1 + math.cos(math.pi * step / steps)) / 2)
-        moved = metric.ascent(centre, x, grad.nan_to_num(), length) + momentum * previous
+        moved = metric.ascent(centre, x, grad, length) + momentum * previous
         # The displacement after projection is what momentum should remember.
         x, old = metric.project(centre, x + moved, radius.flatten()), x
         previous = x - old
     return best
+
+
+def _unstuck(grad: Tensor, generator: SampleGenerator, rows: Tensor, step: int) -> Tensor:
+    """Replace gradients that are exactly zero (dead units, a plateau) by random directions."""
+    stuck = (grad.flatten(1) == 0).all(1).nonzero()[:, 0]
+    if not len(stuck):
+        return grad
+    streams = generator.take(rows[stuck]).fold(f"stuck {step}")
+    return grad.index_put((stuck,), streams.normal(grad[stuck]))

@@ -31,13 +31,27 @@ def adversarial_error(radii: ArrayLike, deltas: ArrayLike, order: float) -> Floa
     Returns:
         (K,) float64 in [0, 1]. At delta = 0 this is the clean error for every order.
     """
+    flipped, n = _flipped_at(radii, deltas, order)
+    return flipped / n
+
+
+def adversarial_accuracy(radii: ArrayLike, deltas: ArrayLike, order: float) -> Floats:
+    """Return A_delta for every budget; see `adversarial_error`.
+
+    Counted from the samples that stand: 2 of 100 give 0.02, not 1 - 0.98 with its rounding.
+    """
+    flipped, n = _flipped_at(radii, deltas, order)
+    return (n - flipped) / n
+
+
+def _flipped_at(radii: ArrayLike, deltas: ArrayLike, order: float) -> tuple[Floats, int]:
     r = np.sort(np.asarray(radii, dtype=np.float64))
     budgets = np.asarray(deltas, dtype=np.float64)
     if len(r) == 0:
         raise ValueError("no radii")
     if math.isinf(order):
-        return np.asarray(np.searchsorted(r, budgets, side="right") / len(r))
-    return np.asarray([_flipped(r, float(budget), order) for budget in budgets]) / len(r)
+        return np.searchsorted(r, budgets, side="right").astype(np.float64), len(r)
+    return np.asarray([_flipped(r, float(budget), order) for budget in budgets]), len(r)
 
 
 def _flipped(r: Floats, budget: float, order: float) -> float:
@@ -53,8 +67,3 @@ def _flipped(r: Floats, budget: float, order: float) -> float:
     spent = np.concatenate([[0.0], np.cumsum(costs)])
     whole = int(np.searchsorted(spent, len(r), side="right")) - 1
     return float(whole + ((len(r) - spent[whole]) / costs[whole] if whole < len(costs) else 0.0))
-
-
-def adversarial_accuracy(radii: ArrayLike, deltas: ArrayLike, order: float) -> Floats:
-    """Return A_delta for every budget; see `adversarial_error`."""
-    return 1.0 - adversarial_error(radii, deltas, order)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from audit.judge import Verdict
 from audit.samples import Samples
+from audit.storage import copy
 
 
 @dataclass
@@ -29,7 +30,7 @@ class Frontier:
     def of(cls, samples: Samples) -> "Frontier":
         """Nothing attacked yet."""
         radius = torch.where(samples.correct, torch.inf, 0.0).double()
-        return cls(radius, samples.x.clone(), samples.prediction.clone(), [""] * len(samples))
+        return cls(radius, copy(samples.x), samples.prediction.clone(), [""] * len(samples))
 
     @property
     def broken(self) -> Tensor:

@@ -4,7 +4,7 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -17,10 +17,11 @@ from audit.config import ScanConfig
 from audit.data import Dataset
 from audit.errors import AuditError, ModelError, UnsupportedOperator
 from audit.models import Classifier, LoadOptions, load_classifier
+from audit.models.execution import call_rows
 from audit.models.files import digest, identify
-from audit.models.preprocess import show_shape
-from audit.samples import choose, evaluate, read_samples
-from audit.sanity import require_better_than_chance
+from audit.models.preprocess import InputSpec, alternatives, show_shape
+from audit.samples import Samples, choose, evaluate, read_samples
+from audit.sanity import chance_level, require_better_than_chance
 
 Fact = tuple[str, str]
 """A name and what was found, as shown to the user."""
@@ -67,8 +68,16 @@ def inspect(
     elif kind == "torch.export" and options.trust_model:
         from audit.models.exported import read_program
 
-        _, shape, _ = read_program(path, trusted=True)
-    sample = _sample(dataset, shape)
+        read = read_program(path, trusted=True)
+        shape = read.shape
+        facts += _module_facts(read.program)
+    elif options.trust_model:
+        from audit.models.torchscript import read_script
+
+        facts += _module_facts(read_script(path, trusted=True, device=torch.device("cpu")))
+    elif dataset is None:
+        facts.append(("opened", "no, it can run code of its own: pass --trust-model"))
+    sample = _sample(dataset, shape, options)
     if sample is None:
         facts.append(
             ("input", "unknown without data: pass --data to see gradients, parity and speed")
@@ -79,8 +88,16 @@ def inspect(
     facts += _classifier_facts(classifier, sample)
     if dataset is None:
         return Inspection(tuple(facts), None)
-    facts += _accuracy_facts(classifier, dataset, sample)
-    return Inspection(tuple(facts), _command(path, data_path, options))
+    found, spec = _accuracy(classifier, dataset, sample)
+    facts += found
+    if spec is None:
+        return Inspection(tuple(facts), None)
+    words = ["audit", "scan", str(path), "--data", str(data_path)]
+    words += _reading(spec, options, detected=classifier.spec.layout)
+    if dataset.options.resize is not None:
+        words += ["--resize", "x".join(map(str, dataset.options.resize))]
+    words += ["--threat", ",".join(ScanConfig.metrics), "--samples", "1000"]
+    return Inspection(tuple(facts), shlex.join(words))
 
 
 def _onnx_facts(proto: onnx.ModelProto) -> Iterator[Fact]:
@@ -137,37 +154,61 @@ def _classifier_facts(classifier: Classifier, sample: Tensor) -> Iterator[Fact]:
         )
         seconds = _seconds(lambda: value_and_grad(classifier.differentiable, margin, x, labels))
         yield "gradient time", f"{1e3 * seconds / len(x):.3g} ms per sample on {classifier.device}"
+        yield "gradient memory", f"about {_kept(classifier, sample):,} bytes per sample"
     seconds = _seconds(lambda: classifier.deployed(sample))
     yield "served time", f"{1e3 * seconds / len(sample):.3g} ms per sample"
     memory = sample[0].numel() * 4
     yield "sample memory", f"{memory:,} bytes as float32"
 
 
-def _accuracy_facts(classifier: Classifier, dataset: Dataset, sample: Tensor) -> Iterator[Fact]:
+def _module_facts(
+    module: torch.jit.ScriptModule | torch.export.ExportedProgram,
+) -> Iterator[Fact]:
+    weights = list(module.parameters())
+    total = sum(weight.numel() for weight in weights)
+    yield "parameters", f"{total:,} in {len(weights)} tensors"
+
+
+def _accuracy(
+    classifier: Classifier, dataset: Dataset, sample: Tensor
+) -> tuple[list[Fact], InputSpec | None]:
+    """The clean accuracy, and the reading of the data with which it is above chance, if any."""
     index = choose(len(dataset), TRIED, 0)[: len(sample)]
     labels = torch.from_numpy(dataset.labels[index].copy())
     samples = evaluate(classifier, sample, labels, index, 0)
-    yield (
-        "clean accuracy",
-        f"{samples.accuracy:.1%} on {len(samples)} of {len(dataset)} samples",
-    )
+    measured = f"{samples.accuracy:.1%} on {len(samples)} of {len(dataset)} samples"
+    spec: InputSpec | None = classifier.spec
     try:
         require_better_than_chance(classifier, samples)
+        finding = "fits: accuracy is well above chance"
     except AuditError as error:
-        yield "preprocessing", str(error)
-    else:
-        yield "preprocessing", "fits: accuracy is well above chance"
-    for note in dataset.notes:
-        yield "data", note
+        finding, spec = str(error), _better(classifier, samples)
+    notes = [("data", note) for note in dataset.notes]
+    return [("clean accuracy", measured), ("preprocessing", finding), *notes], spec
 
 
-def _command(path: Path, data: Path | None, options: LoadOptions) -> str:
-    words = ["audit", "scan", str(path), "--data", str(data)]
-    if options.trust_model:
-        words.append("--trust-model")
-    if options.layout:
-        words += ["--layout", options.layout]
-    for flag, values in (("--mean", options.mean), ("--std", options.std)):
+def _better(classifier: Classifier, samples: Samples) -> InputSpec | None:
+    """The other reading of the data with the highest accuracy, where that is above chance."""
+    best, reached = None, chance_level(classifier.classes, len(samples))
+    for _, spec in alternatives(classifier.spec):
+        try:
+            prediction = replace(classifier, spec=spec).predict(samples.x)
+        except ModelError:
+            continue  # the model does not take this shape, so it cannot be what was meant
+        accuracy = float((prediction == samples.labels).double().mean())
+        if accuracy > reached:
+            best, reached = spec, accuracy
+    return best
+
+
+def _reading(spec: InputSpec, options: LoadOptions, *, detected: str | None) -> list[str]:
+    """The options with which a scan loads the model and reads the data in the same way."""
+    words = ["--trust-model"] if options.trust_model else []
+    if options.device != "auto":
+        words += ["--device", options.device]
+    if spec.layout is not None and (options.layout or spec.layout != detected):
+        words += ["--layout", spec.layout]
+    for flag, values in (("--mean", spec.mean), ("--std", spec.std)):
         if values is not None:
             words += [flag, ",".join(repr(value) for value in values)]
     for flag, value, default in (("--low", options.low, 0.0), ("--high", options.high, 1.0)):
@@ -175,11 +216,12 @@ def _command(path: Path, data: Path | None, options: LoadOptions) -> str:
             words += [flag, repr(value)]
     for domain in sorted(options.allow_domains):
         words += ["--allow-domain", domain]
-    words += ["--threat", ",".join(ScanConfig.metrics), "--samples", "1000"]
-    return shlex.join(words)
+    return words
 
 
-def _sample(dataset: Dataset | None, shape: tuple[int | None, ...]) -> Tensor | None:
+def _sample(
+    dataset: Dataset | None, shape: tuple[int | None, ...], options: LoadOptions
+) -> Tensor | None:
     """Samples of the data, or uniform random ones of the model's own shape where it is known."""
     if dataset is not None:
         return read_samples(dataset, choose(len(dataset), TRIED, 0))
@@ -188,7 +230,8 @@ def _sample(dataset: Dataset | None, shape: tuple[int | None, ...]) -> Tensor | 
         return None
     if len(sizes) == 3 and sizes[2] in (1, 3) and sizes[0] not in (1, 3):
         sizes = [sizes[2], *sizes[:2]]  # a channels-last model takes the same images
-    return torch.rand(8, *sizes, generator=torch.Generator().manual_seed(0))
+    x = torch.rand(8, *sizes, generator=torch.Generator().manual_seed(0))
+    return options.low + x * (options.high - options.low)
 
 
 def _input_shape(proto: onnx.ModelProto) -> tuple[int | None, ...]:
@@ -215,8 +258,24 @@ def _value(value: onnx.ValueInfoProto) -> str:
     return f"{value.name} {dtype} ({', '.join(dims)})"
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def _kept(classifier: Classifier, sample: Tensor) -> int:
+    """Bytes per sample of what the forward pass keeps for the gradient, weights shared."""
+    rows = call_rows(classifier.spec.sample)
+    x = sample[torch.arange(rows) % len(sample)].to(classifier.device).requires_grad_()
+    sizes: dict[int, int] = {}
 
+    def keep(value: Tensor) -> Tensor:
+        storage = value.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        scores = classifier.differentiable(x)
+    del scores
+    return sum(sizes.values()) // rows
+
+
+def _seconds(work: Callable[[], object]) -> float:
     work()
     started = time.perf_counter()
     work()

@@ -10,6 +10,7 @@ from attackers.generator import SampleGenerator
 from attackers.losses import misclassified
 from audit.data import Dataset
 from audit.models.classifier import Classifier
+from audit.storage import BLOCK, allocate
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,12 @@ def choose(
 
 
 def read_samples(dataset: Dataset, index: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> Tensor:
-    """Read the chosen rows as a float32 tensor ``(N, ...)``."""
-    return torch.from_numpy(np.ascontiguousarray(dataset.read(index), dtype=np.float32))
+    """Read the chosen rows as a float32 tensor ``(N, ...)``, block by block."""
+    x = allocate((len(index), *dataset.shape))
+    for start in range(0, len(index), BLOCK):
+        rows = dataset.read(index[start : start + BLOCK])
+        x[start : start + len(rows)] = torch.from_numpy(np.asarray(rows, dtype=np.float32))
+    return x
 
 
 def evaluate(
@@ -73,11 +78,11 @@ def evaluate(
     seed: int,
 ) -> Samples:
     """Ask the served model about every sample."""
-    scores = classifier.deployed(x)
-    contents = [
+    scores = torch.cat([classifier.deployed(block) for block in x.split(BLOCK)])
+    contents = (
         row.numpy().tobytes() + int(label).to_bytes(8, "little", signed=True)
         for row, label in zip(x, labels, strict=True)
-    ]
+    )
     return Samples(
         torch.from_numpy(np.asarray(index, dtype=np.int64)),
         x,

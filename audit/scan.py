@@ -115,7 +115,7 @@ def _check_metric(scan: Scan, run: MetricRun, progress: Progress) -> None:
     found = run.frontier.broken.nonzero()[: 4 * health.PROBE, 0]
     checks: list[Callable[[], Health]] = [
         lambda: health.budget_monotone(classifier, metric, samples, delta),
-        lambda: health.unbounded_attack(classifier, metric, samples),
+        lambda: health.unbounded_attack(classifier, metric, samples, run.frontier.radius),
         lambda: health.random_not_better(classifier, metric, samples, delta),
         lambda: health.parity_on_adversarial(classifier, metric, run.frontier.x[found]),
         lambda: health.certified_below_attacked(

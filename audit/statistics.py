@@ -129,7 +129,7 @@ def accuracy(
     """
     budgets = np.asarray(deltas, dtype=np.float64)
     values = adversarial_accuracy(radii, budgets, order)
-    return np.where(budgets > 0, values, 1 - np.mean(wrong))
+    return np.where(budgets > 0, values, np.count_nonzero(~wrong) / len(wrong))
 
 
 def _interval(value: float, n: int, order: float, confidence: float) -> Interval:

@@ -48,7 +48,7 @@ def from_array(
         )
     x, image_notes = channels_first(x)
     copies, channel_notes = channel_copies(path, x.shape[1:], options.channels)
-    _refuse_resize(path, x.shape[1:], options.resize)
+    refuse_resize(path, x.shape[1:], options.resize)
 
     def fetch(rows: NDArray[np.int64]) -> NDArray[np.float32]:
         values = np.ascontiguousarray(scaled(x[rows], options.low, options.high))
@@ -97,7 +97,7 @@ def channel_copies(
     )
 
 
-def _refuse_resize(path: Path, shape: tuple[int, ...], resize: tuple[int, int] | None) -> None:
+def refuse_resize(path: Path, shape: tuple[int, ...], resize: tuple[int, int] | None) -> None:
     """Raise where a size is asked for that the array does not have: only files are resized."""
     if resize is not None and shape[-2:] != resize:
         raise DataError(

@@ -1,13 +1,14 @@
 """A CSV of image files and their labels, one sample per line."""
 
 import csv
-import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from audit.data.classes import number
 from audit.data.dataset import Dataset, Options
 from audit.data.digest import sha256_named
 from audit.data.image_files import ImageFile, open_images
@@ -18,11 +19,8 @@ FILE_COLUMNS = ("file", "path", "filename", "image")
 LABEL_COLUMNS = ("label", "class", "target")
 NAME_COLUMNS = ("name",)
 
-INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
-NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(nan|inf)", re.I)
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One line of the list; `name` is the class's name, empty where there is none."""
 
@@ -38,7 +36,7 @@ def is_csv(path: Path) -> bool:
 
 
 def open_csv(path: Path, options: Options) -> Dataset:
-    """Image files with labels: integers, or names that are numbered in sorted order.
+    """Image files with labels: integers, or names, which the class map or sorted order numbers.
 
     Columns, by header and in any case: file, path, filename or image; label, class or target;
     optionally name, the class's name. Files are relative to the CSV's folder or its ``images/``.
@@ -49,7 +47,13 @@ def open_csv(path: Path, options: Options) -> Dataset:
     """
     rows = read_rows(path)
     files = [find_file(path, row) for row in rows]
-    labels, class_names, notes = number(path, rows)
+    first = {row.label: row for row in reversed(rows)}
+    unique = list(dict.fromkeys(row.label for row in rows))
+    numbering = number(unique, lambda label: f"{path}, line {first[label].line}", options.class_map)
+    labels = [numbering.index[row.label] for row in rows]
+    class_names = numbering.class_names
+    if class_names is None and options.class_map is None:
+        class_names = names_by_label(labels, rows)
     return open_images(
         path,
         files,
@@ -57,7 +61,7 @@ def open_csv(path: Path, options: Options) -> Dataset:
         sha256=sha256_named([(path.name, path), *((file.name, file.path) for file in files)]),
         options=options,
         class_names=class_names,
-        notes=notes,
+        notes=numbering.notes,
     )
 
 
@@ -83,7 +87,9 @@ def read_rows(path: Path) -> list[Row]:
                     continue
                 cells += [""] * (len(header) - len(cells))
                 text = "" if name is None else cells[name].strip()
-                row = Row(reader.line_num, cells[file].strip(), cells[label].strip(), text)
+                # Interned: a label is kept once, however many lines have it.
+                label_text = sys.intern(cells[label].strip())
+                row = Row(reader.line_num, cells[file].strip(), label_text, sys.intern(text))
                 if not (row.file and row.label):
                     raise DataError(
                         f"{path}, line {row.line}: file or label is empty; fill in or remove it."
@@ -109,37 +115,11 @@ def find_file(path: Path, row: Row) -> ImageFile:
     """The file of a line, beside the CSV or in ``images/`` beside it."""
     for folder in (path.parent, path.parent / "images"):
         if (folder / row.file).is_file():
-            return ImageFile(row.file, folder / row.file)
+            return ImageFile(row.file, folder)
     raise DataError(
         f"{path}, line {row.line}: {brief(row.file)} is neither in {path.parent} nor in its "
         "images/ sub-folder; files are given relative to the CSV."
     )
-
-
-def number(
-    path: Path, rows: Sequence[Row]
-) -> tuple[list[int], tuple[str, ...] | None, tuple[str, ...]]:
-    """Labels as integers, class names, notes.
-
-    Raises:
-        DataError: some labels are integers and others are not.
-    """
-    odd = [row for row in rows if not INTEGER.fullmatch(row.label)]
-    if not odd:
-        labels = [int(row.label) for row in rows]
-        return labels, names_by_label(labels, rows), ()
-    numeric = [row for row in odd if NUMBER.fullmatch(row.label)]
-    if numeric or len(odd) < len(rows):
-        row = (numeric or odd)[0]
-        raise DataError(
-            f"{path}, line {row.line}: label '{brief(row.label)}' is not an integer; "
-            "labels are either all class indices, counted from 0, or all class names."
-        )
-    names = sorted({row.label for row in rows})
-    index = {name: position for position, name in enumerate(names)}
-    shown = brief(", ".join(names))
-    note = f"Labels are names; classes are the {len(names)} names in sorted order: {shown}"
-    return [index[row.label] for row in rows], tuple(names), (note,)
 
 
 def names_by_label(labels: Sequence[int], rows: Sequence[Row]) -> tuple[str, ...] | None:

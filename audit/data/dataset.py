@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from audit.data.classes import ClassMap, listed
 from audit.data.pixels import check_range, clip_inward
 from audit.errors import DataError, NothingToEvaluate, UsageError
 
@@ -22,12 +23,14 @@ class Options:
         high: largest value of a pixel; the largest integer of the type is mapped to it.
         resize: (height, width) in pixels that image files are resized and cropped to, or None.
         channels: number of channels of an image (1, 3 or 4); None: as the first image has.
+        class_map: index of each class name, or None: names are numbered in sorted order.
     """
 
     low: float
     high: float
     resize: tuple[int, int] | None = None
     channels: int | None = None
+    class_map: ClassMap | None = None
 
     def __post_init__(self) -> None:
         if not (np.isfinite([self.low, self.high]).all() and self.low < self.high):
@@ -105,7 +108,7 @@ def assemble(
     """A `Dataset` from its parts, with the checks that every format shares.
 
     Raises:
-        DataError: the numbers of samples and labels differ.
+        DataError: the numbers of samples and labels differ, or the class map lacks a label.
         NothingToEvaluate: there is no sample.
     """
     if samples != len(labels):
@@ -117,7 +120,31 @@ def assemble(
         raise NothingToEvaluate(f"{path} holds no samples.")
     frozen = np.array(labels, dtype=np.int64)
     frozen.setflags(write=False)
+    if options.class_map is not None and class_names is None:
+        class_names, note = names_of_indices(path, frozen, options.class_map)
+        notes = (*notes, note)
     return Dataset(path, sha256, frozen, shape, class_names, notes, options, fetch)
+
+
+def names_of_indices(
+    path: str, labels: NDArray[np.int64], class_map: ClassMap
+) -> tuple[tuple[str, ...], str]:
+    """Class names for labels that are indices already, and the sentence about them.
+
+    Raises:
+        DataError: a label is no index of the class map; names the first such row.
+    """
+    names = class_map.names
+    wrong = np.flatnonzero((labels < 0) | (labels >= len(names)))
+    if wrong.size:
+        raise DataError(
+            f"{path}: label {labels[wrong[0]]} in row {wrong[0]} is no index of the class map "
+            f"{class_map.path}, which has 0..{len(names) - 1}; is it the map of this data?"
+        )
+    return names, (
+        f"Labels are indices and stay as they are; the class map {class_map.path.name} names "
+        f"them: {listed(names)}."
+    )
 
 
 def check_labels(dataset: Dataset, classes: int) -> None:

@@ -1,14 +1,18 @@
 """A folder with one sub-folder of images per class."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from audit.data.classes import ClassMap, by_map, listed
 from audit.data.dataset import Dataset, Options
 from audit.data.digest import sha256_named
 from audit.data.image_files import ImageFile, open_images
 from audit.data.images import SUFFIXES
-from audit.data.wording import brief
+from audit.data.splits import is_split
 from audit.errors import DataError
 
 
@@ -18,53 +22,50 @@ def is_folder(path: Path) -> bool:
 
 
 def open_folder(path: Path, options: Options) -> Dataset:
-    """Images in class folders; sub-folder names that are all integers are the labels themselves.
+    """Images in class folders; names that are all integers are the labels themselves.
 
-    Otherwise class k is the k-th name in sorted order. Images may lie deeper inside a class folder.
+    Otherwise the class map numbers the names, or their sorted order does. Images may lie deeper
+    inside a class folder.
 
     Raises:
-        DataError: there are no class folders, or an image cannot be read.
+        DataError: there are no class folders, the class map lacks one, or an image is unreadable.
         NothingToEvaluate: the class folders hold no images.
     """
-    folders = class_folders(path)
-    names = [folder.name for folder in folders]
-    numbered = all(name.isascii() and name.isdigit() for name in names)
+    names = class_folders(path)
+    indices, class_names, note = number_folders(path, names, options.class_map)
     files: list[ImageFile] = []
-    labels: list[int] = []
+    labels: list[NDArray[np.int64]] = []
     ignored = 0
-    for position, folder in enumerate(folders):
-        found = [file for file in sorted(folder.rglob("*")) if visible_file(file, folder)]
-        images = [file for file in found if file.suffix.lower() in SUFFIXES]
+    for name, index in zip(names, indices, strict=True):
+        found = sorted(visible_files(path, name), key=lambda file: file.split("/"))
+        images = [file for file in found if os.path.splitext(file)[1].lower() in SUFFIXES]
         ignored += len(found) - len(images)
-        files += [ImageFile(file.relative_to(path).as_posix(), file) for file in images]
-        labels += [int(folder.name) if numbered else position] * len(images)
+        files += [ImageFile(file, path) for file in images]
+        labels.append(np.full(len(images), index, dtype=np.int64))
 
-    if numbered:
-        notes = ["Sub-folder names are integers and were taken as the labels."]
-    else:
-        shown = brief(", ".join(names))
-        notes = [f"Classes are the {len(names)} sub-folders in sorted order: {shown}"]
+    notes = [note]
     if ignored:
         notes.append(f"{ignored} files that are not images were ignored.")
     return open_images(
         path,
         files,
-        np.array(labels, dtype=np.int64),
+        np.concatenate(labels),
         sha256=sha256_named((file.name, file.path) for file in files),
         options=options,
-        class_names=None if numbered else tuple(names),
+        class_names=class_names,
         notes=tuple(notes),
     )
 
 
-def class_folders(path: Path) -> list[Path]:
-    """The sub-folders, sorted by name (by number where all names are integers).
+def class_folders(path: Path) -> list[str]:
+    """Names of the sub-folders, sorted.
 
     Raises:
-        DataError: there are none, or the folder is rather a list of files with its images.
+        DataError: there are none, they are splits rather than classes, or the folder is rather a
+            list of files with its images.
     """
     entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
-    folders = [entry for entry in entries if entry.is_dir()]
+    folders = [entry.name for entry in entries if entry.is_dir()]
     lists = [entry for entry in entries if entry.suffix.lower() == ".csv"]
     if lists and len(folders) <= 1:
         raise DataError(
@@ -77,10 +78,40 @@ def class_folders(path: Path) -> list[Path]:
             f"the folder {path} has no sub-folders (found: {examples}); expected one sub-folder "
             "of images per class. Pass a file, or write a CSV of files and labels."
         )
+    if all(is_split(name) for name in folders):
+        raise DataError(
+            f"the sub-folders of {path} are splits, not classes: {', '.join(folders)}; "
+            f"pass one of them, e.g. {path / folders[0]}."
+        )
     return folders
 
 
-def visible_file(file: Path, folder: Path) -> bool:
-    """Whether it is a file, and no part of its path inside the folder is hidden."""
-    parts = file.relative_to(folder).parts
-    return file.is_file() and not any(part.startswith(".") for part in parts)
+def number_folders(
+    path: Path, names: list[str], class_map: ClassMap | None
+) -> tuple[list[int], tuple[str, ...] | None, str]:
+    """The index of each class folder, class names, and the sentence about them.
+
+    Raises:
+        DataError: the class map lacks a folder's name.
+    """
+    integers = all(name.isascii() and name.isdigit() for name in names)
+    mapped = class_map is not None and any(name in class_map.index for name in names)
+    if integers and not mapped:
+        note = "Sub-folder names are integers and were taken as the labels."
+        return [int(name) for name in names], None, note
+    if class_map is not None:
+        numbering = by_map(names, lambda name: str(path / name), class_map)
+        indices = [numbering.index[name] for name in names]
+        return indices, numbering.class_names, numbering.notes[0]
+    note = f"Classes are the {len(names)} sub-folders in sorted order: {listed(names)}."
+    return list(range(len(names))), tuple(names), note
+
+
+def visible_files(path: Path, name: str) -> Iterator[str]:
+    """Files anywhere in the sub-folder of that name, hidden ones left out, relative to ``path``."""
+    for folder, folders, files in os.walk(path / name):
+        folders[:] = [inner for inner in folders if not inner.startswith(".")]
+        inside = Path(folder).relative_to(path).as_posix()
+        for file in files:
+            if not file.startswith(".") and os.path.isfile(os.path.join(folder, file)):
+                yield f"{inside}/{file}"

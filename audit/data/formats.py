@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audit.data.cifar import is_cifar, open_cifar
+from audit.data.class_map import read_class_map
 from audit.data.csv_list import is_csv, open_csv
 from audit.data.dataset import Dataset, Options
 from audit.data.folder import is_folder, open_folder
 from audit.data.idx import is_idx, open_idx
 from audit.data.npz import is_npz, open_npz
+from audit.data.parquet import is_parquet, open_parquet, shards_called
+from audit.data.saved import is_saved, open_saved
 from audit.data.wording import brief
 from audit.errors import DataError
 
@@ -24,6 +27,8 @@ class Format:
 
 
 FORMATS = (
+    Format("a folder written by datasets' save_to_disk", is_saved, open_saved),
+    Format(".parquet files, or a folder of them (columns image, label)", is_parquet, open_parquet),
     Format("a folder with one sub-folder of images per class", is_folder, open_folder),
     Format(".csv (columns file, label)", is_csv, open_csv),
     Format(".npz (arrays x, y)", is_npz, open_npz),
@@ -39,6 +44,7 @@ def open_data(
     high: float,
     resize: tuple[int, int] | None = None,
     channels: int | None = None,
+    class_map: Path | None = None,
 ) -> Dataset:
     """Open labelled data of any known format.
 
@@ -49,13 +55,16 @@ def open_data(
         resize: (height, width) in pixels to which image files are resized and cropped.
         channels: channels of an image (1, 3 or 4); None: as the first image has. Samples that
             are not images ignore it.
+        class_map: a file that gives class names their indices, see `audit.data.class_map`;
+            None: names are numbered in sorted order.
 
     Raises:
         DataError: the path is missing, empty, of no known format, or cannot be read.
         NothingToEvaluate: it holds no sample.
         UsageError: an argument makes no sense.
     """
-    options = Options(low, high, resize, channels)
+    classes = None if class_map is None else read_class_map(class_map)
+    options = Options(low, high, resize, channels, classes)
     try:
         _check_present(path)
         return _format_of(path).load(path, options)
@@ -64,8 +73,10 @@ def open_data(
 
 
 def _check_present(path: Path) -> None:
-    """Raise unless the path is a folder or a file with something in it."""
+    """Raise unless the path is a folder or a file with something in it, or names shards."""
     if not path.exists():
+        if shards_called(path):
+            return
         raise DataError(f"{path} does not exist; give the path of the data as --data.")
     if path.is_dir():
         if not any(path.iterdir()):

@@ -4,10 +4,11 @@ Only the first frame of an animation is read, and an orientation noted in EXIF i
 the usual training pipelines.
 """
 
+import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,25 @@ PALETTE_MODES = {"P", "PA"}
 MODE_OF_CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """An image file that lies in memory, e.g. in a cell of a table.
+
+    Attributes:
+        name: what messages call it.
+        content: its bytes.
+    """
+
+    name: str
+    content: bytes = field(repr=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Source = Path | Encoded
+
+
 @dataclass(frozen=True)
 class Header:
     """What is known about an image before its pixels are decoded.
@@ -70,36 +90,37 @@ class Header:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[ImageFile.ImageFile]:
-    """The image in a file; whatever goes wrong while it is used becomes a `DataError`."""
+def opened(source: Source) -> Iterator[ImageFile.ImageFile]:
+    """The image, from a file or memory; whatever goes wrong while it is used is a `DataError`."""
     try:
         with warnings.catch_warnings():
             # Said of damaged metadata and of transparency that is dropped: no news to the user.
             warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=sorted(set(SUFFIXES.values()))) as image:
+            file = io.BytesIO(source.content) if isinstance(source, Encoded) else source
+            with Image.open(file, formats=sorted(set(SUFFIXES.values()))) as image:
                 yield image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(
-            f"{path}: the image claims more than {Image.MAX_IMAGE_PIXELS} pixels, as a file made "
+            f"{source}: the image claims more than {Image.MAX_IMAGE_PIXELS} pixels, as a file made "
             "to exhaust memory would; remove it, or reduce its size."
         ) from error
     # Pillow's decoders report damage by any of these.
     except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
         raise DataError(
-            f"{path} is not a readable image ({brief(error)}); repair or remove it."
+            f"{source} is not a readable image ({brief(error)}); repair or remove it."
         ) from error
 
 
-def read_header(path: Path) -> Header:
+def read_header(source: Source) -> Header:
     """Size and pixel type, without decoding.
 
     Raises:
         DataError: no readable image, or pixels of a type that has no white (32-bit floats).
     """
-    with opened(path) as image:
+    with opened(source) as image:
         if image.mode == "F":
-            raise DataError(f"{path}: pixels are floats; store such samples as .npz.")
+            raise DataError(f"{source}: pixels are floats; store such samples as .npz.")
         return Header(
             height=image.height,
             width=image.width,
@@ -118,11 +139,11 @@ def _sixteen_bit(image: ImageFile.ImageFile) -> bool:
     return False
 
 
-def decode(path: Path, channels: int, resize: tuple[int, int] | None) -> NDArray[Any]:
+def decode(source: Source, channels: int, resize: tuple[int, int] | None) -> NDArray[Any]:
     """The pixels of one image.
 
     Args:
-        path: the file.
+        source: the file.
         channels: 1, 3 or 4; colour becomes grey by the luma of ITU-R 601, grey is repeated,
             transparency is dropped unless 4 are asked for.
         resize: (H, W) to resize and crop to, see `cover`; None: as it is.
@@ -133,20 +154,20 @@ def decode(path: Path, channels: int, resize: tuple[int, int] | None) -> NDArray
     Raises:
         DataError: the file is damaged, or a pixel exceeds 65535.
     """
-    with opened(path) as image:
+    with opened(source) as image:
         if image.mode in DEEP_MODES:
-            return _repeated(_deep(path, image, resize), channels)
+            return _repeated(_deep(source, image, resize), channels)
         pixels = cover(image.convert(MODE_OF_CHANNELS[channels]), resize)
         array = np.asarray(pixels)
     return array[np.newaxis] if array.ndim == 2 else np.moveaxis(array, 2, 0)
 
 
-def _deep(path: Path, image: Image.Image, resize: tuple[int, int] | None) -> NDArray[np.uint16]:
+def _deep(source: Source, image: Image.Image, resize: tuple[int, int] | None) -> NDArray[np.uint16]:
     """A 16-bit greyscale image as (H, W) uint16, resized in floating point."""
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
         raise DataError(
-            f"{path}: pixels span {values.min()}..{values.max()}, expected 0..65535; "
+            f"{source}: pixels span {values.min()}..{values.max()}, expected 0..65535; "
             "store such samples as .npz, as floats in [low, high]."
         )
     if resize is None:

@@ -3,8 +3,8 @@
 LONGEST = 120
 
 
-def brief(text: object) -> str:
-    """The text on one line of printable characters, cut to `LONGEST`."""
+def brief(text: object, longest: int = LONGEST) -> str:
+    """The text on one line of printable characters, cut to `longest` of them."""
     line = " ".join(str(text).split())
     shown = "".join(character if character.isprintable() else "?" for character in line)
-    return shown if len(shown) <= LONGEST else shown[: LONGEST - 1] + "…"
+    return shown if len(shown) <= longest else shown[: longest - 1] + "…"

@@ -47,20 +47,30 @@ def gradients(classifier: Classifier, metric: Metric, samples: Samples, delta: f
 
 def finite_differences(classifier: Classifier, samples: Samples) -> Health:
     """The gradient predicts how the *served* model's margin moves along it."""
-    if classifier.attackable is None or classifier.output != "logits":
+    spec = classifier.spec
+    if (
+        classifier.attackable is None
+        or classifier.output != "logits"
+        or not spec.dtype.is_floating_point
+    ):
         return entry(
-            "finite_differences", "not_applicable", "It needs gradients and served logits."
+            "finite_differences",
+            "not_applicable",
+            "It needs gradients, served logits and inputs that can move by little.",
         )
     rows = samples.probe(PROBE)
-    x, labels = samples.x[rows], samples.labels[rows]
+    labels = samples.labels[rows]
+    # A little noise: on flat backgrounds max pooling has ties, where no derivative exists.
+    noise = samples.generator.take(rows).fold("finite differences").uniform(samples.x[rows])
+    x = 0.98 * samples.x[rows] + 0.02 * (spec.low + noise * (spec.high - spec.low))
     _, value, grad = _margin_gradient(classifier, x, labels)
     norm = row_sum(grad.double().square()).sqrt()
     kept = norm > 0
     if not bool(kept.any()):
         return entry("finite_differences", "not_applicable", "All gradients are zero.")
     x, labels, grad, norm, value = x[kept], labels[kept], grad[kept], norm[kept], value[kept]
-    # A move that changes the margin by about a hundredth: above rounding, mostly below a kink.
-    length = 1e-2 * value.double().abs().clamp_min(1e-3) / norm
+    # A move that changes the margin by about a thousandth: above rounding, mostly below a kink.
+    length = 1e-3 * value.double().abs().clamp_min(1e-3) / norm
     move = (grad.double() / expand(norm, grad.double())) * expand(length, grad.double())
     up, down = ((x.double() + sign * move).float() for sign in (1, -1))
     measured = margin(classifier.deployed(up), labels) - margin(classifier.deployed(down), labels)

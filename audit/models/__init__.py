@@ -39,4 +39,4 @@ def load_classifier(
     from audit.models.load_torch import load_exported, load_torchscript
 
     load = load_torchscript if kind == "torchscript" else load_exported
-    return load(path, sample, options, device=device, source=source)
+    return load(path, sample, options, device=device, source=source, label_classes=label_classes)

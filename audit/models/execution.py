@@ -38,9 +38,10 @@ def in_calls_of(rows: int, run: Function) -> Function:
     return padded
 
 
-def one_by_one(run: Function) -> Function:
-    """Evaluate a model that insists on single samples, one call per row."""
-    return in_calls_of(1, run)
+def first_line(error: BaseException) -> str:
+    """What an error of a runtime says, without the dump that follows."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".")[:300] if lines else type(error).__name__
 
 
 def mapped(run: Function) -> Function:

@@ -1,23 +1,40 @@
 """`torch.export` archives (``.pt2``): the exported program, as it is."""
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from audit.errors import ModelError
-from audit.models.execution import Function
+from audit.models.execution import Function, first_line
 
 
-def read_program(
-    path: Path, *, trusted: bool
-) -> tuple[torch.export.ExportedProgram, tuple[int | None, ...], torch.dtype]:
+@dataclass(frozen=True)
+class Program:
+    """An exported program of one input.
+
+    Attributes:
+        program: as torch loads it.
+        shape: of the input, batch first, ``None`` where dynamic.
+        dtype: of the input.
+        most: the largest batch that it was exported for, ``None`` where there is no limit.
+    """
+
+    program: torch.export.ExportedProgram
+    shape: tuple[int | None, ...]
+    dtype: torch.dtype
+    most: int | None
+
+
+def read_program(path: Path, *, trusted: bool) -> Program:
     """Load an exported program.
 
     Loading one unpickles parts of the archive, which can run code, so nothing is opened before the
     user has said that the file is trusted.
-
-    Returns:
-        The program, its input shape (batch first, ``None`` where dynamic) and dtype.
 
     Raises:
         ModelError: not trusted, damaged, or not a program of one tensor input.
@@ -28,25 +45,54 @@ def read_program(
             "pass --trust-model if you trust where it comes from, or export it to ONNX."
         )
     try:
-        program = torch.export.load(str(path))
+        with quiet("torch.export", "torch._export"), path.open("rb") as file:
+            program = torch.export.load(file)
     except Exception as error:  # the reader raises whatever its many parts raise
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(
-            f"torch cannot load {path} as an exported program: {lines[0][:200]}. "
+            f"torch cannot load {path} as an exported program: {first_line(error)}. "
             "Save it again with this version of torch, or export it to ONNX."
         ) from error
-    names = program.graph_signature.user_inputs
-    values = [node.meta.get("val") for node in program.graph.nodes if node.name in names]
-    if len(names) != 1 or len(values) != 1 or not isinstance(values[0], torch.Tensor):
-        raise ModelError(
-            f"{path} takes {len(names)} inputs, but a classifier of one tensor is expected: "
-            "export a module whose forward takes one batch."
-        )
-    (value,) = values
+    value = _only_input(program, path)
     shape = tuple(size if isinstance(size, int) else None for size in value.shape)
     for parameter in program.parameters():
         parameter.requires_grad_(False)
-    return program, shape, value.dtype
+    return Program(program, shape, value.dtype, _most(program, value))
+
+
+def _only_input(program: torch.export.ExportedProgram, path: Path) -> torch.Tensor:
+    names = program.graph_signature.user_inputs
+    values = [node.meta.get("val") for node in program.graph.nodes if node.name in names]
+    tensors = [value for value in values if isinstance(value, torch.Tensor)]
+    if len(names) != 1 or len(tensors) != 1 or not tensors[0].dim():
+        raise ModelError(
+            f"{path} takes {len(names)} inputs, {len(tensors)} of them tensors, but a classifier "
+            "of one tensor is expected: export a module whose forward takes one batch."
+        )
+    return tensors[0]
+
+
+def _most(program: torch.export.ExportedProgram, value: torch.Tensor) -> int | None:
+    """The upper end of the batch's declared range; torch writes "no limit" as a huge number."""
+    for symbol, allowed in program.range_constraints.items():
+        if str(symbol) == str(value.shape[0]) and allowed.upper < 2**31:
+            return int(allowed.upper)
+    return None
+
+
+@contextmanager
+def quiet(*names: str) -> Iterator[None]:
+    """Keep the logs and warnings of torch's readers and exporters off the terminal."""
+    loggers = [logging.getLogger(name) for name in names]
+    before = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def call(module: torch.nn.Module) -> Function:
@@ -60,9 +106,8 @@ def call(module: torch.nn.Module) -> Function:
         try:
             scores = module(x)
         except (RuntimeError, AssertionError, ValueError) as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
             raise ModelError(
-                f"The program refuses inputs of shape {tuple(x.shape)}: {lines[0][:200]}. "
+                f"The program refuses inputs of shape {tuple(x.shape)}: {first_line(error)}. "
                 "Check --layout, and that the data fits the sizes it was exported for."
             ) from error
         if not isinstance(scores, torch.Tensor):

@@ -1,5 +1,6 @@
 """What a model file is, read from its bytes and never from its suffix."""
 
+import stat
 import zipfile
 from hashlib import sha256
 from pathlib import Path
@@ -16,16 +17,35 @@ def identify(path: Path) -> Kind:
     Raises:
         ModelError: there is no such file, it is empty, or it is not a served model.
     """
-    if not path.exists():
-        raise ModelError(f"There is no model at {path}: check the path.")
-    if not path.is_file():
+    try:
+        mode, size = path.stat().st_mode, path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        raise ModelError(f"There is no model at {path}: check the path.") from None
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read ({error.strerror}): check the path.") from error
+    if stat.S_ISDIR(mode):
         raise ModelError(f"{path} is a folder, but a model file is expected: name the file in it.")
-    if path.stat().st_size == 0:
+    if not stat.S_ISREG(mode):
+        raise ModelError(f"{path} is no regular file: save the model to a file and name that.")
+    if size == 0:
         raise ModelError(f"{path} is empty (0 bytes): export or copy the model again.")
+    try:
+        return _identify_bytes(path)
+    except OSError as error:
+        raise ModelError(
+            f"{path} cannot be read ({error.strerror}): check its permissions."
+        ) from error
+
+
+def _identify_bytes(path: Path) -> Kind:
     if zipfile.is_zipfile(path):
         return _identify_archive(path)
     with path.open("rb") as file:
         head = file.read(16)
+    if head[:4] == b"PK\x03\x04":
+        raise ModelError(
+            f"{path} is a damaged archive (its end is missing): export or copy the model again."
+        )
     if head[:1] == b"\x80":
         raise ModelError(
             f"{path} is a pickle, which runs code when it is opened, and holds weights without the "
@@ -47,14 +67,16 @@ def _identify_archive(path: Path) -> Kind:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
         raise ModelError(
             f"{path} is a damaged archive ({error}): export or copy the model again."
         ) from error
     members = {name.partition("/")[2] for name in names}
     if "constants.pkl" in members and any(name.startswith("code/") for name in members):
         return "torchscript"
-    if "archive_format" in members or any(name.startswith("models/") for name in members):
+    # Before torch 2.8 the program lay at the top of the archive.
+    old = "serialized_exported_program.json" in names
+    if old or "archive_format" in members or any(name.startswith("models/") for name in members):
         return "torch.export"
     if "data.pkl" in members:
         raise ModelError(

@@ -34,11 +34,14 @@ def output_of(head: str) -> Output:
 
 
 def labels_as_scores(run: Function, classes: int) -> Function:
-    """Serve labels as one-hot scores, so that 'unique top class' keeps its meaning."""
+    """Serve labels as one-hot scores, so that 'unique top class' keeps its meaning.
+
+    A label outside ``0..classes - 1`` gives a row of zeros: no class is its unique top one.
+    """
 
     def scores(x: Tensor) -> Tensor:
-        labels = run(x).reshape(len(x)).long()
-        return torch.nn.functional.one_hot(labels.clamp(0, classes - 1), classes).float()
+        labels = run(x).reshape(len(x), 1).long()
+        return (labels == torch.arange(classes, device=labels.device)).float()
 
     return scores
 

@@ -5,11 +5,7 @@ or an exported program shows them after `torch.onnx.export`; the copy counts onl
 the same.
 """
 
-import logging
 import tempfile
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
@@ -17,6 +13,8 @@ import torch
 from torch import Tensor
 
 from audit.errors import AuditError, ModelError
+from audit.models.execution import first_line
+from audit.models.exported import quiet
 from audit.models.onnx import OnnxModule, lift
 
 TOLERANCE = 1e-4
@@ -37,15 +35,9 @@ def as_graph(
     """
     run = module.module() if isinstance(module, torch.export.ExportedProgram) else module
     try:
-        with (
-            warnings.catch_warnings(),
-            _quiet(),
-            torch.no_grad(),
-            tempfile.TemporaryDirectory() as folder,
-        ):
+        # The exporter of scripts is announced to go; it is the only one that reads them.
+        with quiet("torch.onnx"), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "graph.onnx"
-            # The exporter of scripts is announced to go; it is the only one that reads them.
-            warnings.simplefilter("ignore")
             if isinstance(module, torch.jit.ScriptModule):
                 torch.onnx.export(
                     module,
@@ -63,24 +55,12 @@ def as_graph(
     except AuditError:
         raise
     except Exception as error:  # the exporters raise whatever their passes raise
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelError(f"The model's graph cannot be read: {lines[0][:200]}.") from error
+        raise ModelError(f"The model's graph cannot be read: {first_line(error)}.") from error
     lifted = lifted.to(example.device).eval()
     with torch.no_grad():
         ours, theirs = lifted(example), run(example)
     scale = max(1.0, float(theirs.abs().max()))
-    if ours.shape != theirs.shape or float((ours - theirs).abs().max()) > TOLERANCE * scale:
+    # Written so that a value that is not a number does not pass.
+    if ours.shape != theirs.shape or not float((ours - theirs).abs().max()) <= TOLERANCE * scale:
         raise ModelError("The model's graph does not compute what the model computes.")
     return lifted
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's log, which is about packages that are not needed, off the terminal."""
-    logger = logging.getLogger("torch.onnx")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)

@@ -1,5 +1,6 @@
 """TorchScript and torch.export archives: what is served is what is differentiated."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,90 +10,175 @@ from audit.errors import ModelError
 from audit.models import execution, exported, torchscript
 from audit.models.classifier import Classifier, Output, Provenance, looks_like_probabilities
 from audit.models.execution import Function
-from audit.models.finish import spec_for, with_classes
+from audit.models.finish import labels_as_scores, spec_for, with_classes
 from audit.models.load_options import LoadOptions
+from audit.models.onnx import OnnxModule
+from audit.models.preprocess import InputSpec, as_dtype
+
+Module = torch.jit.ScriptModule | torch.export.ExportedProgram
 
 
 def load_torchscript(
-    path: Path, sample: Tensor, options: LoadOptions, *, device: torch.device, source: Provenance
+    path: Path,
+    sample: Tensor,
+    options: LoadOptions,
+    *,
+    device: torch.device,
+    source: Provenance,
+    label_classes: int,
 ) -> Classifier:
     """Load a TorchScript archive."""
     module = torchscript.read_script(path, trusted=options.trust_model, device=device)
-    return _classifier(
-        module, torchscript.call(module), (), torch.float32, sample, options, device, source
-    )
+    spec = spec_for(sample, (), torchscript.input_dtype(module), options)
+    rows = execution.call_rows(spec.sample)
+    run = torchscript.call(module)
+    return _classifier(module, run, rows, spec, sample, device, source, label_classes)
 
 
 def load_exported(
-    path: Path, sample: Tensor, options: LoadOptions, *, device: torch.device, source: Provenance
+    path: Path,
+    sample: Tensor,
+    options: LoadOptions,
+    *,
+    device: torch.device,
+    source: Provenance,
+    label_classes: int,
 ) -> Classifier:
     """Load a torch.export archive."""
-    program, shape, dtype = exported.read_program(path, trusted=options.trust_model)
-    run = exported.call(program.module().to(device))
-    return _classifier(program, run, shape, dtype, sample, options, device, source)
+    read = exported.read_program(path, trusted=options.trust_model)
+    spec = spec_for(sample, read.shape, read.dtype, options)
+    rows = spec.batch or min(execution.call_rows(spec.sample), read.most or 2**31)
+    run = exported.call(read.program.module().to(device))
+    return _classifier(read.program, run, rows, spec, sample, device, source, label_classes)
 
 
 def _classifier(
-    module: torch.jit.ScriptModule | torch.export.ExportedProgram,
+    module: Module,
     run: Function,
-    shape: tuple[int | None, ...],
-    dtype: torch.dtype,
+    rows: int,
+    spec: InputSpec,
     sample: Tensor,
-    options: LoadOptions,
     device: torch.device,
     source: Provenance,
+    label_classes: int,
 ) -> Classifier:
-    spec = spec_for(sample, shape, dtype, options)
-    rows = spec.batch or execution.call_rows(tuple(sample.shape[1:]))
-    fixed = spec.batch is not None or device.type == "cpu"
-    call = execution.in_calls_of(rows, run) if fixed else run
+    """A module as it is, or by way of its node graph where its own gradient says nothing."""
+    free = device.type != "cpu" and spec.batch is None
+    call = run if free else execution.in_calls_of(rows, run)
 
-    def batched(x: Tensor) -> Tensor:
-        return call(x.to(device, dtype))
+    def native(x: Tensor) -> Tensor:
+        return call(as_dtype(x.to(device), spec.dtype))
 
+    example = spec.prepare(sample)
     with torch.no_grad():
-        scores = batched(spec.prepare(sample)).float().cpu()
-    output: Output = "probabilities" if looks_like_probabilities(scores) else "logits"
-    notes: tuple[str, ...] = ()
-    attackable: Function = batched
-    if output == "probabilities":
-        attackable, notes = _logits(module, batched, spec.prepare(sample).to(device, dtype), rows)
-    classifier = Classifier(
+        scores = native(example)
+    plain = Classifier(
         spec=spec,
         classes=0,
-        output=output,
+        output=_output(scores),
         gradient="native",
         source=source,
-        serve=lambda x: batched(x).float().cpu(),
-        copy=batched,
-        attackable=attackable,
+        serve=lambda x: native(x).float().cpu(),
+        copy=native,
+        attackable=native,
         device=device,
-        notes=notes,
     )
-    return with_classes(classifier, sample)
+    if plain.output == "logits" and spec.dtype.is_floating_point:
+        return with_classes(plain, sample)
+    inputs = as_dtype(example.to(device), spec.dtype)
+    graph, reason = _graph(module, inputs.repeat(rows, *[1] * (inputs.dim() - 1))[:rows])
+    if plain.output == "labels":
+        return with_classes(_by_labels(plain, graph, reason, rows, inputs, label_classes), sample)
+    return with_classes(_by_scores(plain, graph, reason, rows, scores), sample)
 
 
-def _logits(
-    module: torch.jit.ScriptModule | torch.export.ExportedProgram,
-    probabilities: Function,
-    example: Tensor,
+def _output(scores: Tensor) -> Output:
+    """What the scores may be, by their values: a squashed score lies in [0, 1]."""
+    if not scores.is_floating_point():
+        return "labels"
+    inside = bool(((scores >= -1e-5) & (scores <= 1 + 1e-5)).all())
+    return "probabilities" if inside else "logits"
+
+
+def _by_labels(
+    plain: Classifier,
+    graph: OnnxModule | None,
+    reason: str,
     rows: int,
-) -> tuple[Function, tuple[str, ...]]:
-    """What to attack behind probabilities: the logits of the node graph, or their logarithm."""
+    inputs: Tensor,
+    label_classes: int,
+) -> Classifier:
+    """A model that returns class indices is attacked through the scores that it compares."""
+    assert plain.copy is not None
+    if graph is None or not graph.differentiable or graph.head != "labels":
+        serve = labels_as_scores(plain.serve, label_classes)
+        reason = reason or "no differentiable path leads from the input to the scores"
+        return replace(plain, serve=serve).score_only(f"No gradients: {reason}.")
+    with torch.no_grad():
+        classes = graph.logits(inputs).flatten(1).shape[1]
+    return replace(
+        plain,
+        serve=labels_as_scores(plain.serve, classes),
+        copy=labels_as_scores(plain.copy, classes),
+        attackable=execution.in_calls_of(rows, graph.logits),
+        gradient="lifted",
+    )
+
+
+def _by_scores(
+    plain: Classifier, graph: OnnxModule | None, reason: str, rows: int, scores: Tensor
+) -> Classifier:
+    """Scores in [0, 1] are attacked before their squashing, integer inputs after their cast."""
+    usable = graph is not None and graph.differentiable
+    squashed = graph is not None and graph.head == "probabilities"
+    single = scores.flatten(1).shape[1] == 1
+    if not (squashed or single or looks_like_probabilities(scores.flatten(1))):
+        plain = replace(plain, output="logits")
+    if plain.output == "logits" and plain.spec.dtype.is_floating_point:
+        return plain
+    if graph is not None and usable and (squashed or plain.output == "logits"):
+        copy = plain.copy if plain.spec.dtype.is_floating_point else graph.forward
+        assert copy is not None
+        return replace(
+            plain,
+            copy=execution.in_calls_of(rows, copy),
+            attackable=execution.in_calls_of(rows, graph.logits),
+            gradient="lifted",
+        )
+    reason = reason or "the graph does not show them"
+    if not plain.spec.dtype.is_floating_point:
+        return plain.score_only(f"No gradients reach the integer input: {reason}.")
+    assert plain.copy is not None
+    return replace(
+        plain,
+        attackable=_logarithm(plain.copy),
+        notes=(
+            f"The logits behind the probabilities are out of reach ({reason}), so attacks use "
+            "log-probabilities.",
+        ),
+    )
+
+
+def _graph(module: Module, example: Tensor) -> tuple[OnnxModule | None, str]:
+    """The node graph of a module, or why there is none."""
     from audit.models.graph import as_graph
 
     try:
-        graph = as_graph(module, example.repeat(rows, *[1] * (example.dim() - 1))[:rows])
+        graph = as_graph(module, example)
     except ModelError as error:
-
-        def logarithm(x: Tensor) -> Tensor:
-            # Differs from the logits by a constant per row, but vanishes where p underflows.
-            return probabilities(x).clamp_min(1e-30).log()
-
-        return logarithm, (
-            f"The logits behind the probabilities are out of reach ({error}), so attacks use "
-            "log-probabilities.",
-        )
+        return None, str(error).rstrip(".")
     for parameter in graph.parameters():
         parameter.requires_grad_(False)
-    return execution.in_calls_of(rows, graph.logits), ()
+    return graph, ""
+
+
+def _logarithm(probabilities: Function) -> Function:
+    """Logits up to a constant per row; they vanish where a probability underflows."""
+
+    def logits(x: Tensor) -> Tensor:
+        p = probabilities(x).clamp_min(1e-30)
+        p = p.reshape(len(p), -1)
+        # The one probability of a binary model stands for a difference of two logits.
+        return p.clamp_max(1 - 2**-24).logit() if p.shape[1] == 1 else p.log()
+
+    return logits

@@ -1,4 +1,4 @@
-"""ONNX files: served by onnxruntime, differentiated by our importer."""
+"""ONNX files served by onnxruntime."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from audit.errors import AuditError, ModelError
 from audit.models import execution
-from audit.models.execution import Function
+from audit.models.execution import Function, first_line
+from audit.models.preprocess import as_dtype
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def serve(model: onnx.ModelProto, *, output: str, cuda: bool, rows: int, path: P
         session = runtime.InferenceSession(model.SerializeToString(), options, providers=providers)
     except Exception as error:  # onnxruntime raises bare subclasses of Exception
         raise ModelError(
-            f"onnxruntime cannot load {path}: {_first_line(error)}. "
+            f"onnxruntime cannot load {path}: {first_line(error)}. "
             "The file must run where it is served; re-export it, or update onnxruntime."
         ) from error
     inputs = session.get_inputs()
@@ -88,13 +89,12 @@ def serve(model: onnx.ModelProto, *, output: str, cuda: bool, rows: int, path: P
         array = _cast(x, dtype)
         try:
             (scores,) = session.run([output], {entry.name: array})
-            scores = _as_columns(scores)
         except Exception as error:
             raise ModelError(
                 f"onnxruntime failed on an input of shape {tuple(array.shape)}: "
-                f"{_first_line(error)}. Check --layout, and that the data fits the model."
+                f"{first_line(error)}. Check --layout, and that the data fits the model."
             ) from error
-        return torch.from_numpy(np.asarray(scores, dtype=np.float32))
+        return torch.from_numpy(_as_numbers(scores, output))
 
     def run(x: Tensor) -> Tensor:
         return execution.in_calls_of((shape[0] if shape else None) or rows, call)(x)
@@ -126,7 +126,7 @@ def batched(fixed: int | None, run: Function, example: Tensor) -> Function:
         except (RuntimeError, IndexError, ValueError) as error:
             raise ModelError(
                 f"The model fails on an input of shape {tuple(example.shape[1:])}: "
-                f"{_first_line(error)}. Check --layout, and that the data fits the model."
+                f"{first_line(error)}. Check --layout, and that the data fits the model."
             ) from error
         for candidate in (run, execution.mapped(run)) if fixed in (None, 1) else ():
             try:
@@ -138,11 +138,21 @@ def batched(fixed: int | None, run: Function, example: Tensor) -> Function:
     return execution.in_calls_of(fixed or 1, run)
 
 
-def _as_columns(scores: Any) -> Any:
-    """Undo ZipMap, the converters' list of one dictionary of class to probability per row."""
+def _as_numbers(scores: Any, output: str) -> "np.ndarray[Any, np.dtype[np.float32]]":
+    """Scores as float32; ZipMap's list of one dictionary of class to score per row as columns.
+
+    Raises:
+        ModelError: the output holds no numbers, as that of a classifier of named labels.
+    """
     if isinstance(scores, list) and scores and isinstance(scores[0], dict):
-        return [list(row.values()) for row in scores]
-    return scores
+        scores = [list(row.values()) for row in scores]
+    try:
+        return np.asarray(scores, dtype=np.float32)
+    except (ValueError, TypeError) as error:
+        raise ModelError(
+            f"The output '{output}' holds no numbers, but scores or class indices are expected: "
+            "export the model with its scores as output."
+        ) from error
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
@@ -151,10 +161,7 @@ def _close(a: Tensor, b: Tensor) -> bool:
 
 
 def _cast(x: Tensor, dtype: torch.dtype) -> "np.ndarray[Any, Any]":
-    if dtype.is_floating_point:
-        return np.ascontiguousarray(x.to(dtype).numpy())
-    limits = torch.iinfo(dtype)
-    return np.ascontiguousarray(x.round().clamp(limits.min, limits.max).to(dtype).numpy())
+    return np.ascontiguousarray(as_dtype(x, dtype).numpy())
 
 
 def _import_runtime() -> Any:
@@ -166,7 +173,3 @@ def _import_runtime() -> Any:
             "pip install 'wasserstein-audit[cpu]' (or [gpu] with an NVIDIA GPU; never both)."
         ) from error
     return onnxruntime
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".")[:300] or type(error).__name__

@@ -58,16 +58,30 @@ class InputSpec:
     def representable(self, x: Tensor) -> Tensor:
         """Round samples to what the model can be given: integer inputs have a lattice of values.
 
-        Float inputs are returned as they are. A rounded value is kept inside the box.
+        Float inputs are returned as they are. Else every value becomes the nearest one of the
+        lattice that is inside both the box and the range of the dtype.
         """
         if self.dtype.is_floating_point:
             return x
         mean = self._per_channel(self.mean or (0.0,), x)
         std = self._per_channel(self.std or (1.0,), x)
-        return (((x - mean) / std).round() * std + mean).clamp(self.low, self.high)
+        limits = torch.iinfo(self.dtype)
+        # The end of the box itself counts where only rounding keeps it off the lattice.
+        first = ((self.low - mean) / std - 1e-3).ceil().clamp_min(limits.min)
+        last = ((self.high - mean) / std + 1e-3).floor().clamp_max(limits.max)
+        steps = ((x - mean) / std).round().clamp(first, last)
+        return (steps * std + mean).clamp(self.low, self.high)
 
     def _per_channel(self, values: tuple[float, ...], x: Tensor) -> Tensor:
         return x.new_tensor(values).reshape(1, -1, *[1] * (x.dim() - 2))
+
+
+def as_dtype(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Cast to the model's dtype; to integers by rounding, and without wrapping around."""
+    if dtype.is_floating_point:
+        return x.to(dtype)
+    limits = torch.iinfo(dtype)
+    return x.round().clamp(limits.min, limits.max).to(dtype)
 
 
 def make_spec(
@@ -151,7 +165,11 @@ def alternatives(spec: InputSpec) -> Iterator[tuple[str, InputSpec]]:
         for axes in itertools.permutations("chw"):
             layout = "".join(axes)
             other = replace(spec, layout=layout)
-            if layout != spec.layout and fits(other, exact=False):
+            # With one channel only the order of height and width matters.
+            same = spec.sample[0] == 1 and layout.replace("c", "") == (
+                spec.layout or "chw"
+            ).replace("c", "")
+            if layout != spec.layout and not same and fits(other, exact=False):
                 yield f"--layout {layout}", other
     if spec.mean is None and spec.std is None:
         yield "--std 1/255 (inputs of 0 to 255)", replace(spec, std=(1 / 255,))

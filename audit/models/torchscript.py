@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from audit.errors import ModelError
-from audit.models.execution import Function
+from audit.models.execution import Function, first_line
 
 
 def read_script(path: Path, *, trusted: bool, device: torch.device) -> torch.jit.ScriptModule:
@@ -26,13 +26,20 @@ def read_script(path: Path, *, trusted: bool, device: torch.device) -> torch.jit
         module: torch.jit.ScriptModule = torch.jit.load(str(path), map_location=device)
     except Exception as error:  # torch raises bare RuntimeError and errors of the archive reader
         raise ModelError(
-            f"torch cannot load {path} as TorchScript: {str(error).strip().splitlines()[0][:200]}. "
-            "Save it again with this version of torch, or export it to ONNX."
+            f"torch cannot load {path} as TorchScript: {first_line(error)}. "
+            "Save it again with this version of torch and without "
+            "torch.jit.optimize_for_inference, or export it to ONNX."
         ) from error
     module.eval()
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     return module
+
+
+def input_dtype(module: torch.jit.ScriptModule) -> torch.dtype:
+    """The dtype of its weights: scripts do not declare that of their input."""
+    stored = (*module.parameters(), *module.buffers())
+    return next((value.dtype for value in stored if value.is_floating_point()), torch.float32)
 
 
 def call(module: torch.jit.ScriptModule) -> Function:

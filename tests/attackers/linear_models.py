@@ -61,7 +61,7 @@ def minimal_at(
     *,
     generator: SampleGenerator,
 ) -> Tensor:
-    """`minimal_radius` as an attack at a fixed radius: what it found within it, ``x0`` elsewhere."""
+    """`minimal_radius` as an attack at a fixed radius: ``x0`` where it found nothing within it."""
     x = minimal_radius(logits, x0, labels, threat.metric, generator=generator)
     far = threat.metric.distance(x0, x) > threat.delta
     return torch.where(far.reshape(-1, *[1] * (x0.dim() - 1)), x0, x)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from attackers import ATTACKS, GRADIENT_FREE, Attack
 from attackers.boundary import nearest_on_segment
-from attackers.geometry import METRICS, L1, L2, Linf, Metric
+from attackers.geometry import L1, L2, METRICS, Linf, Metric
 from attackers.gradient import value_and_grad
 from attackers.losses import LOSSES, cross_entropy, margin, misclassified
 from attackers.minimal import first_order_radius, minimal_radius
@@ -26,6 +26,9 @@ from attackers.pgd import pgd
 from attackers.threat import Threat
 
 GRADIENT_BASED = sorted(EVERY_ATTACK.keys() - GRADIENT_FREE)
+# How far above the true radius a found one may lie: the brackets' width of 2 %, and for l1, where
+# the optimum moves few coordinates, a little more (measured: at most 1.6, 1.6 and 1.9 %).
+CLOSE = {"linf": 1.02, "l2": 1.02, "l1": 1.03}
 every_metric = pytest.mark.parametrize("metric", [METRICS[n]() for n in METRICS], ids=METRICS)
 every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 
@@ -77,17 +80,14 @@ def test_pgd_breaks_with_every_loss(loss: str, metric: Metric) -> None:
 
 @every_metric
 @every_shape
-def test_minimal_radii_are_those_of_the_closed_form(
-    metric: Metric, shape: tuple[int, ...]
-) -> None:
+def test_minimal_radii_are_those_of_the_closed_form(metric: Metric, shape: tuple[int, ...]) -> None:
     model, x0, labels = linear_problem(shape)
     x = minimal_radius(model, x0, labels, metric, generator=streams(x0))
     assert misclassified(model(x), labels).all()
     exact = model.radius(x0, metric)
     ratio = metric.distance(x0, x) / exact
     assert (ratio >= 1 - 1e-5).all()
-    # The l1 optimum moves one coordinate alone, which descent finds less sharply.
-    assert (ratio <= (1.10 if metric.name == "l1" else 1.02)).all(), ratio
+    assert (ratio <= CLOSE[metric.name]).all(), ratio
 
 
 @every_metric
@@ -166,7 +166,7 @@ def test_minimal_radii_where_the_box_binds(metric: Metric) -> None:
     assert (exact > 1.2 * model.radius(x0, metric)).all()
     ratio = metric.distance(x0, x) / exact
     assert (ratio >= 1 - 1e-5).all()
-    assert (ratio <= (1.10 if metric.name == "l1" else 1.02)).all(), ratio
+    assert (ratio <= CLOSE[metric.name]).all(), ratio
 
 
 @pytest.mark.parametrize("name", sorted(GRADIENT_BASED))
@@ -312,4 +312,4 @@ def test_the_walk_back_ends_on_the_misclassified_side_and_nearer(metric: Metric)
 def test_minimal_at_is_what_the_oracle_table_runs() -> None:
     assert EVERY_ATTACK["minimal"] is minimal_at
     assert ATTACKS.keys() < EVERY_ATTACK.keys()
-    assert GRADIENT_FREE <= ATTACKS.keys()
+    assert ATTACKS.keys() >= GRADIENT_FREE

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -50,9 +51,7 @@ def test_two_classes_have_no_third_so_the_margin_stands_in() -> None:
 
 
 @given(scores, st.floats(-5, 5), st.floats(0.1, 10))
-def test_dlr_is_invariant_to_shift_and_scale(
-    array: "torch.Tensor", shift: float, scale: float
-) -> None:
+def test_dlr_is_invariant_to_shift_and_scale(array: np.ndarray, shift: float, scale: float) -> None:
     z = torch.from_numpy(array)
     z = z + torch.tensor([0.0, 1.0, 3.0]).double()  # no three equal scores
     y = torch.tensor([0, 1, 2, 0])
@@ -62,7 +61,7 @@ def test_dlr_is_invariant_to_shift_and_scale(
 
 
 @given(scores)
-def test_misclassified_means_not_the_unique_top(array: "torch.Tensor") -> None:
+def test_misclassified_means_not_the_unique_top(array: np.ndarray) -> None:
     z, y = torch.from_numpy(array), torch.tensor([0, 1, 2, 0])
     for row, label, wrong in zip(z.tolist(), y.tolist(), misclassified(z, y).tolist(), strict=True):
         unique = all(row[label] > other for k, other in enumerate(row) if k != label)

@@ -1,6 +1,7 @@
 """W-FGSM and W-PGD: budgets to the last digit, and laws whose worst case is known."""
 
 import math
+from random import Random
 
 import numpy as np
 import pytest
@@ -64,7 +65,8 @@ def test_zero_gradients_get_nothing() -> None:
 
 @given(norms, st.sampled_from([1.0, 1.5, 2.0, 40.0]), st.randoms())
 def test_power_mean_is_the_textbook_one_for_every_order_of_samples(
-    norms: Tensor, power: float, random: "st.randoms") -> None:  # fmt: skip
+    norms: Tensor, power: float, random: Random
+) -> None:
     value = power_mean(norms, power)
     shuffled = norms.tolist()
     random.shuffle(shuffled)

@@ -67,7 +67,9 @@ def inputs(n: int = 120, sample: tuple[int, ...] = (4,), seed: int = 0) -> Tenso
     return 0.3 + 0.4 * torch.rand((n, *sample), generator=random)
 
 
-def samples_of(model: Classifier, x: Tensor, labels: Tensor | None = None, seed: int = 0) -> Samples:
+def samples_of(
+    model: Classifier, x: Tensor, labels: Tensor | None = None, seed: int = 0
+) -> Samples:
     """What the served model says of ``x``; labels are its own predictions unless given."""
     known = model.predict(x) if labels is None else labels
     return evaluate(model, x, known, np.arange(len(x)), seed)

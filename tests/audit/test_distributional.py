@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -84,9 +85,7 @@ def dual(radii: np.ndarray, delta: float, order: float) -> float:
     costs = radii**order
     multipliers = 1 / costs[(costs > 0) & np.isfinite(costs)]
     # A sample that was never broken, at an infinite cost, adds nothing for any λ > 0.
-    values = [
-        float(m * delta**order + np.maximum(1 - m * costs, 0).mean()) for m in multipliers
-    ]
+    values = [float(m * delta**order + np.maximum(1 - m * costs, 0).mean()) for m in multipliers]
     return min([float((costs < math.inf).mean()), 1.0, *values])
 
 
@@ -142,7 +141,8 @@ def test_the_unit_does_not_matter(
 
 @given(radius_lists, positive, orders | st.just(math.inf), st.randoms())
 def test_order_of_the_samples_changes_no_bit(
-    radii: list[float], delta: float, order: float, random: "st.randoms") -> None:  # fmt: skip
+    radii: list[float], delta: float, order: float, random: Random
+) -> None:
     shuffled = list(radii)
     random.shuffle(shuffled)
     assert error(shuffled, delta, order) == error(radii, delta, order)
@@ -168,9 +168,7 @@ def test_a_very_high_order_is_nearly_pointwise(order: float) -> None:
 
 
 @given(radius_lists, orders | st.just(math.inf))
-def test_without_budget_only_the_wrong_samples_are_errors(
-    radii: list[float], order: float
-) -> None:
+def test_without_budget_only_the_wrong_samples_are_errors(radii: list[float], order: float) -> None:
     assert error(radii, 0.0, order) == pytest.approx(radii.count(0.0) / len(radii))
 
 

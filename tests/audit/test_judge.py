@@ -8,7 +8,7 @@ import torch
 from fakes import WEIGHT, classifier, inputs, linear, samples_of, two_sided
 from torch import Tensor
 
-from attackers.geometry import METRICS, L2, Linf, Metric
+from attackers.geometry import L2, METRICS, Linf, Metric
 from attackers.losses import misclassified
 from audit.frontier import Frontier
 from audit.judge import Verdict, admissible, judge

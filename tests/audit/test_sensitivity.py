@@ -51,7 +51,9 @@ def entry(entries: list[Sensitivity], order: str, loss: str) -> Sensitivity:
     return found
 
 
-def gaussian_margins(every: int = 1, n: int = 4000) -> tuple[Classifier, Metric, Samples, np.ndarray]:
+def gaussian_margins(
+    every: int = 1, n: int = 4000
+) -> tuple[Classifier, Metric, Samples, np.ndarray]:
     """One input, its own margin m ~ N(1.5, 1), label 1, scores (0, 2m): CE is log(1 + e^-2m).
 
     The margins are the first and then every so manyth of n quantiles.
@@ -59,7 +61,7 @@ def gaussian_margins(every: int = 1, n: int = 4000) -> tuple[Classifier, Metric,
     margins = norm.ppf((np.arange(0, n, every) + 0.5) / n, 1.5, 1)
     model = classifier(lambda x: two_sided(2 * x[:, 0]), sample=(1,))
     x = torch.from_numpy(margins).float()[:, None]
-    samples = samples_of(model, x, torch.ones(n, dtype=torch.long))
+    samples = samples_of(model, x, torch.ones(len(x), dtype=torch.long))
     return model, L2(low=-50.0, high=50.0), samples, np.maximum(margins, 0)
 
 

@@ -242,13 +242,14 @@ class _Lifter:
         for name in node.inputs:
             depends |= self.depends[name] if name else 0
         if node.operator in ("Shape", "Size"):
-            return SHAPE if depends & (DATA | SHAPE) else 0
+            # A weight's shape is known; what is computed from weights is only there at run time.
+            stored = node.inputs[0] in self.lifted.parameters
+            return SHAPE if depends and not stored else 0
         return depends
 
     def _fold(self, node: Node, kernel: Kernel, inputs: Sequence[str], operator: str) -> None:
-        values: dict[str, Tensor | None] = {
-            name: self.lifted.constants[name] for name in inputs if name
-        }
+        known = {**self.lifted.parameters, **self.lifted.constants}
+        values: dict[str, Tensor | None] = {name: known[name] for name in inputs if name}
         with torch.no_grad():
             execute([Step(node, kernel, tuple(inputs), node.outputs, True)], values)
         for name in filter(None, node.outputs):

@@ -1,0 +1,112 @@
+"""Which class has which index: by a class map, or by the sorted order of the names."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from audit.data.wording import brief
+from audit.errors import DataError
+
+INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(nan|inf)", re.I)
+
+SHOWN = 4
+"""Classes that a sentence lists before it skips to the last one."""
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """The model's index of each class name, as a file of the user states it.
+
+    Attributes:
+        path: the file, for messages.
+        index: name -> index, no index twice.
+    """
+
+    path: Path
+    index: Mapping[str, int]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Name of class k at position k; an index without a name is called by its number."""
+        named = {index: name for name, index in self.index.items()}
+        return tuple(named.get(k, str(k)) for k in range(max(named) + 1))
+
+
+@dataclass(frozen=True)
+class Numbering:
+    """The index of each label that the data uses, class names where known, what was decided."""
+
+    index: Mapping[str, int]
+    class_names: tuple[str, ...] | None
+    notes: tuple[str, ...]
+
+
+def number(
+    labels: Sequence[str], where: Callable[[str], str], class_map: ClassMap | None
+) -> Numbering:
+    """Indices for labels that are text: class indices as digits, or class names.
+
+    Args:
+        labels: each label once, in order of first appearance.
+        where: label -> the place it was found at, for messages.
+        class_map: the user's, or None: names are numbered in sorted order.
+
+    Raises:
+        DataError: some labels are integers and others are not, or the class map lacks a name.
+    """
+    if class_map is not None and any(label in class_map.index for label in labels):
+        return by_map(labels, where, class_map)
+    odd = [label for label in labels if not INTEGER.fullmatch(label)]
+    if not odd:
+        return Numbering({label: int(label) for label in labels}, None, ())
+    if class_map is not None:
+        return by_map(labels, where, class_map)
+    numeric = [label for label in odd if NUMBER.fullmatch(label)]
+    if numeric or len(odd) < len(labels):
+        label = (numeric or odd)[0]
+        raise DataError(
+            f"{where(label)}: label '{brief(label)}' is not an integer; "
+            "labels are either all class indices, counted from 0, or all class names."
+        )
+    names = sorted(labels)
+    note = f"Labels are names; classes are the {len(names)} names in sorted order: {listed(names)}."
+    return Numbering({name: k for k, name in enumerate(names)}, tuple(names), (note,))
+
+
+def by_map(labels: Sequence[str], where: Callable[[str], str], class_map: ClassMap) -> Numbering:
+    """Indices of names by the class map.
+
+    Raises:
+        DataError: a name that the map lacks; says where it was found and what the map has.
+    """
+    for label in labels:
+        if label not in class_map.index:
+            raise DataError(
+                f"{where(label)}: class '{brief(label)}' is not in the class map "
+                f"{class_map.path}, which has {brief(listed(list(class_map.index), class_map))}; "
+                "add it there, or correct the spelling."
+            )
+    index = {label: class_map.index[label] for label in labels}
+    by_index = sorted(index, key=index.__getitem__)
+    note = (
+        f"Class names were looked up in the class map {class_map.path.name}: "
+        f"{listed(by_index, class_map)}."
+    )
+    return Numbering(index, class_map.names, (note,))
+
+
+def listed(names: Sequence[str], class_map: ClassMap | None = None) -> str:
+    """Classes with their indices in short: ``0 ant, 1 bee, 2 cat, 3 dog, …, 9 yak``.
+
+    Args:
+        names: in the order to list them.
+        class_map: where their indices stand; None: the positions are the indices.
+    """
+    pairs = [(class_map.index[name] if class_map else k, name) for k, name in enumerate(names)]
+    shown = pairs if len(pairs) <= SHOWN + 1 else pairs[:SHOWN]
+    text = [f"{index} {brief(name, 30)}" for index, name in shown]
+    if len(shown) < len(pairs):
+        text += ["…", f"{pairs[-1][0]} {brief(pairs[-1][1], 30)}"]
+    return ", ".join(text)

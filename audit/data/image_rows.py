@@ -1,0 +1,163 @@
+"""Encoded images, wherever they lie, as a `Dataset`: surveyed once, decoded when they are read."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audit.data.dataset import Dataset, Options, assemble
+from audit.data.images import PALETTE_MODES, Header, Source, decode, read_header
+from audit.data.pixels import scaled
+from audit.errors import DataError
+
+Sources = Callable[[NDArray[np.int64]], Iterator[tuple[int, Source]]]
+"""Rows (n,) -> for each of them, in any order, its position among the n and its image."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Images with the same header: the first row that has it, and how many have."""
+
+    header: Header
+    first: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A conversion that some images need: which ones, and the sentence that states it."""
+
+    applies: Callable[[Header, int], bool]
+    sentence: str
+
+
+CONVERSIONS = (
+    Conversion(lambda h, c: h.grey and c >= 3, "are greyscale; repeated to 3 channels."),
+    Conversion(
+        lambda h, c: not h.grey and c == 1,
+        "are in colour; converted to greyscale (luma of ITU-R 601).",
+    ),
+    Conversion(lambda h, c: h.alpha and c < 4, "have transparency; it was dropped."),
+    Conversion(lambda h, c: not h.alpha and c == 4, "have no transparency; made opaque."),
+    Conversion(lambda h, _: h.mode in PALETTE_MODES, "have a palette; colours looked up in it."),
+    Conversion(lambda h, _: h.deep, "have 16 bits per pixel; 65535 is mapped to high."),
+    Conversion(lambda h, _: h.reduced, "have 16 bits per colour; reduced to 8."),
+    Conversion(
+        lambda h, _: h.mode in {"CMYK", "YCbCr", "LAB", "HSV"},
+        "are stored as CMYK, YCbCr, LAB or HSV; converted to RGB.",
+    ),
+)
+
+
+def from_sources(
+    path: Path,
+    everything: Iterable[Source],
+    sources: Sources,
+    labels: NDArray[np.int64],
+    *,
+    name: Callable[[int], str],
+    sha256: str,
+    options: Options,
+    class_names: tuple[str, ...] | None,
+    notes: tuple[str, ...],
+) -> Dataset:
+    """A `Dataset` over encoded images.
+
+    Args:
+        path: the data, as the user gave it.
+        everything: at least one image, all of them in the order of the rows; walked once, for the
+            headers.
+        sources: the images of some rows.
+        labels: (N,).
+        name: what messages call the image of a row.
+        sha256: digest of everything read.
+        options: `channels` None means 1 or 3, as the first image has.
+        class_names: see `Dataset`.
+        notes: conversions already made.
+
+    Raises:
+        DataError: an image is unreadable, or sizes differ and no `resize` is given.
+    """
+    kinds = survey(everything)
+    channels = options.channels or (1 if kinds[0].header.grey else 3)
+    height, width = options.resize or common_size(path, kinds, name)
+    shape = (channels, height, width)
+
+    def fetch(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        x = np.empty((len(rows), *shape), dtype=np.float32)
+        for position, source in sources(rows):
+            pixels = decode(source, channels, options.resize)
+            if pixels.shape != shape:
+                raise DataError(f"{source} has changed since it was opened; start again.")
+            x[position] = scaled(pixels, options.low, options.high)
+        return x
+
+    return assemble(
+        str(path),
+        sha256=sha256,
+        labels=labels,
+        samples=sum(kind.count for kind in kinds),
+        shape=shape,
+        options=options,
+        fetch=fetch,
+        class_names=class_names,
+        notes=(*notes, *conversions(kinds, channels), *resizing(kinds, options.resize)),
+    )
+
+
+def survey(sources: Iterable[Source]) -> list[Kind]:
+    """The kinds of images there are, in order of first appearance; no pixel is decoded."""
+    found: dict[Header, tuple[int, int]] = {}
+    for row, source in enumerate(sources):
+        header = read_header(source)
+        first, count = found.get(header, (row, 0))
+        found[header] = (first, count + 1)
+    return [Kind(header, first, count) for header, (first, count) in found.items()]
+
+
+def common_size(path: Path, kinds: Sequence[Kind], name: Callable[[int], str]) -> tuple[int, int]:
+    """(height, width) of all images.
+
+    Raises:
+        DataError: they differ; names two images with their sizes.
+    """
+    first = kinds[0].header
+    for kind in kinds:
+        header = kind.header
+        if (header.height, header.width) != (first.height, first.width):
+            raise DataError(
+                f"{path}: images differ in size: {name(0)} is {first.height}x{first.width}, "
+                f"{name(kind.first)} is {header.height}x{header.width} (height x width). "
+                "Pass --resize HxW with the size that the model expects."
+            )
+    return first.height, first.width
+
+
+def conversions(kinds: Sequence[Kind], channels: int) -> tuple[str, ...]:
+    """A sentence for each conversion that at least one image needs, with the number of images."""
+    counted = (
+        (
+            sum(kind.count for kind in kinds if conversion.applies(kind.header, channels)),
+            conversion.sentence,
+        )
+        for conversion in CONVERSIONS
+    )
+    total = sum(kind.count for kind in kinds)
+    return tuple(f"{count} of {total} images {sentence}" for count, sentence in counted if count)
+
+
+def resizing(kinds: Sequence[Kind], resize: tuple[int, int] | None) -> tuple[str, ...]:
+    """The sentence about resizing, where any image has another size."""
+    if resize is None:
+        return ()
+    count = sum(kind.count for kind in kinds if (kind.header.height, kind.header.width) != resize)
+    if not count:
+        return ()
+    height, width = resize
+    total = sum(kind.count for kind in kinds)
+    return (
+        f"{count} of {total} images were resized (shorter side, bicubic with antialiasing) "
+        f"and cropped at the centre to {height}x{width}.",
+    )

@@ -1,0 +1,168 @@
+"""A column of numbers, flat or nested, as samples: one shape for all rows, read when asked for."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audit.data.arrays import channel_copies, channels_first, refuse_resize
+from audit.data.arrow import arrow
+from audit.data.dataset import Dataset, Options, assemble
+from audit.data.pixels import check_dtype, scaled
+from audit.data.table import Cursor, Table
+from audit.data.wording import brief
+from audit.errors import DataError
+
+WIDE = {"int8", "int16", "int32", "int64", "uint32", "uint64"}
+"""Integer types that are no pixel types, but which lists get that nobody gave a type."""
+
+MOST_BYTES = 1 << 30
+"""Size of one sample above which a column is refused."""
+
+
+def from_lists(
+    table: Table,
+    column: str,
+    labels: NDArray[np.int64],
+    *,
+    options: Options,
+    class_names: tuple[str, ...] | None,
+    notes: tuple[str, ...],
+) -> Dataset:
+    """A `Dataset` over a column of lists of numbers, not kept in memory.
+
+    Integers wider than a pixel are read as uint8 where every one of them is in 0..255.
+
+    Raises:
+        DataError: a cell is no list of numbers, rows differ in shape, or values say no pixel range.
+    """
+    stored, shape, notes_of_values = survey(table, column)
+    probe, image_notes = channels_first(np.empty((0, *shape), dtype=stored))
+    copies, channel_notes = channel_copies(table.path, probe.shape[1:], options.channels)
+    refuse_resize(table.path, probe.shape[1:], options.resize)
+    cursor = Cursor(table, column)
+
+    def fetch(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        x = np.empty((len(rows), *shape), dtype=stored)
+        for position, piece, place in cursor.take(rows):
+            row = int(rows[position])
+            values = as_array(table, column, piece.slice(place, 1), row)
+            if values.shape[1:] != shape:
+                raise DataError(f"{table.path}, row {row} has changed since it was opened.")
+            x[position] = values[0]
+        values = np.ascontiguousarray(scaled(channels_first(x)[0], options.low, options.high))
+        return np.repeat(values, copies, axis=1) if copies > 1 else values
+
+    return assemble(
+        str(table.path),
+        sha256=table.sha256,
+        labels=labels,
+        samples=len(table),
+        shape=(probe.shape[1] * copies, *probe.shape[2:]),
+        options=options,
+        fetch=fetch,
+        class_names=class_names,
+        notes=(*notes, *notes_of_values, *image_notes, *channel_notes),
+    )
+
+
+def survey(table: Table, column: str) -> tuple[np.dtype[Any], tuple[int, ...], tuple[str, ...]]:
+    """The pixel type and shape of every row, found by looking at each once, and notes.
+
+    Raises:
+        DataError: rows differ in shape, hold no numbers, or integers of a range that is unknown.
+    """
+    shape: tuple[int, ...] | None = None
+    dtype = np.dtype(np.uint8)
+    least, most, row = 0, 0, 0
+    for piece in table.pieces(column):
+        if not len(piece):
+            continue
+        values = as_array(table, column, piece, row)
+        shape = values.shape[1:] if shape is None else shape
+        if values.shape[1:] != shape:
+            raise DataError(ragged(table, column, row, values.shape[1:], shape))
+        dtype = values.dtype
+        if dtype.name in WIDE:
+            least, most = min(least, int(values.min())), max(most, int(values.max()))
+        row += len(piece)
+    if shape is None or 0 in shape:
+        raise DataError(f"{table.path}: column '{column}' holds empty lists, expected numbers.")
+    if np.prod(shape, dtype=float) * dtype.itemsize > MOST_BYTES:
+        raise DataError(f"{table.path}: one sample of shape {brief(shape)} is larger than 1 GiB.")
+    if dtype.name in WIDE and least >= 0 and 1 < most <= 255:
+        note = f"Values are {dtype.name}, all in 0..255; read as uint8, 255 is mapped to high."
+        return np.dtype(np.uint8), shape, (note,)
+    check_dtype(dtype, f"{table.path}: column '{column}'")
+    return dtype, shape, ()
+
+
+def as_array(table: Table, column: str, piece: Any, row: int) -> NDArray[Any]:
+    """The lists of a piece as one array (n, *shape).
+
+    Args:
+        table: for messages.
+        column: for messages.
+        piece: a pyarrow array of n lists, of lists, … of numbers, or of tensors.
+        row: the row of its first cell.
+
+    Raises:
+        DataError: a cell is empty, holds no numbers, or is of another length than its neighbours.
+    """
+    types = arrow(table.path).types
+    compute = arrow(table.path, "pyarrow.compute")
+    shape: tuple[int, ...] = ()
+    values = piece
+    if hasattr(values.type, "shape") and hasattr(values, "to_numpy_ndarray"):
+        return np.asarray(values.to_numpy_ndarray())
+    values = getattr(values, "storage", values)
+    while is_list(types, values.type):
+        lengths = compute.list_value_length(values).to_numpy(zero_copy_only=False)
+        # An empty cell has length nan, which differs from every length.
+        odd = np.flatnonzero(lengths != lengths[0]) if lengths.size else lengths
+        inner = int(np.prod(shape, dtype=np.int64)) if shape else 1
+        if values.null_count:
+            null = int(np.argmax(compute.is_null(values).to_numpy(zero_copy_only=False)))
+            raise DataError(missing(table, column, row + null // inner))
+        if odd.size:
+            other, here = int(lengths[odd[0]]), int(lengths[0])
+            raise DataError(
+                ragged(table, column, row + int(odd[0]) // inner, (*shape, other), (*shape, here))
+            )
+        shape = (*shape, int(lengths[0]) if lengths.size else 0)
+        values = values.flatten()
+    if not shape or not is_number(types, values.type):
+        raise DataError(
+            f"{table.path}: column '{column}' has type {brief(piece.type)}; expected encoded "
+            "images (bytes, or {bytes, path}) or lists of numbers."
+        )
+    if values.null_count:
+        null = int(np.argmax(compute.is_null(values).to_numpy(zero_copy_only=False)))
+        raise DataError(missing(table, column, row + null // int(np.prod(shape))))
+    return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(len(piece), *shape)
+
+
+def is_list(types: Any, kind: Any) -> bool:
+    """Whether cells of the type are lists, of any or of one length."""
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def is_number(types: Any, kind: Any) -> bool:
+    """Whether cells of the type are numbers, or booleans."""
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind))
+
+
+def missing(table: Table, column: str, row: int) -> str:
+    """What to say of a cell without a value."""
+    return f"{table.path}, row {row}: column '{column}' has an empty value; remove that row."
+
+
+def ragged(
+    table: Table, column: str, row: int, found: tuple[int, ...], expected: tuple[int, ...]
+) -> str:
+    """What to say of rows that differ in shape."""
+    return (
+        f"{table.path}, row {row}: column '{column}' has lists of length "
+        f"{'x'.join(map(str, found))}, before it {'x'.join(map(str, expected))}; lists need one "
+        "shape for all rows. Store images of mixed sizes as encoded bytes, and pass --resize."
+    )

@@ -1,0 +1,138 @@
+"""A table on disk: many files, each in parts (row groups, record batches), read column by column.
+
+Nothing but the part at hand is ever in memory, and of that only the piece being looked at.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audit.data.wording import brief
+from audit.errors import DataError
+
+Stream = Callable[[str], Iterator[Any]]
+"""Column -> its values in one part as pyarrow arrays, a piece at a time, in order."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Consecutive rows of one file."""
+
+    file: Path
+    rows: int
+    stream: Stream = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of labelled samples.
+
+    Attributes:
+        path: as the user gave it.
+        sha256: digest of its files.
+        types: column -> its pyarrow type, the same in all files.
+        features: column -> what Hugging Face's metadata says of it, e.g. ``{"_type": "Image"}``.
+        parts: in the order of the rows.
+        notes: conversions and choices already made.
+    """
+
+    path: Path
+    sha256: str
+    types: dict[str, Any]
+    features: dict[str, dict[str, Any]]
+    parts: tuple[Part, ...]
+    notes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return sum(part.rows for part in self.parts)
+
+    def pieces(self, column: str) -> Iterator[Any]:
+        """All values of a column, a piece at a time."""
+        for part in self.parts:
+            yield from part.stream(column)
+
+
+class Cursor:
+    """A column with a finger on one piece: going forward is cheap, going back starts the part anew.
+
+    The one mutable object of the loaders. Parquet can only be decoded from the start of a row
+    group, and a row group can be the whole file; so the stream is kept open between two reads.
+    """
+
+    def __init__(self, table: Table, column: str) -> None:
+        self.table = table
+        self.column = column
+        self.starts = np.cumsum([0, *(part.rows for part in table.parts)])
+        self.part = -1
+        self.stream: Iterator[Any] = iter(())
+        self.piece: Any = ()
+        self.start = 0
+
+    def take(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, Any, int]]:
+        """For each row, in ascending order: its position among ``rows``, its piece and place.
+
+        Raises:
+            DataError: the file has fewer rows than it had when it was opened.
+        """
+        for position in np.argsort(rows, kind="stable"):
+            self._seek(int(rows[position]))
+            yield int(position), self.piece, int(rows[position]) - self.start
+
+    def _seek(self, row: int) -> None:
+        """Move to the piece that holds the row."""
+        part = int(np.searchsorted(self.starts, row, side="right")) - 1
+        if part != self.part or row < self.start:
+            self.part, self.start, self.piece = part, int(self.starts[part]), ()
+            self.stream = self.table.parts[part].stream(self.column)
+        while row >= self.start + len(self.piece):
+            self.start += len(self.piece)
+            try:
+                self.piece = next(self.stream)
+            except BaseException as error:
+                # Whatever stopped the stream, it cannot be continued: start anew next time.
+                self.part = -1
+                if not isinstance(error, StopIteration):
+                    raise
+                file = self.table.parts[part].file
+                raise DataError(f"{file} has changed since it was opened; start again.") from error
+
+
+def features_of(metadata: dict[bytes, bytes] | None) -> dict[str, dict[str, Any]]:
+    """Column -> feature, from the metadata that Hugging Face `datasets` puts into a schema."""
+    try:
+        info = json.loads((metadata or {}).get(b"huggingface", b"{}"))
+        return described(info["info"]["features"])
+    except (ValueError, KeyError, TypeError):
+        return {}
+
+
+def described(features: object) -> dict[str, dict[str, Any]]:
+    """The columns that are described by an object, as plain data."""
+    if not isinstance(features, dict):
+        return {}
+    return {name: value for name, value in features.items() if isinstance(value, dict)}
+
+
+def common_types(files: Sequence[Path], schemas: Sequence[Any]) -> dict[str, Any]:
+    """Column -> type of the columns that all files have.
+
+    Raises:
+        DataError: the files share no column, or a column has another type in another file.
+    """
+    types = {name: schemas[0].field(name).type for name in set(schemas[0].names)}
+    for file, schema in zip(files[1:], schemas[1:], strict=True):
+        types = {name: kind for name, kind in types.items() if name in schema.names}
+        for name, kind in types.items():
+            if schema.field(name).type != kind:
+                raise DataError(
+                    f"column '{brief(name, 40)}' is {brief(kind)} in {files[0]} but "
+                    f"{brief(schema.field(name).type)} in {file}; are they shards of one table?"
+                )
+    if not types:
+        raise DataError(f"{files[0]} and its sibling files have no column in common.")
+    return types

@@ -1,0 +1,183 @@
+"""A table of samples as a `Dataset`: which columns they are, and labels by index or by name."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audit.data.arrow import arrow
+from audit.data.classes import by_map, number
+from audit.data.dataset import Dataset, Options
+from audit.data.image_rows import from_sources
+from audit.data.images import Encoded, Source
+from audit.data.labels import as_labels
+from audit.data.lists import from_lists
+from audit.data.table import Cursor, Table
+from audit.data.wording import brief
+from audit.errors import DataError, NothingToEvaluate
+
+IMAGE_COLUMNS = ("image", "img", "x", "pixel_values", "images", "pixels")
+LABEL_COLUMNS = ("label", "labels", "y", "target", "targets", "class", "fine_label")
+
+Labels = tuple[NDArray[np.int64], tuple[str, ...] | None, tuple[str, ...]]
+"""Labels (N,), class names where known, notes."""
+
+
+def open_table(table: Table, options: Options) -> Dataset:
+    """Labelled samples from a table, of which only the labels are kept in memory.
+
+    Raises:
+        DataError: a column is missing or of a type that is no image or no label, or a cell is.
+        NothingToEvaluate: there is no row.
+    """
+    image = choose_column(table, IMAGE_COLUMNS, "Image", "samples")
+    label = choose_column(table, LABEL_COLUMNS, "ClassLabel", "labels")
+    if not len(table):
+        raise NothingToEvaluate(f"{table.path} holds no samples.")
+    labels, class_names, notes = read_labels(table, label, options)
+    if (image, label) != ("image", "label"):
+        notes = (f"Samples are the column '{image}', labels the column '{label}'.", *notes)
+    notes = (*table.notes, *notes)
+
+    types = arrow(table.path).types
+    kind = table.types[image]
+    if (types.is_struct(kind) and kind.get_field_index("bytes") >= 0) or is_binary(types, kind):
+        sources = encoded(table, image)
+        everything = (source for _, source in sources(np.arange(len(table))))
+        return from_sources(
+            table.path,
+            everything,
+            sources,
+            labels,
+            name=lambda row: f"row {row}",
+            sha256=table.sha256,
+            options=options,
+            class_names=class_names,
+            notes=notes,
+        )
+    return from_lists(table, image, labels, options=options, class_names=class_names, notes=notes)
+
+
+def choose_column(table: Table, names: Sequence[str], feature: str, what: str) -> str:
+    """The column that holds samples (or labels): the first name that is there, in any case.
+
+    Where none is, the only column that the metadata describes as such a feature.
+
+    Raises:
+        DataError: there is none, or no one.
+    """
+    by_name = {column.lower(): column for column in sorted(table.types)}
+    for name in names:
+        if name in by_name:
+            return by_name[name]
+    described = [
+        column
+        for column, value in table.features.items()
+        if value.get("_type") == feature and column in table.types
+    ]
+    if len(described) == 1:
+        return described[0]
+    raise DataError(
+        f"{table.path}: no column of {what}. Found {brief(', '.join(sorted(table.types)))}; "
+        f"expected '{names[0]}' (or one of {', '.join(names[1:])}): rename the column."
+    )
+
+
+def is_binary(types: Any, kind: Any) -> bool:
+    """Whether cells of the type are bytes of any length."""
+    return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+
+def encoded(
+    table: Table, column: str
+) -> Callable[[NDArray[np.int64]], Iterator[tuple[int, Source]]]:
+    """The images in a column of bytes, or of ``{bytes, path}`` as Hugging Face writes them."""
+    cursor = Cursor(table, column)
+
+    def sources(rows: NDArray[np.int64]) -> Iterator[tuple[int, Source]]:
+        for position, piece, place in cursor.take(rows):
+            where = f"{table.path}, row {rows[position]}"
+            cell = piece[place].as_py()
+            content = cell.get("bytes") if isinstance(cell, dict) else cell
+            if content is None:
+                raise DataError(without_bytes(where, column, cell))
+            yield position, Encoded(where, content)
+
+    return sources
+
+
+def without_bytes(where: str, column: str, cell: object) -> str:
+    """What to say of a cell that holds no image."""
+    path = cell.get("path") if isinstance(cell, dict) else None
+    if path:
+        return (
+            f"{where}: column '{column}' holds no bytes but the path {brief(path)}, which is not "
+            "followed; write the data again with the images embedded, or list them in a CSV."
+        )
+    return f"{where}: column '{column}' is empty; remove that row."
+
+
+def read_labels(table: Table, column: str, options: Options) -> Labels:
+    """Labels as indices: as they are, or by their names where they have names.
+
+    Raises:
+        DataError: a label is missing, is neither an integer nor a name, or is not in the class map.
+    """
+    where = f"{table.path}: column '{column}'"
+    pyarrow = arrow(table.path)
+    compute = arrow(table.path, "pyarrow.compute")
+    kind = table.types[column]
+    if pyarrow.types.is_dictionary(kind):
+        kind = kind.value_type
+    values = pyarrow.chunked_array([piece.cast(kind) for piece in table.pieces(column)], type=kind)
+    if values.null_count:
+        row = compute.index(compute.is_null(values), True).as_py()
+        raise DataError(f"{where} is empty in row {row}; every sample needs a label.")
+    if pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind):
+        return named_labels(table, values, options)
+    if pyarrow.types.is_nested(kind):
+        raise DataError(
+            f"{where} has type {brief(kind)}; expected one class index or name per sample. "
+            "Several labels per sample are not supported."
+        )
+    labels = as_labels(values.to_numpy(), where)
+    names = table.features.get(column, {}).get("names")
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+        return labels, None, ()
+    return class_labels(where, labels, tuple(names), options)
+
+
+def named_labels(table: Table, values: Any, options: Options) -> Labels:
+    """Labels from a column of text."""
+    coded = values.combine_chunks().dictionary_encode()
+    codes = coded.indices.to_numpy(zero_copy_only=False)
+    texts = [text.strip() for text in coded.dictionary.to_pylist()]
+
+    def where(text: str) -> str:
+        return f"{table.path}, row {int(np.argmax(codes == texts.index(text)))}"
+
+    numbering = number(list(dict.fromkeys(texts)), where, options.class_map)
+    index = np.array([numbering.index[text] for text in texts], dtype=np.int64)
+    return index[codes], numbering.class_names, numbering.notes
+
+
+def class_labels(
+    where: str, labels: NDArray[np.int64], names: tuple[str, ...], options: Options
+) -> Labels:
+    """Labels of a Hugging Face ``ClassLabel``: indices whose names the metadata has.
+
+    Without a class map they stay; with one each is renumbered by its name.
+    """
+    if options.class_map is None:
+        return labels, names, ()
+    used, codes = np.unique(labels, return_inverse=True)
+    wrong = np.flatnonzero((labels < 0) | (labels >= len(names)))
+    if wrong.size:
+        raise DataError(
+            f"{where}: label {labels[wrong[0]]} in row {wrong[0]} has no name among the "
+            f"{len(names)} of the metadata, so that the class map cannot be applied."
+        )
+    numbering = by_map([names[k] for k in used], lambda _: where, options.class_map)
+    index = np.array([numbering.index[names[k]] for k in used], dtype=np.int64)
+    return index[codes], numbering.class_names, numbering.notes

@@ -1,0 +1,124 @@
+"""The shape of the code: who may import whom, what may touch files, what must be documented."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from attackers import ATTACKS, GRADIENT_FREE
+from attackers.geometry import METRICS
+from attackers.losses import LOSSES
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("attackers", "audit", "reports")
+MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+every_module = pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+
+
+def imports(path: Path, tree: ast.AST | None = None) -> Iterator[str]:
+    """Every module and every name imported anywhere in a file, in full."""
+    for node in ast.walk(tree or ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            folders = path.relative_to(ROOT).parent.parts
+            above = folders[: len(folders) - node.level + 1] if node.level else ()
+            module = (*above, *filter(None, [node.module]))
+            yield from (".".join((*module, alias.name)) for alias in node.names)
+
+
+def starts(name: str, *prefixes: str) -> bool:
+    return any(name == prefix or name.startswith(prefix + ".") for prefix in prefixes)
+
+
+def allowed(path: Path, name: str) -> bool:
+    package = path.relative_to(ROOT).parts[0]
+    if starts(name, "torchvision"):
+        return False
+    if package == "attackers":
+        return not starts(name, "audit", "reports")
+    if package == "audit":
+        return path == ROOT / "audit" / "cli.py" or not starts(name, "reports")
+    here = ("audit.report", "audit.errors", "audit.__version__")
+    return not starts(name, "attackers", "torch") and (
+        not starts(name, "audit") or starts(name, *here)
+    )
+
+
+@every_module
+def test_imports_flow_one_way(path: Path) -> None:
+    assert [name for name in imports(path) if not allowed(path, name)] == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "name"),
+    [
+        ("attackers/new.py", "from audit import report", "audit.report"),
+        ("attackers/new.py", "def f():\n    import audit.cli", "audit.cli"),
+        ("audit/new.py", "from reports.html import render", "reports.html.render"),
+        ("audit/models/new.py", "import torchvision", "torchvision"),
+        ("reports/new.py", "import audit", "audit"),
+        ("reports/new.py", "from audit.scan import run", "audit.scan.run"),
+        ("reports/new.py", "from attackers import ATTACKS", "attackers.ATTACKS"),
+        ("audit/models/new.py", "from ...reports import html", "reports.html"),
+    ],
+)
+def test_what_flows_the_other_way_is_noticed(module: str, source: str, name: str) -> None:
+    path = ROOT / module
+    found = list(imports(path, ast.parse(source)))
+    assert found == [name]
+    assert not allowed(path, name)
+
+
+def calls(path: Path) -> Iterator[str]:
+    """Names of all functions called in a file: plain names and attributes."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            function = node.func
+            yield function.id if isinstance(function, ast.Name) else getattr(function, "attr", "")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "attackers").rglob("*.py")), ids=lambda p: p.name)
+def test_attackers_touch_no_file_and_print_nothing(path: Path) -> None:
+    forbidden = {"open", "print", "read_text", "write_text", "read_bytes", "write_bytes", "save"}
+    assert forbidden.isdisjoint(calls(path))
+    modules = {name.partition(".")[0] for name in imports(path)}
+    assert modules.isdisjoint({"os", "pathlib", "io", "sys", "logging", "shutil", "random"})
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in MODULES if p != ROOT / "audit" / "cli.py"], ids=lambda p: p.stem
+)
+def test_only_the_command_line_prints(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert "print" not in names
+    assert "typer" not in names
+
+
+@every_module
+def test_modules_and_public_functions_say_what_they_do(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree), "a module says its idea in a sentence"
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), node.name
+
+
+def test_every_entry_is_documented() -> None:
+    manual = "\n".join(
+        file.read_text(encoding="utf-8")
+        for file in [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+    )
+    for name, entry in {**ATTACKS, **METRICS, **LOSSES}.items():
+        assert (entry.__doc__ or "").strip(), name
+    # What a user can ask for by name stands in the manual under that name.
+    for name in (*ATTACKS, *METRICS):
+        assert f"`{name}`" in manual, f"{name} is neither in README.md nor in docs/"
+
+
+def test_registries_fit_together() -> None:
+    assert ATTACKS.keys() >= GRADIENT_FREE
+    assert all(metric.name == name for name, metric in METRICS.items())
+    assert all(metric.unit for metric in METRICS.values())
