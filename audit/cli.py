@@ -313,7 +313,7 @@ def inspect(
     resize: Resize = None,
     allow_domain: AllowDomain = None,
 ) -> None:
-    """Show what a model file holds, whether it can be audited, and how to scan it."""
+    """Show what a model file holds and how to scan it."""
     from audit import inspection, options
     from audit.data import open_data
     from audit.models.files import identify
@@ -520,7 +520,8 @@ def _show(report: "Report", out: Path, *, quiet: bool, verbose: bool) -> None:
     text = terminal.render(
         report,
         width=min(console.width, 120) if console.is_terminal else 100,
-        color=console.is_terminal and console.color_system is not None,
+        # Without colour there is no bold or dim either: NO_COLOR is set for plain text.
+        color=console.is_terminal and console.color_system is not None and not console.no_color,
         full=verbose,
     )
     _print(f"{text}Report: {out / 'report.html'}, {out / 'report.json'}\n")

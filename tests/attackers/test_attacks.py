@@ -199,19 +199,19 @@ def test_inputs_and_parameters_stay_as_they_were(name: str, metric: Metric) -> N
 @pytest.mark.parametrize("name", EVERY_ATTACK)
 @every_metric
 def test_bits_do_not_depend_on_batch_order_or_run(name: str, metric: Metric) -> None:
-    model, x0, labels = linear_problem((3, 4, 4), samples=9)
+    model, x0, labels = linear_problem((3, 4, 4), samples=6)
     radius = 1.02 * model.radius(x0, metric)
 
     def attack(rows: Tensor) -> Tensor:
         x, y, r = x0[rows], labels[rows], radius[rows]
         return EVERY_ATTACK[name](model, x, y, Threat(metric, r), generator=streams(x))
 
-    everyone = torch.arange(9)
+    everyone = torch.arange(6)
     together = attack(everyone)
     assert torch.equal(attack(everyone), together)
-    for size in (1, 2, 4):
+    for size in (1, 4):
         assert torch.equal(torch.cat([attack(rows) for rows in everyone.split(size)]), together)
-    shuffled = torch.randperm(9, generator=torch.Generator().manual_seed(1))
+    shuffled = torch.randperm(6, generator=torch.Generator().manual_seed(1))
     assert torch.equal(attack(shuffled), together[shuffled])
 
 
