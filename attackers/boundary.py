@@ -11,7 +11,13 @@ from attackers.rows import expand
 
 @torch.no_grad()
 def nearest_on_segment(
-    scores: Callable[[Tensor], Tensor], x0: Tensor, x: Tensor, labels: Tensor, *, steps: int = 10
+    scores: Callable[[Tensor], Tensor],
+    x0: Tensor,
+    x: Tensor,
+    labels: Tensor,
+    *,
+    wrong: Callable[[Tensor, Tensor], Tensor] = misclassified,
+    steps: int = 10,
 ) -> Tensor:
     """Bisect t on the segment x0 + t (x - x0) for the smallest misclassified t.
 
@@ -24,6 +30,7 @@ def nearest_on_segment(
         x0: (B, ...) correctly classified.
         x: (B, ...) misclassified.
         labels: (B,) int64.
+        wrong: what counts as misclassified, of (scores, labels).
         steps: halvings; the position is known to 2**-steps of the segment.
 
     Returns:
@@ -36,7 +43,7 @@ def nearest_on_segment(
         # Between x0 and x coordinate by coordinate, so rounding cannot leave the box.
         point = torch.where(x > x0, torch.minimum(x0 + expand(t, x) * (x - x0), x), x)
         point = torch.where(x < x0, torch.maximum(x0 + expand(t, x) * (x - x0), x), point)
-        fooled = misclassified(scores(point), labels)
+        fooled = wrong(scores(point), labels)
         best = torch.where(expand(fooled.to(x), x) > 0, point, best)
         good, bad = torch.where(fooled, good, t), torch.where(fooled, t, bad)
     return best

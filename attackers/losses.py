@@ -52,6 +52,15 @@ def misclassified(logits: Tensor, labels: Tensor) -> Tensor:
     return ~(margin(logits, labels) < 0)
 
 
+def outvoted(logits: Tensor, labels: Tensor) -> Tensor:
+    """Whether another class has a strictly larger score than the label's, ``(B,)`` bool.
+
+    What an adversarial example must show, so that it is one however a reader breaks ties; it
+    differs from `misclassified` on exact ties and scores that are not numbers only.
+    """
+    return margin(logits, labels) > 0
+
+
 LOSSES: dict[str, Loss] = {
     "ce": cross_entropy,
     "margin": margin,

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from audit.errors import AuditError, Interrupted, UsageError
 
 if TYPE_CHECKING:
     from audit.config import ScanConfig
+    from audit.data import Dataset
     from audit.models import LoadOptions
     from audit.report import Report
     from audit.state import Scan
@@ -176,6 +178,14 @@ Resize = Annotated[
     str | None,
     typer.Option("--resize", metavar="HxW", help="Resize and centre-crop image files."),
 ]
+ClassMap = Annotated[
+    Path | None,
+    typer.Option(
+        "--class-map",
+        metavar="FILE",
+        help="Class names to indices: JSON, CSV, or one name per line. [default: names sorted]",
+    ),
+]
 AllowDomain = Annotated[
     list[str] | None,
     typer.Option(
@@ -187,8 +197,24 @@ AllowDomain = Annotated[
 MODEL_HELP = "ONNX file, TorchScript or torch.export archive, as it is served."
 DATA_HELP = (
     "Labelled samples: .npz (x, y), IDX (.gz), class folders, a CSV of files and labels, "
-    "CIFAR .bin."
+    "CIFAR .bin, parquet, Hugging Face folders."
 )
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the data is read, as the user wrote it."""
+
+    resize: str | None = None
+    class_map: Path | None = None
+
+    def open(self, path: Path, low: float, high: float) -> "Dataset":
+        """Open labelled data, in ``[low, high]``."""
+        from audit import options
+        from audit.data import open_data
+
+        size = options.size(self.resize, "--resize")
+        return open_data(path, low=low, high=high, resize=size, class_map=self.class_map)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -240,6 +266,7 @@ def scan(
     low: Low = "0",
     high: High = "1",
     resize: Resize = None,
+    class_map: ClassMap = None,
     allow_domain: AllowDomain = None,
     fail_under: Annotated[
         str | None,
@@ -269,10 +296,10 @@ def scan(
                      low, high)  # fmt: skip
     loading = _loading(trust_model, device, layout, mean, std, low, high, allow_domain)
     outcome = _scan(
-        model, data, config, loading, out,
-        resize=options.size(resize, "--resize"), quiet=quiet,
+        model, data, config, loading, out, Reading(resize, class_map), quiet=quiet,
     )  # fmt: skip
-    report = _write(outcome, out, config, loading, resize, minimum=minimum, strict=strict)
+    reading = Reading(resize, class_map)
+    report = _write(outcome, out, loading, reading, minimum=minimum, strict=strict)
     _show(report, out, quiet=quiet, verbose=verbose)
     raise typer.Exit(_exit_code(report, strict=strict))
 
@@ -290,8 +317,8 @@ def demo(
     from audit.models import LoadOptions
 
     config, loading = ScanConfig(), LoadOptions()
-    outcome = _scan(model_path(), data_path(), config, loading, out, resize=None, quiet=quiet)
-    report = _write(outcome, out, config, loading, None, minimum=None, strict=False)
+    outcome = _scan(model_path(), data_path(), config, loading, out, Reading(), quiet=quiet)
+    report = _write(outcome, out, loading, Reading(), minimum=None, strict=False)
     _show(report, out, quiet=quiet, verbose=verbose)
     if not quiet:
         _print(f"Open {out / 'report.html'} in a browser to see the whole report.\n")
@@ -311,19 +338,18 @@ def inspect(
     low: Low = "0",
     high: High = "1",
     resize: Resize = None,
+    class_map: ClassMap = None,
     allow_domain: AllowDomain = None,
 ) -> None:
     """Show what a model file holds and how to scan it."""
-    from audit import inspection, options
-    from audit.data import open_data
+    from audit import inspection
     from audit.models.files import identify
 
     loading = _loading(trust_model, device, layout, mean, std, low, high, allow_domain)
     identify(model)
     dataset = None
     if data is not None:
-        size = options.size(resize, "--resize")
-        dataset = open_data(data, low=loading.low, high=loading.high, resize=size)
+        dataset = Reading(resize, class_map).open(data, loading.low, loading.high)
     found = inspection.inspect(model, dataset, loading, data)
     for name, value in found.facts:
         _print(f"{name:<16}{value}\n")
@@ -430,12 +456,11 @@ def _scan(
     config: "ScanConfig",
     loading: "LoadOptions",
     out: Path,
+    reading: Reading,
     *,
-    resize: tuple[int, int] | None,
     quiet: bool,
 ) -> "Scan":
     from audit.artifacts import check_writable
-    from audit.data import open_data
     from audit.models import load_classifier, pick_device
     from audit.models.files import identify
     from audit.progress import bar
@@ -445,7 +470,7 @@ def _scan(
     pick_device(loading.device)
     check_writable(out)
     identify(model)
-    dataset = open_data(data, low=config.low, high=config.high, resize=resize)
+    dataset = reading.open(data, config.low, config.high)
     prepared = prepare(
         dataset,
         config,
@@ -457,9 +482,8 @@ def _scan(
 def _write(
     outcome: "Scan",
     out: Path,
-    config: "ScanConfig",
     loading: "LoadOptions",
-    resize: str | None,
+    reading: Reading,
     *,
     minimum: float | None,
     strict: bool,
@@ -473,7 +497,13 @@ def _write(
     record = assemble.record(
         outcome,
         loading,
-        {"resize": resize, "fail_under": minimum, "strict": strict, "out": str(out)},
+        {
+            "resize": reading.resize,
+            "class_map": None if reading.class_map is None else str(reading.class_map),
+            "fail_under": minimum,
+            "strict": strict,
+            "out": str(out),
+        },
     )
     report = assemble.report_of(outcome, config=record, minimum=minimum, strict=strict)
     with _interruptible(f"while the report was written: {out} is incomplete"):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from attackers.boundary import nearest_on_segment
 from attackers.geometry import Metric
-from attackers.losses import misclassified
+from attackers.losses import outvoted
 from audit.models.classifier import Classifier
 
 
@@ -57,7 +57,7 @@ def judge(
     x = representable(candidates.detach().to(x0))
     valid = admissible(metric, x)
     x = torch.where(_over(valid, x), x, x0)
-    broken = valid & misclassified(classifier.deployed(x), labels)
+    broken = valid & outvoted(classifier.deployed(x), labels)
     rows = broken.nonzero()[:, 0]
     if line_search and len(rows):
         near = representable(
@@ -66,6 +66,7 @@ def judge(
                 x0[rows],
                 x[rows],
                 labels[rows],
+                wrong=outvoted,
                 steps=line_search,
             )
         )

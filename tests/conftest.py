@@ -1,9 +1,13 @@
 """What every test shares: repeatable examples, and the folder of real data where there is one."""
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# Read when torch is first imported; see `audit.cli.SPIN_COUNT`.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 ROOT = Path(__file__).resolve().parents[1]
 

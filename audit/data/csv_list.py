@@ -4,6 +4,7 @@ import csv
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,9 @@ def open_csv(path: Path, options: Options) -> Dataset:
         NothingToEvaluate: there is no line but the header.
     """
     rows = read_rows(path)
-    files = [find_file(path, row) for row in rows]
+    # One object per folder, not one per row.
+    folders = (path.parent, path.parent / "images")
+    files = [find_file(path, folders, row) for row in rows]
     first = {row.label: row for row in reversed(rows)}
     unique = list(dict.fromkeys(row.label for row in rows))
     numbering = number(unique, lambda label: f"{path}, line {first[label].line}", options.class_map)
@@ -58,7 +61,7 @@ def open_csv(path: Path, options: Options) -> Dataset:
         path,
         files,
         np.array(labels, dtype=np.int64),
-        sha256=sha256_named([(path.name, path), *((file.name, file.path) for file in files)]),
+        sha256=sha256_named(chain([(path.name, path)], ((file.name, file.path) for file in files))),
         options=options,
         class_names=class_names,
         notes=numbering.notes,
@@ -111,9 +114,9 @@ def column(path: Path, header: Sequence[str], names: Sequence[str]) -> int:
     )
 
 
-def find_file(path: Path, row: Row) -> ImageFile:
+def find_file(path: Path, folders: Sequence[Path], row: Row) -> ImageFile:
     """The file of a line, beside the CSV or in ``images/`` beside it."""
-    for folder in (path.parent, path.parent / "images"):
+    for folder in folders:
         if (folder / row.file).is_file():
             return ImageFile(row.file, folder)
     raise DataError(

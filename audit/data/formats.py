@@ -68,6 +68,10 @@ def open_data(
     try:
         _check_present(path)
         return _format_of(path).load(path, options)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} holds text that is not UTF-8 ({brief(error)}); write it again."
+        ) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {brief(error.strerror or error)}.") from error
 

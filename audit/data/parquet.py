@@ -60,6 +60,8 @@ def parquet_table(path: Path, files: list[Path], notes: tuple[str, ...]) -> Tabl
             schemas.append(metadata.schema.to_arrow_schema())
             for group in range(metadata.num_row_groups):
                 rows = metadata.row_group(group).num_rows
+                if rows < 0:
+                    raise ValueError(f"row group {group} claims {rows} rows")
                 parts.append(Part(file, rows, partial(stream, file, group, metadata)))
     if path.is_file():
         sha256 = sha256_of(path)

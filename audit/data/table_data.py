@@ -36,6 +36,12 @@ def open_table(table: Table, options: Options) -> Dataset:
     if not len(table):
         raise NothingToEvaluate(f"{table.path} holds no samples.")
     labels, class_names, notes = read_labels(table, label, options)
+    # What a damaged file claims is not believed before as many labels have been read.
+    if len(labels) != len(table):
+        raise DataError(
+            f"{table.path} claims {len(table)} rows but has {len(labels)} labels; the file is "
+            "damaged, download or write it again."
+        )
     if (image, label) != ("image", "label"):
         notes = (f"Samples are the column '{image}', labels the column '{label}'.", *notes)
     notes = (*table.notes, *notes)
@@ -98,11 +104,12 @@ def encoded(
     def sources(rows: NDArray[np.int64]) -> Iterator[tuple[int, Source]]:
         for position, piece, place in cursor.take(rows):
             where = f"{table.path}, row {rows[position]}"
-            cell = piece[place].as_py()
-            content = cell.get("bytes") if isinstance(cell, dict) else cell
-            if content is None:
-                raise DataError(without_bytes(where, column, cell))
-            yield position, Encoded(where, content)
+            cell = piece[place]
+            # Only the bytes are read: the path beside them is foreign text that nothing needs.
+            content = cell["bytes"] if cell.is_valid and hasattr(cell, "keys") else cell
+            if not content.is_valid:
+                raise DataError(without_bytes(where, column, cell.as_py()))
+            yield position, Encoded(where, content.as_py())
 
     return sources
 

@@ -79,12 +79,21 @@ def test_candidates_that_the_served_model_classifies_correctly_are_rejected() ->
     assert torch.equal(verdict.x[5], x0[5])
 
 
-def test_ties_and_nan_scores_of_the_served_model_are_misclassified() -> None:
+def test_ties_and_nan_scores_prove_nothing() -> None:
     x0 = inputs(4)
     labels = torch.ones(4, dtype=torch.long)
     for value in (0.0, math.nan):
         model = classifier(lambda x, v=value: two_sided(torch.full((len(x),), v)))
-        assert judge(model, Linf(), x0, x0 + 0.01, labels, line_search=0).broken.all()
+        assert not judge(model, Linf(), x0, x0 + 0.01, labels, line_search=0).broken.any()
+
+
+def test_confirmed_examples_are_wrong_for_everybody_who_takes_the_argmax() -> None:
+    x0, x, labels = crossing()
+    verdict = judge(MODEL, L2(), x0, x, labels, line_search=30)
+    scores = MODEL.deployed(verdict.x)
+    own = scores.gather(1, labels[:, None])[:, 0]
+    assert bool((scores.amax(1)[verdict.broken] > own[verdict.broken]).all())
+    assert bool((verdict.prediction[verdict.broken] != labels[verdict.broken]).all())
 
 
 def test_the_box_is_the_metrics() -> None:

@@ -26,6 +26,9 @@ from audit.distributional import adversarial_accuracy
 from reports.json import parse
 
 SHAPE = (1, 6, 6)
+AUDIT = (sys.executable, "-c", "from audit.cli import main; main()")
+"""The command in a process of its own."""
+
 NORMS = {"linf": np.inf, "l2": 2, "l1": 1}
 
 
@@ -45,19 +48,22 @@ def answers(model: Path, x: np.ndarray) -> np.ndarray:
     return np.concatenate([session.run(None, {entry.name: row[None]})[0] for row in x])
 
 
-def classes_of(scores: np.ndarray) -> np.ndarray:
-    """Top class; of a single column the sign of the logit or half the probability decides."""
-    return scores.reshape(len(scores), -1).argmax(1)
+def wins(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """By how much the label's score is above all others, relative to the scores' size."""
+    own = np.take_along_axis(scores, labels[:, None], 1)[:, 0]
+    others = scores.copy()
+    np.put_along_axis(others, labels[:, None], -np.inf, 1)
+    return (own - others.max(1)) / max(1.0, np.abs(scores).max())
 
 
 def check_files(
-    out: Path, model: Path, data: Path, *, view: Any = None, decide: Any = None
+    out: Path, model: Path, data: Path, *, view: Any = None, columns: Any = None
 ) -> None:
     """Everything written agrees with everything else, and with onnxruntime.
 
-    ``view`` turns samples into model inputs, ``decide`` scores into classes.
+    ``view`` turns samples into model inputs, ``columns`` scores into one column per class.
     """
-    view, decide = view or (lambda x: x), decide or classes_of
+    view, columns = view or (lambda x: x), columns or (lambda scores: scores)
     report = read_report(out)
     parse((out / "report.json").read_text(encoding="utf-8"))
     rows = rows_of(out)
@@ -69,8 +75,8 @@ def check_files(
     assert len(set(index.tolist())) == len(rows) == report["data"]["evaluated"]
     assert report["data"]["available"] == len(dataset)
 
-    prediction = decide(answers(model, view(x0)))
-    correct = prediction == labels
+    scores = columns(answers(model, view(x0)))
+    prediction, correct = scores.argmax(1), wins(scores, labels) > 0
     assert [int(row["prediction"]) for row in rows] == prediction.tolist()
     assert [row["correct"] == "true" for row in rows] == correct.tolist()
     assert report["data"]["correct"] == correct.sum()
@@ -97,9 +103,11 @@ def check_files(
         assert examples.min(initial=low) >= low
         assert examples.max(initial=high) <= high
         if places:
-            says = decide(answers(model, view(examples)))
-            assert (says != labels[places]).all()
-            assert says.tolist() == archive[f"{metric}_prediction"].tolist()
+            # A tie counts as an error, and a batch of another size moves the last digit.
+            scores = columns(answers(model, view(examples)))
+            assert wins(scores, labels[places]).max() <= 1e-6
+            says = np.take_along_axis(scores, archive[f"{metric}_prediction"][:, None], 1)[:, 0]
+            assert (says >= scores.max(1) - 1e-6 * max(1, np.abs(scores).max())).all()
             moved = (examples.astype(np.float64) - x0[places].astype(np.float64)).reshape(
                 len(places), -1
             )
@@ -153,13 +161,11 @@ def test_demo_is_attacked(demo: Path) -> None:
     }
     assert set(curves) == {(m, p) for m in ("linf", "l2") for p in ("inf", "2", "1.5", "1")}
     clean = read_report(demo)["clean"]["value"]
-    for (_, order), values in curves.items():
+    for (metric, _), values in curves.items():
         assert values == sorted(values, reverse=True)
         assert values[0] == clean
         # A mean budget takes at least as much as the same one for each sample, at every order.
-        assert all(a <= b for a, b in zip(values, curves["linf", "inf"], strict=True)) or (
-            order == "inf"
-        )
+        assert all(a <= b for a, b in zip(values, curves[metric, "inf"], strict=True))
     assert curves["linf", "inf"][3] < 0.7 * clean
     assert curves["linf", "inf"][4] == 0
     assert curves["l2", "inf"][4] < 0.8 * clean
@@ -290,7 +296,7 @@ def test_heads_and_fixed_batches(tmp_path: Path, head: str, batch: int | str) ->
     assert report["model"]["gradient"] == "lifted"
     assert report["model"]["output"] == ("probabilities" if head == "Softmax" else "logits")
     assert report["model"]["input"]["shape"] == [None if batch == "N" else 1, *SHAPE]
-    assert report["threats"][0]["curves"][0]["points"][1]["attacked"]["value"] < 0.2
+    assert report["threats"][0]["curves"][0]["points"][1]["attacked"]["value"] < 0.5
 
 
 def test_softmax_and_logits_give_the_same_radii(tmp_path: Path) -> None:
@@ -334,7 +340,7 @@ def test_one_score_for_two_classes(tmp_path: Path, head: str) -> None:
     assert report["clean"]["value"] > 0.9
     threshold = 0.5 if head else 0.0
     check_files(
-        tmp_path / "out", model, data, decide=lambda s: (s[:, 0] > threshold).astype(np.int64)
+        tmp_path / "out", model, data, columns=lambda s: np.concatenate([threshold + 0 * s, s], 1)
     )
     assert report["threats"][0]["curves"][0]["points"][1]["attacked"]["value"] < 0.7
 
@@ -382,7 +388,9 @@ def test_box_of_0_to_255(tmp_path: Path) -> None:
         "--low", "0", "--high", "255", out=tmp_path / "b",
     )  # fmt: skip
     a, b = (radii(rows_of(tmp_path / name), "linf") for name in "ab")
-    np.testing.assert_allclose(255 * a, b, rtol=0.02)
+    # Other units, other rounding, so the search may end elsewhere for a few.
+    np.testing.assert_allclose(255 * a, b, rtol=0.1)
+    assert np.median(np.abs(255 * a[a > 0] / b[a > 0] - 1)) < 1e-3
     assert report["model"]["input"]["high"] == 255
     check_files(tmp_path / "b", bytes_, wide)
 
@@ -450,7 +458,7 @@ def test_repeated_names_count_once(tmp_path: Path) -> None:
     assert [threat["metric"] for threat in report["threats"]] == ["linf", "l2"]
     assert [curve["order"] for curve in report["threats"][0]["curves"]] == ["2", "inf"]
     assert [len(curve["points"]) for curve in report["threats"][0]["curves"]] == [1, 1]
-    assert next(csv.reader((tmp_path / "out/samples.csv").open())).count("linf_attacked") == 1
+    assert list(rows_of(tmp_path / "out")[0]).count("linf_attacked") == 1
 
 
 def test_neighbouring_orders_keep_their_own_curves(tmp_path: Path) -> None:
@@ -551,6 +559,26 @@ def test_strict_with_doubtful_evidence(good: tuple[Path, Path], tmp_path: Path) 
     gated(good, tmp_path / "out", "--strict", code=0)
 
 
+def test_a_comparison_is_doubtful(tmp_path: Path) -> None:
+    """No gradient passes a comparison, so only black-box attacks run: weaker evidence, said so."""
+    shown, data = images(tmp_path, n=120)
+    model = tiny.write_linear(
+        tmp_path / "model.onnx", *tiny.matched(shown), shape=("N", *SHAPE), step="Greater"
+    )
+    options = ("--threat", "linf", "--delta", "0.02,0.1")
+    report = scan(model, data, *options, out=tmp_path / "out")
+    assert report["model"]["gradient"] == "none"
+    assert {"check": "gradients", "status": "warn"}.items() <= next(
+        entry for entry in report["health"] if entry["check"] == "gradients"
+    ).items()
+    assert [attack["name"] for attack in report["threats"][0]["attacks"]] == ["random"]
+    check_files(tmp_path / "out", model, data)
+    scan(model, data, *options, "--strict", out=tmp_path / "out", code=4)
+    asked = scan(model, data, *QUICK, out=tmp_path / "out")
+    statuses = {attack["name"]: attack["status"] for attack in asked["threats"][0]["attacks"]}
+    assert statuses == {"minimal": "not_applicable", "pgd": "not_applicable"}
+
+
 @pytest.mark.parametrize("options", [(), ("--strict",), ("--fail-under", "0")])
 def test_a_step_function_is_inconclusive(tmp_path: Path, options: tuple[str, ...]) -> None:
     """Its gradients are zero, so that it withstands them says nothing."""
@@ -558,7 +586,7 @@ def test_a_step_function_is_inconclusive(tmp_path: Path, options: tuple[str, ...
     x, y = tiny.noisy(shown, 120)
     data = tiny.write_data(tmp_path / "data.npz", x, y)
     model = tiny.write_linear(
-        tmp_path / "model.onnx", *tiny.matched(shown), shape=("N", *SHAPE), step=0.5
+        tmp_path / "model.onnx", *tiny.matched(shown), shape=("N", *SHAPE), step="Sign"
     )
     report = scan(model, data, *QUICK, *options, out=tmp_path / "out", code=4)
     assert "fail" in {
@@ -621,7 +649,7 @@ def test_ctrl_c_on_a_terminal(tmp_path: Path) -> None:
     # A terminal no program would clear a line on is no place for a bar.
     env = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "audit", "scan", model_path(), "--data", data_path(), "-o", out,
+        [*AUDIT, "scan", model_path(), "--data", data_path(), "-o", out,
          "--attack", "minimal"],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=theirs, env=env,
     )  # fmt: skip
@@ -674,29 +702,35 @@ def test_piped_output_is_plain(good: tuple[Path, Path], tmp_path: Path) -> None:
     assert max(map(len, tables)) <= 100 or any(str(tmp_path) in line for line in tables)
 
 
-@pytest.mark.parametrize("no_color", ["1", ""])
-def test_no_color_on_a_terminal(good: tuple[Path, Path], tmp_path: Path, no_color: str) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are of Unix")
+def test_colour_on_a_terminal_only_where_wanted(good: tuple[Path, Path], tmp_path: Path) -> None:
     import pty
 
-    saved = tmp_path / "out" / "report.json"
-    words = ("--samples", "40", "--attack", "fgsm", "--delta", "0.1", "--fail-under", "0.9")
-    scan(*good, *words, out=saved.parent, code=1)
-    ours, theirs = pty.openpty()
-    env = {**os.environ, "TERM": "xterm-256color", "NO_COLOR": no_color, "COLUMNS": "100"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "audit", "scan", *map(str, good), "-q"][:4] + ["--help"],
-        stdout=theirs, stderr=theirs, env=env,
-    )  # fmt: skip
-    os.close(theirs)
-    shown = b""
-    while True:
-        try:
-            shown += os.read(ours, 65536)
-        except OSError:
-            break
-    os.close(ours)
-    assert process.wait(timeout=60) == 0
-    assert b"\x1b" not in shown
+    shown = {}
+    processes = {}
+    for no_color in ("", "1"):
+        ours, theirs = pty.openpty()
+        env = {**os.environ, "TERM": "xterm-256color", "NO_COLOR": no_color, "COLUMNS": "100"}
+        processes[no_color] = ours, subprocess.Popen(
+            [*AUDIT, "scan", good[0], "--data", good[1], "-o", tmp_path / f"out{no_color}",
+             "--samples", "40", "--attack", "fgsm", "--threat", "linf", "--delta", "0.1"],
+            stdin=subprocess.DEVNULL, stdout=theirs, stderr=subprocess.PIPE, env=env,
+        )  # fmt: skip
+        os.close(theirs)
+    for no_color, (ours, process) in processes.items():
+        text = b""
+        while True:
+            try:
+                text += os.read(ours, 65536)
+            except OSError:  # the other end has been closed
+                break
+        os.close(ours)
+        assert process.communicate(timeout=60)[1] == b""
+        assert process.returncode == 0
+        assert b"reliability" in text
+        shown[no_color] = text
+    assert b"\x1b[" in shown[""]
+    assert b"\x1b" not in shown["1"]
 
 
 def test_a_reader_that_goes_changes_no_exit_code(good: tuple[Path, Path], tmp_path: Path) -> None:
@@ -709,7 +743,7 @@ def test_a_reader_that_goes_changes_no_exit_code(good: tuple[Path, Path], tmp_pa
         read, write = os.pipe()
         os.close(read)
         processes[minimum] = subprocess.Popen(
-            [sys.executable, "-m", "audit", "scan", good[0], "--data", good[1], *words,
+            [*AUDIT, "scan", good[0], "--data", good[1], *words,
              "-o", f"{out}{minimum}", "--fail-under", minimum],
             stdout=write, stderr=subprocess.PIPE,
         )  # fmt: skip

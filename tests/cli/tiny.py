@@ -19,7 +19,7 @@ def write_linear(
     shape: tuple[int | str, ...],
     head: str = "",
     scale: float = 1.0,
-    step: float | None = None,
+    step: str = "",
 ) -> Path:
     """Save ``head(weight.T @ flatten(scale · x) + bias)`` as ONNX.
 
@@ -30,15 +30,19 @@ def write_linear(
         shape: of the input, batch first; a string is a dynamic dimension.
         head: an operator on the scores, or none.
         scale: factor on the input.
-        step: threshold that turns the input into 0 and 1, or none.
+        step: ``Sign`` or ``Greater``, which leave only on which side of one half a value is.
     """
     nodes, stored = [], {"weight": weight, "bias": bias, "scale": np.float32(scale)}
     nodes.append(helper.make_node("Mul", ["x", "scale"], ["scaled"]))
-    if step is not None:
-        stored["step"] = np.float32(step)
-        nodes.append(helper.make_node("Greater", ["scaled", "step"], ["mask"]))
+    if step:
+        stored["half"] = np.float32(0.5)
+    if step == "Sign":
+        nodes.append(helper.make_node("Sub", ["scaled", "half"], ["centred"]))
+        nodes.append(helper.make_node("Sign", ["centred"], ["seen"]))
+    if step == "Greater":
+        nodes.append(helper.make_node("Greater", ["scaled", "half"], ["mask"]))
         nodes.append(helper.make_node("Cast", ["mask"], ["seen"], to=TensorProto.FLOAT))
-    inner = "scaled" if step is None else "seen"
+    inner = "seen" if step else "scaled"
     nodes.append(helper.make_node("Flatten", [inner], ["flat"]))
     nodes.append(helper.make_node("Gemm", ["flat", "weight", "bias"], ["logits"]))
     if head:

@@ -68,7 +68,7 @@ def test_folder_round_trip(tmp_path: Path) -> None:
     expected = [unit(image).transpose(2, 0, 1) for image in (third, first, second)]
     assert np.array_equal(all_of(data), np.stack(expected))
     assert np.array_equal(data.read(np.array([2, 0])), all_of(data)[[2, 0]])
-    assert stated(data, "2 sub-folders in sorted order: ant, cat")
+    assert stated(data, "2 sub-folders in sorted order: 0 ant, 1 cat.")
 
 
 def test_folders_named_by_integers_are_the_labels(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_images_are_decoded_only_when_read(tmp_path: Path, monkeypatch: pytest.M
         decoded.append(path.name)
         return original(path, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("audit.data.image_files.decode", spy)
+    monkeypatch.setattr("audit.data.image_rows.decode", spy)
     data = load(tmp_path)
     assert decoded == []
     data.read(np.array([1]))
@@ -386,7 +386,7 @@ def test_csv_with_labels_by_name(pictures: Path) -> None:
     data = load(write_csv(pictures, 'label,file\n"tench, common",a.png\nant,b.png\n'))
     assert data.labels.tolist() == [1, 0]
     assert data.class_names == ("ant", "tench, common")
-    assert stated(data, "classes are the 2 names in sorted order: ant, tench, common")
+    assert stated(data, "classes are the 2 names in sorted order: 0 ant, 1 tench, common.")
 
 
 def test_csv_with_a_name_column(pictures: Path) -> None:
