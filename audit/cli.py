@@ -50,7 +50,7 @@ def main() -> None:
     """Entry point of ``audit``: run a command, report an error in one sentence, exit."""
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     try:
-        app()
+        app(prog_name="audit")
     except AuditError as error:
         typer.echo(f"audit: {error}", err=True)
         sys.exit(error.exit_code)

@@ -24,6 +24,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -64,8 +65,8 @@ class Precision:
 
 
 SINGLE = Precision("float32", 1e-4, 1e-2, 2, tuple(0.2 * 0.5**k for k in range(10)))
-HALF = Precision("float16", 1e-2, 5e-2, 41, tuple(1.6 * 0.5**k for k in range(6)))
-EIGHT = Precision("8 bits", 1e-4, 2.5e-1, 41, tuple(3.2 * 0.5**k for k in range(6)))
+HALF = Precision("float16", 1e-2, 5e-2, 41, tuple(12.8 * 0.5**k for k in range(8)))
+EIGHT = Precision("8 bits", 1e-4, 2.5e-1, 41, tuple(12.8 * 0.5**k for k in range(8)))
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ class Result:
     """What came of one file.
 
     Attributes:
-        path: "lifted", "scores" (audited black-box, as it has to be) or "failed".
+        path: "lifted", "scores" (audited black-box, as it has to be), "unserved" (the runtime
+            cannot run the file either) or "failed".
         value: largest difference of the scores, relative; None where not compared.
         gradient: relative difference of the slope; None where there is none to compare.
     """
@@ -90,7 +92,7 @@ class Result:
         """Whether it loads and agrees."""
         limits = {kind.name: kind for kind in (SINGLE, HALF, EIGHT)}[self.precision]
         if self.path != "lifted":
-            return self.path == "scores"
+            return self.path in ("scores", "unserved")
         return (self.value or 0.0) < limits.values and (self.gradient or 0.0) < limits.gradient
 
 
@@ -149,6 +151,13 @@ def example(module: OnnxModule, seed: int, rows: int = 2) -> Tensor:
     return (255 * x).round().to(module.input_dtype)
 
 
+def as_array(scores: np.ndarray | list[dict[object, float]]) -> np.ndarray:
+    """Scores as a matrix; ZipMap's are a list of dictionaries."""
+    if isinstance(scores, list):
+        return np.array([list(row.values()) for row in scores])
+    return scores
+
+
 def value_difference(module: OnnxModule, served: Callable[[Tensor], Tensor]) -> float:
     worst = 0.0
     for seed in range(4):
@@ -195,7 +204,7 @@ def gradient_difference(
 
     def value(t: float) -> float:
         moved = (x.double() + t * scale * along).to(x.dtype)
-        (scores,) = runtime.run([name], {module.input_name: moved.numpy()})
+        scores = as_array(runtime.run([name], {module.input_name: moved.numpy()})[0])
         return float((mixed.numpy() * scores.astype(np.float64)).sum())
 
     expected = slope(value, precision) / scale
@@ -231,10 +240,8 @@ def measure(file: Path) -> Result:
         runtime = session(model)
 
         def served(x: Tensor) -> Tensor:
-            (scores,) = runtime.run([module.output_name], {module.input_name: x.numpy()})
-            if isinstance(scores, list):
-                scores = np.array([list(row.values()) for row in scores])
-            return torch.from_numpy(scores)
+            scores = runtime.run([module.output_name], {module.input_name: x.numpy()})[0]
+            return torch.from_numpy(as_array(scores))
 
         value = value_difference(module, served)
         if not module.differentiable:
@@ -397,12 +404,14 @@ def summary(results: Sequence[Result]) -> list[str]:
 
 
 def report(results: Sequence[Result], failures: dict[str, str]) -> list[str]:
-    convertible = [result for result in results if result.path != "scores"]
+    convertible = [result for result in results if result.path in ("lifted", "failed")]
     good = sum(result.good for result in convertible)
+    alone = sum(result.path == "scores" for result in results)
+    unserved = len(results) - len(convertible) - alone
     lines = [
         f"{good} of {len(convertible)} convertible files load, agree with onnxruntime and have "
         f"its gradients ({100 * good / max(len(convertible), 1):.1f} %); "
-        f"{len(results) - len(convertible)} more are audited through their scores.",
+        f"{alone} more are audited through their scores; {unserved} the runtime cannot serve.",
         "",
         *summary(results),
     ]
@@ -456,14 +465,45 @@ def machine() -> str:
     return f"{os.cpu_count()} cores, one thread per process; {versions}."
 
 
+def alone(run: Callable[[Path], object], file: Path) -> object:
+    """The result of a process of its own, None where that dies."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            return pool.submit(run, file).result()
+        except BrokenProcessPool:
+            return None
+
+
+def opens(file: Path) -> bool:
+    """Whether the runtime can load a file."""
+    session(onnx.load(file))
+    return True
+
+
+def after_crash(file: Path) -> Result:
+    """A file during which a process died: its own fault, the runtime's, or a neighbour's."""
+    result = alone(measure, file)
+    if isinstance(result, Result):
+        return result
+    if alone(opens, file) is None:
+        return Result(file.stem, SINGLE.name, "unserved", note="onnxruntime itself crashes on it")
+    return Result(file.stem, SINGLE.name, "failed", note="the process dies")
+
+
 def measured(folder: Path, jobs: int) -> list[Result]:
+    """All files of a folder; a runtime that crashes takes only its own file along."""
     files = sorted(folder.glob("*.onnx"))
-    results = []
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        for result in pool.map(measure, files, chunksize=2):
-            results.append(result)
-            if not result.good:
-                print(result, file=sys.stderr)
+    results: list[Result] = []
+    while len(results) < len(files):
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+            try:
+                for result in pool.map(measure, files[len(results) :]):
+                    results.append(result)
+            except BrokenProcessPool:
+                results.append(after_crash(files[len(results)]))
+    for result in results:
+        if not result.good:
+            print(result, file=sys.stderr)
     return results
 
 
@@ -481,7 +521,12 @@ def main() -> None:
 
     lines = ["# Served formats", "", machine()]
     if "speed" not in skipped:
-        lines += ["", "## Forward and input gradient, imported over native, 32 images", "", *speed()]
+        lines += [
+            "",
+            "## Forward and input gradient, imported over native, 32 images",
+            "",
+            *speed(),
+        ]
     if "suite" not in skipped:
         lines += ["", "## onnx's own operator cases", "", *suite()]
     if options.fuzz:

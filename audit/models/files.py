@@ -37,23 +37,6 @@ def identify(path: Path) -> Kind:
         ) from error
 
 
-def _identify_bytes(path: Path) -> Kind:
-    if zipfile.is_zipfile(path):
-        return _identify_archive(path)
-    with path.open("rb") as file:
-        head = file.read(16)
-    if head[:4] == b"PK\x03\x04":
-        raise ModelError(
-            f"{path} is a damaged archive (its end is missing): export or copy the model again."
-        )
-    if head[:1] == b"\x80":
-        raise ModelError(
-            f"{path} is a pickle, which runs code when it is opened, and holds weights without the "
-            "model: export the model to ONNX or TorchScript."
-        )
-    return "onnx"
-
-
 def digest(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     running = sha256()
@@ -63,14 +46,32 @@ def digest(path: Path) -> str:
     return running.hexdigest()
 
 
-def _identify_archive(path: Path) -> Kind:
+def _identify_bytes(path: Path) -> Kind:
+    with path.open("rb") as file:
+        head = file.read(16)
+    cut = head[:4] == b"PK\x03\x04"
+    if zipfile.is_zipfile(path):
+        return _identify_archive(path, starts=cut)
+    if cut:
+        raise _damaged(path, "its end is missing")
+    if head[:1] == b"\x80":
+        raise ModelError(
+            f"{path} is a pickle, which runs code when it is opened, and holds weights without the "
+            "model: export the model to ONNX or TorchScript."
+        )
+    return "onnx"
+
+
+def _identify_archive(path: Path, *, starts: bool) -> Kind:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
+            offset = min((member.header_offset for member in archive.infolist()), default=0)
     except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
-        raise ModelError(
-            f"{path} is a damaged archive ({error}): export or copy the model again."
-        ) from error
+        raise _damaged(path, str(error)) from error
+    # A truncated archive may end inside an archive that it holds: that one starts later.
+    if starts and offset > 0:
+        raise _damaged(path, "its end is missing")
     members = {name.partition("/")[2] for name in names}
     if "constants.pkl" in members and any(name.startswith("code/") for name in members):
         return "torchscript"
@@ -87,3 +88,7 @@ def _identify_archive(path: Path) -> Kind:
         f"{path} is a zip archive but holds no model: expected an ONNX file, a "
         "TorchScript archive or a torch.export archive."
     )
+
+
+def _damaged(path: Path, reason: str) -> ModelError:
+    return ModelError(f"{path} is a damaged archive ({reason}): export or copy the model again.")

@@ -44,7 +44,7 @@ DTYPES = {
 }
 
 
-def serve(model: onnx.ModelProto, *, output: str, cuda: bool, rows: int, path: Path) -> Served:
+def serve(model: onnx.ModelProto, output: str, *, cuda: bool, rows: int, path: Path) -> Served:
     """Create the onnxruntime session of a loaded model.
 
     The runtime is given the bytes that `onnx` has loaded and checked, so external data can only

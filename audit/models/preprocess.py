@@ -124,7 +124,9 @@ def make_spec(
     if layout is not None:
         candidates = [base]
     elif len(sample) == 3:
-        candidates = [replace(base, layout=name) for name in ("chw", "hwc", "whc")]
+        usual = ("chw", "hwc", "whc")
+        others = (name for name in map("".join, itertools.permutations("chw")) if name not in usual)
+        candidates = [replace(base, layout=name) for name in (*usual, *others)]
     else:
         candidates = [base]
     # A layout that matches axis by axis is better evidence than one that only has the right size.

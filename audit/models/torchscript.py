@@ -30,6 +30,13 @@ def read_script(path: Path, *, trusted: bool, device: torch.device) -> torch.jit
             "Save it again with this version of torch and without "
             "torch.jit.optimize_for_inference, or export it to ONNX."
         ) from error
+    arguments = module.forward.schema.arguments[1:]
+    wanted = sum(not argument.has_default_value() for argument in arguments)
+    if wanted > 1 or not arguments:
+        raise ModelError(
+            f"{path} takes {wanted} inputs, but a classifier of one tensor is expected: "
+            "save a module whose forward takes one batch."
+        )
     module.eval()
     for parameter in module.parameters():
         parameter.requires_grad_(False)

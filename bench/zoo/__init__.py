@@ -20,13 +20,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bench.zoo.networks import NETWORKS, VARIANTS, prepared
+from bench.zoo.networks import NETWORKS, VARIANTS, Hidden, prepared
 from bench.zoo.tabular import LINEAR, SCORES, write_tabular
 
 NEWEST = 23  # the newest opset that torch's exporter writes
 BATCH = 2
 SCRIPT_OPSETS = ((11, True), (13, False), (17, True), (18, False))
 DYNAMO_OPSETS = ((18, True), (20, False), (NEWEST, True))
+FUSED_OPSET = 14  # the first in which scripts can hold torch's own attention
 # Networks that are also served in half precision and in 8 bits.
 HALF = ("mlp", "cnn", "resnet", "mobilenet_v3", "vit", "hf_convnext", "hf_swin")
 QUANTISED = ("mlp", "cnn", "resnet", "mobilenet_v2", "vit")
@@ -37,7 +38,8 @@ class Recipe:
     """One file of the zoo.
 
     Attributes:
-        kind: "plain", a variant's name, "half", "qdq", "qdq_channel", "dynamic8", "scores", "linear".
+        kind: "plain", a variant's name, "half", "qdq", "qdq_channel", "dynamic8", "scores" or
+            "linear".
         exporter: "script", "dynamo" or "" for what is not exported by torch.
         dynamic: whether the batch is free.
     """
@@ -61,11 +63,12 @@ def recipes() -> Iterator[Recipe]:
     """Everything there is in the zoo."""
     for network in NETWORKS:
         for opset, dynamic in SCRIPT_OPSETS:
+            opset = max(opset, FUSED_OPSET) if network == "vit" else opset
             yield Recipe("plain", network, "script", opset, dynamic)
         for opset, dynamic in DYNAMO_OPSETS:
             yield Recipe("plain", network, "dynamo", opset, dynamic)
     for variant, (_, network, _, _) in VARIANTS.items():
-        yield Recipe(variant, network, "script", 11, True)
+        yield Recipe(variant, network, "script", FUSED_OPSET if network == "vit" else 11, True)
         yield Recipe(variant, network, "script", 17, False)
         yield Recipe(variant, network, "dynamo", NEWEST, True)
     for network in HALF:
@@ -90,7 +93,9 @@ def subject(recipe: Recipe) -> tuple[nn.Module, Tensor]:
     module = make()
     if variant is not None:
         module, shape = variant[0](module), variant[2]
-    module = prepared(module)
+    module = prepared(module, shape)
+    if recipe.exporter == "script" and recipe.opset < FUSED_OPSET and isinstance(module, Hidden):
+        module.core.set_attn_implementation("eager")
     if recipe.kind == "half":
         module = module.half()
     x = torch.rand(BATCH, *shape)
@@ -168,6 +173,8 @@ def attempt(recipe: Recipe, folder: Path) -> str:
     """Empty, or why this file cannot be made: an exporter's limit is not the importer's."""
     torch.set_num_threads(1)
     torch.backends.mha.set_fastpath_enabled(False)  # its fused layer has no ONNX counterpart
+    if (folder / f"{recipe.name}.onnx").exists():
+        return ""
     try:
         write(recipe, folder)
     except Exception as error:  # exporters raise whatever their passes raise
@@ -178,7 +185,7 @@ def attempt(recipe: Recipe, folder: Path) -> str:
 
 
 def build(folder: Path, *, only: str = "", jobs: int = 1) -> dict[str, str]:
-    """Make all files whose name contains `only`; name -> why it cannot be made, or empty."""
+    """Make the files named like `only` that are not there; name -> why not, or empty."""
     folder.mkdir(parents=True, exist_ok=True)
     wanted = [recipe for recipe in recipes() if only in recipe.name]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:

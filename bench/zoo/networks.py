@@ -25,7 +25,9 @@ def head(inputs: int) -> nn.Module:
 class Residual(nn.Module):
     """x + body(x), through `after`."""
 
-    def __init__(self, body: nn.Module, skip: nn.Module | None = None, after: nn.Module | None = None):
+    def __init__(
+        self, body: nn.Module, skip: nn.Module | None = None, after: nn.Module | None = None
+    ):
         super().__init__()
         self.body = body
         self.skip = skip or nn.Identity()
@@ -63,7 +65,7 @@ class SqueezeExcite(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """x times its gates."""
+        """The input times its gates."""
         return x * self.body(x)
 
 
@@ -211,7 +213,11 @@ def resnet(width: int = 16) -> nn.Module:
 def preactivated() -> nn.Module:
     def body():
         return nn.Sequential(
-            nn.BatchNorm2d(16), nn.ReLU(), convolution(16, 16), nn.ReLU(), nn.Conv2d(16, 16, 3, 1, 1)
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            convolution(16, 16),
+            nn.ReLU(),
+            nn.Conv2d(16, 16, 3, 1, 1),
         )
 
     return nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1), Residual(body()), Residual(body()), head(16))
@@ -275,7 +281,8 @@ def inception() -> nn.Module:
             nn.Sequential(convolution(inputs, 8, 1), nn.ReLU()),
             nn.Sequential(convolution(inputs, 8, 1), nn.ReLU(), convolution(8, 12), nn.ReLU()),
             nn.Sequential(
-                nn.Conv2d(inputs, 8, (1, 7), padding=(0, 3)), nn.Conv2d(8, 8, (7, 1), padding=(3, 0))
+                nn.Conv2d(inputs, 8, (1, 7), padding=(0, 3)),
+                nn.Conv2d(8, 8, (7, 1), padding=(3, 0)),
             ),
             nn.Sequential(nn.MaxPool2d(3, 1, 1), nn.Conv2d(inputs, 4, 1)),
             nn.Sequential(nn.AvgPool2d(3, 1, 1, count_include_pad=False), nn.Conv2d(inputs, 4, 1)),
@@ -300,14 +307,15 @@ def squeezenet() -> nn.Module:
 
     return nn.Sequential(
         nn.Conv2d(3, 16, 3, 2), nn.ReLU(), nn.MaxPool2d(3, 2, ceil_mode=True), fire(16, 8, 16),
-        fire(32, 8, 16), nn.Conv2d(32, CLASSES, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        fire(32, 8, 16), nn.Conv2d(32, CLASSES, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
     )  # fmt: skip
 
 
 def shufflenet() -> nn.Module:
     return nn.Sequential(
-        convolution(3, 16, 3, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1), ShuffleUnit(16), ShuffleUnit(16),
-        nn.Conv2d(16, 24, 1, groups=4), Shuffle(4), head(24),
+        convolution(3, 16, 3, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1), ShuffleUnit(16),
+        ShuffleUnit(16), nn.Conv2d(16, 24, 1, groups=4), Shuffle(4), head(24),
     )  # fmt: skip
 
 
@@ -537,7 +545,7 @@ VARIANTS: dict[str, tuple[Callable[[nn.Module], nn.Module], str, tuple[int, ...]
 }  # fmt: skip
 
 
-def prepared(module: nn.Module) -> nn.Module:
+def prepared(module: nn.Module, shape: tuple[int, ...]) -> nn.Module:
     """In evaluation mode, with statistics and scales that a trained network could have."""
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d):
@@ -548,4 +556,22 @@ def prepared(module: nn.Module) -> nn.Module:
     for parameter in module.parameters():
         if not parameter.any():  # a zero-initialised layer would hide what is behind it
             parameter.data.normal_(0, 0.05)
-    return module.eval().requires_grad_(False)
+    module.eval().requires_grad_(False)
+    if isinstance(module, Hidden):  # deep ones: without their own statistics the signal dies
+        settle(module, torch.rand(8, *shape))
+    return module
+
+
+def settle(module: nn.Module, x: Tensor) -> None:
+    """Give every batch norm the statistics of these inputs, as training would."""
+    norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
+    momenta = [part.momentum for part in norms]
+    for part in norms:
+        part.momentum = 1.0
+        part.train()
+    with torch.no_grad():
+        module(x)
+    for part, momentum in zip(norms, momenta, strict=True):
+        part.momentum = momentum
+        part.eval()
+        part.running_var.clamp_(min=1e-3)

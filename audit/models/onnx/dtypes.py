@@ -13,6 +13,10 @@ TORCH: dict[int, torch.dtype] = {
     TensorProto.DOUBLE: torch.float64,
     TensorProto.FLOAT16: torch.float16,
     TensorProto.BFLOAT16: torch.bfloat16,
+    TensorProto.FLOAT8E4M3FN: torch.float8_e4m3fn,
+    TensorProto.FLOAT8E4M3FNUZ: torch.float8_e4m3fnuz,
+    TensorProto.FLOAT8E5M2: torch.float8_e5m2,
+    TensorProto.FLOAT8E5M2FNUZ: torch.float8_e5m2fnuz,
     TensorProto.INT8: torch.int8,
     TensorProto.INT16: torch.int16,
     TensorProto.INT32: torch.int32,
@@ -23,6 +27,8 @@ TORCH: dict[int, torch.dtype] = {
     TensorProto.UINT64: torch.uint64,
     TensorProto.BOOL: torch.bool,
 }
+
+FLOAT8 = frozenset(kind for kind in TORCH.values() if "float8" in str(kind))
 
 # A shape computed by the file may not ask for more than a gibibyte of float32.
 MAX_ELEMENTS = 2**28
@@ -51,7 +57,7 @@ def to_tensor(proto: TensorProto) -> Tensor:
     """A stored tensor on the CPU, with its own memory.
 
     Raises:
-        ModelError: a type that torch cannot compute with (strings, 4-bit, float8), or broken data.
+        ModelError: a type that torch cannot compute with (strings, 4-bit), or broken data.
     """
     dtype = TORCH.get(proto.data_type)
     if dtype is None:
@@ -63,8 +69,10 @@ def to_tensor(proto: TensorProto) -> Tensor:
         array = onnx.numpy_helper.to_array(proto)
     except (ValueError, TypeError, OverflowError) as error:
         raise ModelError(f"tensor '{proto.name}' cannot be decoded: {error}") from error
-    if dtype is torch.bfloat16:  # numpy has no bfloat16: carry the bits
+    if dtype is torch.bfloat16:  # numpy has none of these: carry the bits
         return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
+    if dtype in FLOAT8:
+        return torch.from_numpy(array.view(np.uint8).copy()).view(dtype)
     return torch.from_numpy(np.array(array))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from audit.errors import AuditError, ModelError
 from audit.models.onnx import flow
 from audit.models.onnx.branching import Branch, choose
-from audit.models.onnx.dtypes import bounded, is_float, to_tensor
+from audit.models.onnx.dtypes import FLOAT8, bounded, is_float, to_tensor
 from audit.models.onnx.node import Kernel, Node, attributes, build, static_positions
 from audit.models.onnx.program import Step, execute, failure
 
@@ -207,6 +207,7 @@ class _Lifter:
 
     def _store(self, name: str, value: Tensor, *, trainable: bool) -> None:
         weight = trainable and value.is_floating_point() and name in self.weights
+        weight = weight and value.dtype not in FLOAT8
         self._define(name, PARAMETER if weight else 0)
         (self.lifted.parameters if weight else self.lifted.constants)[name] = value
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from audit.errors import ModelError
 from audit.models.onnx import flow
 from audit.models.onnx.dtypes import TORCH
+from audit.models.onnx.fusing import fuse
 from audit.models.onnx.gradients import wrapped
 from audit.models.onnx.heads import Head, find_head, served_output
 from audit.models.onnx.lifting import Lifted, lift_graph
@@ -22,10 +23,12 @@ class _Path:
 
     def __init__(self, lifted: Lifted, target: str) -> None:
         self.target = lifted.names.get(target, target)
-        small = {name for step in lifted.steps if step.shape_only for name in step.outputs if name}
-        kept = {self.target, *lifted.parameters, *lifted.constants, *lifted.buffers, *small}
-        self.steps = with_frees(lifted.steps, kept)
-        data_steps = [step for step in lifted.steps if not step.shape_only]
+        stored = {**lifted.parameters, **lifted.constants, **lifted.buffers}
+        steps = fuse(lifted.steps, stored, self.target)
+        small = {name for step in steps if step.shape_only for name in step.outputs if name}
+        kept = {self.target, *stored, *small}
+        self.steps = with_frees(steps, kept)
+        data_steps = [step for step in steps if not step.shape_only]
         self.data_steps = with_frees(data_steps, kept)
         self.small = small if lifted.fixed_shapes else set()
         self.memory: dict[tuple[object, ...], Values] = {}

@@ -11,7 +11,7 @@ import torch
 
 from audit.errors import AuditError
 from audit.models.onnx import operators  # noqa: F401  (fills the table)
-from audit.models.onnx.dtypes import TORCH, to_tensor
+from audit.models.onnx.dtypes import FLOAT8, TORCH, to_tensor
 from audit.models.onnx.lifting import lift_graph
 from audit.models.onnx.node import OPERATORS
 from audit.models.onnx.program import execute, with_frees
@@ -28,6 +28,9 @@ def cases():
     return {case.name: case for case in found if case.model is not None}
 
 
+EIGHT_BIT_FLOATS = {str(kind).removeprefix("torch."): kind for kind in FLOAT8}
+
+
 def tensor(value):
     """A case's array as torch; what torch cannot hold is refused like a model that needs it."""
     if isinstance(value, onnx.TensorProto):
@@ -37,6 +40,10 @@ def tensor(value):
     value = np.asarray(value)
     if str(value.dtype) == "bfloat16":
         return torch.from_numpy(value.view(np.int16).copy()).view(torch.bfloat16)
+    if str(value.dtype) in EIGHT_BIT_FLOATS:
+        return torch.from_numpy(value.view(np.uint8).copy()).view(
+            EIGHT_BIT_FLOATS[str(value.dtype)]
+        )
     if value.dtype.kind not in "fiub":
         raise AuditError(f"type {value.dtype}")
     try:

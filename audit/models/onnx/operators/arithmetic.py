@@ -9,6 +9,25 @@ from torch import Tensor
 from audit.models.onnx.gradients import straight_through
 from audit.models.onnx.node import Kernel, Node, operator, plain
 
+WIDE_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
+
+
+def _unsigned(function: Callable[..., Tensor]) -> Kernel:
+    """The same function for unsigned integers, which torch stores but hardly computes with."""
+
+    def run(*tensors: Tensor) -> Tensor:
+        kind = tensors[0].dtype
+        if kind not in WIDE_UNSIGNED:
+            return function(*tensors)
+        whole = [tensor.to(torch.int64) for tensor in tensors]
+        if kind is torch.uint64 and any(bool((value < 0).any()) for value in whole):
+            raise ValueError("unsigned integers of 2^63 and more")
+        y = function(*whole)
+        return y if y.dtype is torch.bool else y.to(kind)  # wraps, as unsigned integers do
+
+    return run
+
+
 plain(
     {
         "Abs": torch.abs, "Neg": torch.neg, "Sign": torch.sign, "Sqrt": torch.sqrt,
@@ -17,11 +36,11 @@ plain(
         "Asin": torch.asin, "Acos": torch.acos, "Atan": torch.atan,
         "Sinh": torch.sinh, "Cosh": torch.cosh, "Tanh": torch.tanh,
         "Asinh": torch.asinh, "Acosh": torch.acosh, "Atanh": torch.atanh,
-        "Add": torch.add, "Sub": torch.sub, "Mul": torch.mul,
+        "Add": _unsigned(torch.add), "Sub": _unsigned(torch.sub), "Mul": torch.mul,
         "And": torch.logical_and, "Or": torch.logical_or, "Xor": torch.logical_xor,
         "Not": torch.logical_not, "IsNaN": torch.isnan,
-        "Equal": torch.eq, "Less": torch.lt, "LessOrEqual": torch.le,
-        "Greater": torch.gt, "GreaterOrEqual": torch.ge,
+        "Equal": torch.eq, "Less": _unsigned(torch.lt), "LessOrEqual": _unsigned(torch.le),
+        "Greater": _unsigned(torch.gt), "GreaterOrEqual": _unsigned(torch.ge),
         "BitwiseAnd": torch.bitwise_and, "BitwiseOr": torch.bitwise_or,
         "BitwiseXor": torch.bitwise_xor, "BitwiseNot": torch.bitwise_not,
     }
@@ -70,9 +89,9 @@ def _mean(*tensors: Tensor) -> Tensor:
 plain(
     {
         "Where": _where,
-        "Div": _divide,
-        "Max": _fold(torch.maximum),
-        "Min": _fold(torch.minimum),
+        "Div": _unsigned(_divide),
+        "Max": _unsigned(_fold(torch.maximum)),
+        "Min": _unsigned(_fold(torch.minimum)),
         "Sum": _fold(torch.add),
         "Mean": _mean,
     }

@@ -1,5 +1,6 @@
 """Pooling over windows and over whole planes."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -113,7 +114,11 @@ def _mean(x: Tensor, window: Window, whole: bool) -> Tensor:
     counted = pad_spatial(ones, begins, ends, 1.0 if whole else 0.0)
     beyond = [0] * len(sizes)
     count = _sum(pad_spatial(counted, beyond, window.overhang(sizes)), window)
-    return _sum(pad_spatial(x, *_pads(x, window)), window) / count
+    padded = pad_spatial(x, *_pads(x, window))
+    if max(window.dilations) > 1:
+        return _sum(padded, window) / count
+    means = MEANS[len(sizes)](padded, window.kernel, window.strides)
+    return means * (math.prod(window.kernel) / count)
 
 
 def _sum(x: Tensor, window: Window) -> Tensor:
