@@ -53,17 +53,15 @@ def inspect(
         ModelError: the file is no model, or is not trusted.
     """
     kind = identify(path)
-    facts: list[Fact] = [
-        ("file", f"{path}, {path.stat().st_size:,} bytes"),
-        ("sha256", digest(path)),
-        ("format", kind),
-    ]
+    facts: list[Fact] = [("file", f"{path}, {path.stat().st_size:,} bytes"), ("format", kind)]
     shape: tuple[int | None, ...] = ()
+    if kind != "onnx":
+        facts.append(("sha256", digest(path)))
     if kind == "onnx":
         from audit.models.onnx import read_model
 
         proto = read_model(path, allow_domains=options.allow_domains)
-        facts += _onnx_facts(proto)
+        facts += [("sha256", digest(path)), *_onnx_facts(proto)]
         shape = _input_shape(proto)
     elif kind == "torch.export" and options.trust_model:
         from audit.models.exported import read_program

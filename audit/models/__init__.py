@@ -4,8 +4,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from audit.models.classifier import Classifier, Provenance
-from audit.models.files import digest, identify
+from audit.models.classifier import Classifier
+from audit.models.files import identify
 from audit.models.load_options import LoadOptions, pick_device
 from audit.models.preprocess import InputSpec
 
@@ -29,14 +29,11 @@ def load_classifier(
     """
     device = pick_device(options.device)
     kind = identify(path)
-    source = Provenance(str(path), digest(path), kind)
     if kind == "onnx":
         from audit.models.load_onnx import load_onnx
 
-        return load_onnx(
-            path, sample, options, device=device, source=source, label_classes=label_classes
-        )
+        return load_onnx(path, sample, options, device=device, label_classes=label_classes)
     from audit.models.load_torch import load_exported, load_torchscript
 
     load = load_torchscript if kind == "torchscript" else load_exported
-    return load(path, sample, options, device=device, source=source, label_classes=label_classes)
+    return load(path, sample, options, device=device, label_classes=label_classes)

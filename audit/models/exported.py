@@ -19,12 +19,14 @@ class Program:
 
     Attributes:
         program: as torch loads it.
+        module: its forward pass.
         shape: of the input, batch first, ``None`` where dynamic.
         dtype: of the input.
         most: the largest batch that it was exported for, ``None`` where there is no limit.
     """
 
     program: torch.export.ExportedProgram
+    module: torch.nn.Module
     shape: tuple[int | None, ...]
     dtype: torch.dtype
     most: int | None
@@ -47,6 +49,7 @@ def read_program(path: Path, *, trusted: bool) -> Program:
     try:
         with quiet("torch.export", "torch._export"), path.open("rb") as file:
             program = torch.export.load(file)
+            module = program.module()
     except Exception as error:  # the reader raises whatever its many parts raise
         raise ModelError(
             f"torch cannot load {path} as an exported program: {first_line(error)}. "
@@ -56,7 +59,7 @@ def read_program(path: Path, *, trusted: bool) -> Program:
     shape = tuple(size if isinstance(size, int) else None for size in value.shape)
     for parameter in program.parameters():
         parameter.requires_grad_(False)
-    return Program(program, shape, value.dtype, _most(program, value))
+    return Program(program, module, shape, value.dtype, _most(program, value))
 
 
 def _only_input(program: torch.export.ExportedProgram, path: Path) -> torch.Tensor:

@@ -11,6 +11,7 @@ from audit.errors import UnsupportedOperator
 from audit.models import execution, onnx_runtime
 from audit.models.classifier import Classifier, Provenance
 from audit.models.execution import Function
+from audit.models.files import digest
 from audit.models.finish import labels_as_scores, output_of, spec_for, with_classes
 from audit.models.load_options import LoadOptions
 from audit.models.onnx import OnnxModule, lift, read_model
@@ -25,7 +26,6 @@ def load_onnx(
     options: LoadOptions,
     *,
     device: torch.device,
-    source: Provenance,
     label_classes: int,
 ) -> Classifier:
     """Load an ONNX file; without gradients where the importer cannot give them, and says why.
@@ -35,24 +35,26 @@ def load_onnx(
         sample: (2 or more, ...) samples of the user's data.
         options: what the user says about the model.
         device: of the differentiable copy.
-        source: provenance.
         label_classes: number of classes to assume of a model that serves labels and no scores.
     """
     proto = read_model(path, allow_domains=options.allow_domains)
-    # Before the runtime, which would compute a constant of any size while it loads.
-    module, refusal = _lifted(proto, device)
+    source = Provenance(str(path), digest(path), "onnx")
     rows = execution.call_rows(tuple(sample.shape[1:]))
     serve = partial(onnx_runtime.serve, proto, cuda=device.type == "cuda", rows=rows, path=path)
+    # Our importer first: it bounds what a graph may ask for, the runtime computes constants of
+    # any size as soon as it loads.
+    module, refusal = _lifted(proto, device)
+    if module is not None:
+        spec = spec_for(sample, module.input_shape, module.input_dtype, options)
+        try:
+            copy, logits = _batched(module, spec, sample.to(device), rows)
+        except UnsupportedOperator as error:
+            module, refusal = None, str(error)
     served = serve(served_output(proto.graph).name)
     spec = spec_for(sample, served.shape, served.dtype, options)
     notes: tuple[str, ...] = ()
     if device.type == "cuda" and served.provider != "CUDAExecutionProvider":
         notes = (f"onnxruntime serves on {served.provider}, not on the GPU.",)
-    if module is not None:
-        try:
-            copy, logits = _batched(module, spec, sample.to(device), rows)
-        except UnsupportedOperator as error:
-            module, refusal = None, str(error)
     if module is None or not module.differentiable:
         reason = refusal or "no differentiable path leads from the input to the scores"
         return score_only(

@@ -10,6 +10,7 @@ from audit.errors import ModelError
 from audit.models import execution, exported, torchscript
 from audit.models.classifier import Classifier, Output, Provenance, looks_like_probabilities
 from audit.models.execution import Function
+from audit.models.files import digest
 from audit.models.finish import labels_as_scores, spec_for, with_classes
 from audit.models.load_options import LoadOptions
 from audit.models.onnx import OnnxModule
@@ -24,7 +25,6 @@ def load_torchscript(
     options: LoadOptions,
     *,
     device: torch.device,
-    source: Provenance,
     label_classes: int,
 ) -> Classifier:
     """Load a TorchScript archive."""
@@ -32,6 +32,7 @@ def load_torchscript(
     spec = spec_for(sample, (), torchscript.input_dtype(module), options)
     rows = execution.call_rows(spec.sample)
     run = torchscript.call(module)
+    source = Provenance(str(path), digest(path), "torchscript")
     return _classifier(module, run, rows, spec, sample, device, source, label_classes)
 
 
@@ -41,14 +42,14 @@ def load_exported(
     options: LoadOptions,
     *,
     device: torch.device,
-    source: Provenance,
     label_classes: int,
 ) -> Classifier:
     """Load a torch.export archive."""
     read = exported.read_program(path, trusted=options.trust_model)
     spec = spec_for(sample, read.shape, read.dtype, options)
     rows = spec.batch or min(execution.call_rows(spec.sample), read.most or 2**31)
-    run = exported.call(read.program.module().to(device))
+    run = exported.call(read.module.to(device))
+    source = Provenance(str(path), digest(path), "torch.export")
     return _classifier(read.program, run, rows, spec, sample, device, source, label_classes)
 
 

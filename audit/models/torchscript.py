@@ -30,7 +30,7 @@ def read_script(path: Path, *, trusted: bool, device: torch.device) -> torch.jit
             "Save it again with this version of torch and without "
             "torch.jit.optimize_for_inference, or export it to ONNX."
         ) from error
-    arguments = module.forward.schema.arguments[1:]
+    arguments = module.forward.schema.arguments[1:]  # type: ignore[attr-defined]
     wanted = sum(not argument.has_default_value() for argument in arguments)
     if wanted > 1 or not arguments:
         raise ModelError(

@@ -161,18 +161,20 @@ def _quantise(file: Path, x: Tensor, kind: str) -> None:
 def quiet() -> Iterator[None]:
     """Exporters and quantisers talk a lot; what goes wrong is raised."""
     logging.disable(logging.ERROR)
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # its layer has no ONNX counterpart
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
         logging.disable(logging.NOTSET)
 
 
 def attempt(recipe: Recipe, folder: Path) -> str:
     """Empty, or why this file cannot be made: an exporter's limit is not the importer's."""
     torch.set_num_threads(1)
-    torch.backends.mha.set_fastpath_enabled(False)  # its fused layer has no ONNX counterpart
     if (folder / f"{recipe.name}.onnx").exists():
         return ""
     try:

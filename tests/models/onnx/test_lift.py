@@ -386,3 +386,37 @@ def test_two_inputs_are_refused():
     made.graph.input.append(onnx.helper.make_tensor_value_info("mask", 1, [1]))
     with pytest.raises(ModelError, match=r"one input.*x, mask"):
         lift(made)
+
+
+def test_the_shape_of_what_is_made_from_weights_is_known_at_run_time():
+    nodes = [
+        node("Transpose", "w", "t", perm=[1, 0]),
+        node("Shape", "t", "s"),
+        node("ConstantOfShape", "s", "zeros"),
+        node("Add", "t zeros", "m"),
+        node("MatMul", "x m", "y"),
+    ]
+    made = model(nodes, {"w": random(3, 4)}, ["N", 4])
+    lifted, x = lift(made), torch.from_numpy(random(2, 4, seed=1))
+    for rows in (2, 1, 2):
+        assert torch.allclose(lifted(x[:rows]), served(made, x[:rows]), atol=1e-6)
+
+
+def test_statistics_of_a_batch_norm_are_trainable():
+    nodes = [node("BatchNormalization", "x s b m v", "y")]
+    stored = {name: random(3, seed=i) for i, name in enumerate("sbm")}
+    made = model(nodes, stored | {"v": np.abs(random(3, seed=4)) + 1}, ["N", 3, 2])
+    lifted, x = lift(made), torch.from_numpy(random(2, 3, 2, seed=5))
+    assert torch.allclose(lifted(x), served(made, x), atol=1e-6)
+    lifted(x).square().sum().backward()
+    assert all(bool(value.grad.any()) for value in lifted.parameters())
+
+
+def test_wide_unsigned_integers_wrap_and_the_widest_are_refused():
+    from audit.models.onnx.operators.arithmetic import _unsigned
+
+    subtract = _unsigned(torch.sub)
+    small = torch.tensor([1, 5], dtype=torch.uint16)
+    assert subtract(small, torch.tensor([5, 1], dtype=torch.uint16)).tolist() == [65532, 4]
+    with pytest.raises(ValueError, match="2\\^63"):
+        subtract(torch.tensor([2**64 - 1], dtype=torch.uint64), torch.tensor([0]).to(torch.uint64))

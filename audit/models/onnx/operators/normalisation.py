@@ -18,6 +18,10 @@ def batch_normalization(node: Node) -> Kernel:
 
     def run(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> Tensor:
         mean, var, scale, bias = (value.to(x.dtype) for value in (mean, var, scale, bias))
+        if mean.requires_grad or var.requires_grad:  # torch's own takes statistics as given
+            slope = scale * torch.rsqrt(var + epsilon)
+            shape = (-1, *[1] * (x.dim() - 2))
+            return x * slope.reshape(shape) + (bias - mean * slope).reshape(shape)
         return F.batch_norm(x, mean, var, scale, bias, False, 0.0, epsilon)
 
     return run

@@ -1,0 +1,103 @@
+"""ONNX models without gradients: trees, support vectors, labels alone, foreign operators."""
+
+from collections.abc import Callable
+
+import onnx
+import torch
+from torch import Tensor
+
+from audit.models.classifier import Classifier, Provenance, looks_like_probabilities
+from audit.models.execution import Function
+from audit.models.finish import labels_as_scores, output_of, with_classes
+from audit.models.onnx.heads import find_head, served_output
+from audit.models.preprocess import InputSpec
+
+MOST_CLASSES = 100_000
+"""A larger label is a number of something else, and would ask for as many columns of scores."""
+
+LABEL_TYPES = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
+
+
+def score_only(
+    graph: onnx.GraphProto,
+    serve: Callable[[str], Function],
+    spec: InputSpec,
+    sample: Tensor,
+    *,
+    source: Provenance,
+    device: torch.device,
+    notes: tuple[str, ...],
+    label_classes: int,
+) -> Classifier:
+    """What is left of a model that the importer cannot differentiate: its scores, or its labels.
+
+    Args:
+        graph: of the model.
+        serve: the deployed runtime of an output, by the output's name.
+        spec: how a sample becomes an input.
+        sample: (2 or more, ...) samples.
+        source: provenance.
+        device: of the attacks.
+        notes: why there are no gradients.
+        label_classes: number of classes of the data, for a model of labels alone.
+    """
+    output = served_output(graph)
+    labels = output.type.tensor_type.elem_type in LABEL_TYPES
+    head = "labels" if labels else find_head(graph, output.name).kind
+    run = serve(output.name)
+    inputs = spec.prepare(sample)
+    if head == "labels":
+        run = labels_as_scores(run, max(label_classes, _declared_classes(graph)))
+    elif _swapped(graph, run, serve, inputs):
+        run = _exchanged(run)
+        notes += ("The scores of the two classes are served in the other order than the labels.",)
+    kind = output_of(head)
+    if kind == "logits" and looks_like_probabilities(run(inputs).flatten(1)):
+        kind = "probabilities"
+    classifier = Classifier(
+        spec=spec,
+        classes=0,
+        output=kind,
+        gradient="none",
+        source=source,
+        serve=run,
+        copy=None,
+        attackable=None,
+        device=device,
+        notes=notes,
+    )
+    return with_classes(classifier, sample)
+
+
+def _declared_classes(graph: onnx.GraphProto) -> int:
+    """The classes that a tree ensemble or support vector machine lists, counted from 0."""
+    listed = [
+        label
+        for node in graph.node
+        for item in node.attribute
+        if item.name in ("classlabels_int64s", "classlabels_ints")
+        for label in item.ints
+        if label < MOST_CLASSES
+    ]
+    return max(listed, default=-1) + 1
+
+
+def _swapped(
+    graph: onnx.GraphProto, run: Function, serve: Callable[[str], Function], inputs: Tensor
+) -> bool:
+    """Whether the label output always names the lower of two scores.
+
+    onnxruntime serves the decision values of a binary support vector machine so (1.31.1).
+    """
+    if not any(node.op_type == "SVMClassifier" for node in graph.node):
+        return False
+    outputs = [value for value in graph.output if value.type.tensor_type.elem_type in LABEL_TYPES]
+    scores = run(inputs).flatten(1)
+    if not outputs or scores.shape[1] != 2:
+        return False
+    labels = serve(outputs[0].name)(inputs).reshape(len(inputs))
+    return bool((scores.argmin(1) == labels).all() and (scores[:, 0] != scores[:, 1]).all())
+
+
+def _exchanged(run: Function) -> Function:
+    return lambda x: run(x).flip(1)
