@@ -1,6 +1,5 @@
 """The attacks of a scan on one metric: each proposes, the judge decides, the frontier keeps."""
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -115,7 +114,7 @@ def _attack_fixed(
         for delta in reversed(deltas):
             for loss in losses:
                 radius = run.frontier.radius
-                near = radius <= (NEAR * delta if searched else math.inf)
+                near = (radius <= NEAR * delta) | ~radius.isfinite() | (not searched)
                 rows = (scan.samples.correct & (radius > delta) & near).nonzero()[:, 0]
                 tick(int(scan.samples.correct.sum()) - len(rows))
                 attack: Callable[..., Tensor] = partial(

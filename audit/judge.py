@@ -54,10 +54,16 @@ def judge(
         line_search: halvings of the walk back to the boundary; 0 leaves the candidates in place.
     """
     representable = classifier.spec.representable
-    x = representable(candidates.detach().to(x0))
+    proposed = candidates.detach().to(x0)
+    x = representable(proposed)
     valid = admissible(metric, x)
     x = torch.where(_over(valid, x), x, x0)
     broken = valid & outvoted(classifier.deployed(x), labels)
+    if not classifier.spec.dtype.is_floating_point:
+        # Rounding to the nearest value may fall back across the boundary; away from x0 it does not.
+        farther = torch.where(_over(valid, x), representable(proposed, away_from=x0), x0)
+        rescued = ~broken & valid & outvoted(classifier.deployed(farther), labels)
+        x, broken = torch.where(_over(rescued, x), farther, x), broken | rescued
     rows = broken.nonzero()[:, 0]
     if line_search and len(rows):
         near = representable(

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# Read when torch is first imported; see `audit.cli.SPIN_COUNT`.
+# Read when torch first works; see `audit.cli.SPIN_COUNT` and `audit.models.execution`.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+os.environ.setdefault("MKL_CBWR", "AUTO")
 
 ROOT = Path(__file__).resolve().parents[1]
 

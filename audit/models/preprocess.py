@@ -55,11 +55,12 @@ class InputSpec:
         assert target is not None
         return x.reshape(len(x), *target)
 
-    def representable(self, x: Tensor) -> Tensor:
+    def representable(self, x: Tensor, away_from: Tensor | None = None) -> Tensor:
         """Round samples to what the model can be given: integer inputs have a lattice of values.
 
         Float inputs are returned as they are. Else every value becomes the nearest one of the
-        lattice that is inside both the box and the range of the dtype.
+        lattice, or with ``away_from`` the next one on the far side of that sample, that is inside
+        both the box and the range of the dtype.
         """
         if self.dtype.is_floating_point:
             return x
@@ -69,7 +70,14 @@ class InputSpec:
         # The end of the box itself counts where only rounding keeps it off the lattice.
         first = ((self.low - mean) / std - 1e-3).ceil().clamp_min(limits.min)
         last = ((self.high - mean) / std + 1e-3).floor().clamp_max(limits.max)
-        steps = ((x - mean) / std).round().clamp(first, last)
+        steps = (x - mean) / std
+        if away_from is None:
+            steps = steps.round()
+        else:
+            # What rounding error alone has moved off the lattice stays where it belongs.
+            outwards = torch.where(x > away_from, (steps - 1e-3).ceil(), (steps + 1e-3).floor())
+            steps = torch.where(x == away_from, steps.round(), outwards)
+        steps = steps.clamp(first, last)
         return (steps * std + mean).clamp(self.low, self.high)
 
     def _per_channel(self, values: tuple[float, ...], x: Tensor) -> Tensor:

@@ -139,10 +139,6 @@ def test_what_is_reported_can_be_given_to_an_integer_model(last: bool, tmp_path:
         assert (own - scores.max(1)).max() < 1e-4
 
 
-@pytest.mark.xfail(
-    reason="The judge rounds to the nearest value, which puts what lies just beyond the decision "
-    "boundary back before it."
-)
 def test_rounding_costs_no_example(tmp_path: Path) -> None:
     x, y = makers.images()
     x = (np.round(x * 255) / 255).astype(np.float32)

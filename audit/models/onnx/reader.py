@@ -197,7 +197,7 @@ def _check_domains(model: ModelProto, path: Path, allowed: frozenset[str]) -> No
         if not known and (node.domain, node.op_type) not in own:
             raise ModelError(
                 f"'{path}': node '{node.name}' is {node.domain}::{node.op_type}, not a standard "
-                f"operator; allow the domain '{node.domain}' if you trust it"
+                f"operator; pass --allow-domain {node.domain} if you trust it"
             )
 
 
