@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import cast
 
 from torch import Tensor
 
@@ -103,29 +104,64 @@ def _attack_fixed(
 ) -> None:
     """An attack at every budget, largest first, on the samples it could still change.
 
-    PGD runs with two losses: neither dominates the other. A sample whose radius is known to be far
-    above the budget after a search for minimal radii is not attacked again there.
+    PGD runs from the nearest example known, scaled back onto the ball, and then from random points
+    with two losses, since neither dominates the other. A sample whose radius is known to be
+    far above the budget after a search for minimal radii is not attacked again there.
     """
     deltas = [d for d in scan.config.deltas_of(run.metric.name) if d > 0]
     searched = any(entry.name == "minimal" for entry in run.attacks)
-    losses = ("ce", "margin") if name == "pgd" else (None,)
-    total = len(deltas) * len(losses) * int(scan.samples.correct.sum())
-    with progress(f"{run.metric.name}: {name}", total) as tick:
+    variants = PGD_RUNS if name == "pgd" else (Variant(),)
+    correct = int(scan.samples.correct.sum())
+    with progress(f"{run.metric.name}: {name}", len(deltas) * len(variants) * correct) as tick:
         for delta in reversed(deltas):
-            for loss in losses:
+            for variant in variants:
                 radius = run.frontier.radius
                 near = (radius <= NEAR * delta) | ~radius.isfinite() | (not searched)
+                if variant.warm:
+                    near &= radius.isfinite()
                 rows = (scan.samples.correct & (radius > delta) & near).nonzero()[:, 0]
-                tick(int(scan.samples.correct.sum()) - len(rows))
-                attack: Callable[..., Tensor] = partial(
-                    ATTACKS[name], threat=Threat(run.metric, delta)
-                )
-                if loss:
-                    attack = partial(attack, loss=LOSSES[loss])
+                tick(correct - len(rows))
                 for chosen in rows.split(scan.batch):
-                    purpose = f"{name} {loss} {delta!r}" if loss else f"{name} {delta!r}"
+                    attack = variant.attack(name, Threat(run.metric, delta), scan, run, chosen)
+                    purpose = f"{name} {variant} {delta!r}"
                     _attack(scan, run, attacker, name, purpose, chosen, attack)
                     tick(len(chosen))
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way of running a fixed-radius attack.
+
+    Attributes:
+        loss: a name of `LOSSES`, or None for the attack's own.
+        warm: whether to start from the nearest example known instead of a random point.
+        restart: tells runs with the same settings, hence other random points, apart.
+    """
+
+    loss: str | None = None
+    warm: bool = False
+    restart: int = 0
+
+    def attack(
+        self, name: str, threat: Threat, scan: Scan, run: MetricRun, rows: Tensor
+    ) -> Callable[..., Tensor]:
+        """The attack of that name, set up for the given rows."""
+        options: dict[str, object] = {}
+        if self.loss is not None:
+            # From a random point the first steps should be able to cross the whole ball.
+            options |= {"loss": LOSSES[self.loss], "first_step": 2.0}
+        if self.warm:
+            options["start"] = run.frontier.x[rows].to(scan.classifier.device)
+        return partial(cast(Callable[..., Tensor], ATTACKS[name]), threat=threat, **options)
+
+
+PGD_RUNS = (
+    Variant(warm=True),
+    Variant("ce"),
+    Variant("margin"),
+    Variant("ce", restart=1),
+    Variant("margin", restart=1),
+)
 
 
 def _attack(
