@@ -11,7 +11,7 @@ from audit import certify, health, sanity
 from audit.attacking import attack_all
 from audit.config import ScanConfig
 from audit.data import Dataset, check_labels
-from audit.errors import InternalError, NothingToEvaluate
+from audit.errors import InternalError, ModelError, NothingToEvaluate
 from audit.frontier import Frontier
 from audit.models.classifier import Classifier
 from audit.report import Health, Parity
@@ -90,6 +90,17 @@ def _check_model(scan: Scan, progress: Progress) -> None:
             scan.health.append(check())
             tick(1)
         scan.health.append(entry)
+    _require_independent_rows(scan.health)
+
+
+def _require_independent_rows(checks: list[Health]) -> None:
+    """Stop when a sample's scores depend on the samples beside it: no radius would mean anything.
+
+    A model that is random differs in every call; that is a finding of its own.
+    """
+    found = {entry.check: entry for entry in checks}
+    if found["determinism"].status != "fail" and found["batch_invariance"].status == "fail":
+        raise ModelError(found["batch_invariance"].detail)
 
 
 def _scan_metric(scan: Scan, metric: Metric, progress: Progress) -> None:
