@@ -4,18 +4,41 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from audit import __version__
+from audit.arguments import (
+    DATA_HELP,
+    MODEL_HELP,
+    AllowDomain,
+    Attacks,
+    ClassMap,
+    Deltas,
+    Device,
+    High,
+    Layout,
+    Low,
+    Mean,
+    Orders,
+    Out,
+    Quiet,
+    Reading,
+    Resize,
+    Seed,
+    Std,
+    Threats,
+    Trust,
+    Verbose,
+    config_of,
+    loading_of,
+)
 from audit.errors import AuditError, Interrupted, UsageError
 
 if TYPE_CHECKING:
     from audit.config import ScanConfig
-    from audit.data import Dataset
     from audit.models import LoadOptions
     from audit.report import Report
     from audit.state import Scan
@@ -100,123 +123,6 @@ def _root(
     del version
 
 
-Threats = Annotated[
-    list[str] | None,
-    typer.Option("--threat", "-t", metavar="METRIC", help="linf, l2, l1. [default: linf,l2]"),
-]
-Orders = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--order",
-        metavar="P",
-        help="How the budget is shared between samples: inf (each its own), 2, 1, any p >= 1. "
-        "[default: inf,2,1]",
-    ),
-]
-Deltas = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--delta", "-d", metavar="D", help="Budgets, also as 8/255. [default: a grid per metric]"
-    ),
-]
-Attacks = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--attack", metavar="NAME", help="fgsm, pgd, minimal, random. [default: all that apply]"
-    ),
-]
-Seed = Annotated[
-    int, typer.Option("--seed", metavar="N", help="Of the subset and of all random numbers.")
-]
-Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the report.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the verdict line.")]
-Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="All details, and tracebacks of internal errors.")
-]
-
-
-Trust = Annotated[
-    bool,
-    typer.Option(
-        "--trust-model",
-        help="Open a TorchScript or torch.export archive, which can run code of its own.",
-    ),
-]
-Device = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu or cuda.")]
-Layout = Annotated[
-    str | None,
-    typer.Option(
-        "--layout",
-        metavar="AXES",
-        help="The model's axis order: chw, hwc, ... [default: detected]",
-    ),
-]
-Mean = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--mean",
-        metavar="V",
-        help="Subtracted before the model, one value or one per channel: .49,.48,.45.",
-    ),
-]
-Std = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--std",
-        metavar="V",
-        help="Divided by after --mean, one value or one per channel; 1/255 for a model that "
-        "takes 0 to 255.",
-    ),
-]
-Low = Annotated[
-    str, typer.Option("--low", metavar="V", help="Smallest input value; budgets use this unit.")
-]
-High = Annotated[
-    str, typer.Option("--high", metavar="V", help="Largest input value; 255 of a byte is this.")
-]
-Resize = Annotated[
-    str | None,
-    typer.Option("--resize", metavar="HxW", help="Resize and centre-crop image files."),
-]
-ClassMap = Annotated[
-    Path | None,
-    typer.Option(
-        "--class-map",
-        metavar="FILE",
-        help="Class names to indices: JSON, CSV, or one name per line. [default: names sorted]",
-    ),
-]
-AllowDomain = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--allow-domain",
-        metavar="NAME",
-        help="Accept operators of another domain than ONNX's own, e.g. com.microsoft.",
-    ),
-]
-MODEL_HELP = "ONNX file, TorchScript or torch.export archive, as it is served."
-DATA_HELP = (
-    "Labelled samples: .npz (x, y), IDX (.gz), class folders, a CSV of files and labels, "
-    "CIFAR .bin, parquet, Hugging Face folders."
-)
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How the data is read, as the user wrote it."""
-
-    resize: str | None = None
-    class_map: Path | None = None
-
-    def open(self, path: Path, low: float, high: float) -> "Dataset":
-        """Open labelled data, in ``[low, high]``."""
-        from audit import options
-        from audit.data import open_data
-
-        size = options.size(self.resize, "--resize")
-        return open_data(path, low=low, high=high, resize=size, class_map=self.class_map)
-
-
 @app.command(epilog=EXIT_CODES)
 @_interruptible("before there was anything to report")
 def scan(
@@ -292,9 +198,9 @@ def scan(
     minimum = None if fail_under is None else options.number(fail_under, "--fail-under")
     if minimum is not None and not 0 <= minimum <= 1:
         raise UsageError(f"--fail-under is a share from 0 to 1 such as 0.5, found {minimum:g}.")
-    config = _config(threat, order, delta, attack, certify, samples, seed, confidence, batch_size,
+    config = config_of(threat, order, delta, attack, certify, samples, seed, confidence, batch_size,
                      low, high)  # fmt: skip
-    loading = _loading(trust_model, device, layout, mean, std, low, high, allow_domain)
+    loading = loading_of(trust_model, device, layout, mean, std, low, high, allow_domain)
     outcome = _scan(
         model, data, config, loading, out, Reading(resize, class_map), quiet=quiet,
     )  # fmt: skip
@@ -345,7 +251,7 @@ def inspect(
     from audit import inspection
     from audit.models.files import identify
 
-    loading = _loading(trust_model, device, layout, mean, std, low, high, allow_domain)
+    loading = loading_of(trust_model, device, layout, mean, std, low, high, allow_domain)
     identify(model)
     dataset = None
     if data is not None:
@@ -388,66 +294,6 @@ def report(
         _print(rendered)
     else:
         _write_text(out, rendered)
-
-
-def _loading(
-    trust_model: bool,
-    device: str,
-    layout: str | None,
-    mean: list[str] | None,
-    std: list[str] | None,
-    low: str,
-    high: str,
-    allow_domain: list[str] | None,
-) -> "LoadOptions":
-    from audit import options
-    from audit.models import LoadOptions
-
-    return LoadOptions(
-        trust_model=trust_model,
-        device=device,
-        layout=layout,
-        low=options.number(low, "--low"),
-        high=options.number(high, "--high"),
-        mean=options.numbers(mean, "--mean"),
-        std=options.numbers(std, "--std"),
-        allow_domains=frozenset(options.split(allow_domain)),
-    )
-
-
-def _config(
-    threat: list[str] | None,
-    order: list[str] | None,
-    delta: list[str] | None,
-    attack: list[str] | None,
-    certify: str,
-    samples: int | None,
-    seed: int,
-    confidence: float,
-    batch_size: str,
-    low: str,
-    high: str,
-) -> "ScanConfig":
-    from audit import options
-    from audit.config import ScanConfig
-
-    orders = options.numbers(order, "--order")
-    chosen: dict[str, Any] = {
-        "metrics": options.names(threat, "--threat"),
-        "orders": None if orders is None else tuple(dict.fromkeys(orders)),
-        "deltas": options.numbers(delta, "--delta"),
-        "attacks": options.names(attack, "--attack"),
-    }
-    return ScanConfig(
-        **{name: value for name, value in chosen.items() if value is not None},
-        certify=certify,
-        samples=samples,
-        seed=seed,
-        confidence=confidence,
-        batch_size=options.count(batch_size, "--batch-size"),
-        low=options.number(low, "--low"),
-        high=options.number(high, "--high"),
-    )
 
 
 def _scan(
