@@ -20,8 +20,9 @@ from audit.report import Attack, RunStatus
 from audit.sensitivity import sensitivity
 from audit.state import MetricRun, Progress, Scan
 
-NEAR = 1.3
-"""After a search for minimal radii, only samples within this factor of a budget are rerun."""
+NEAR, NEAR_GRID = 1.3, 1.15
+"""After a search for minimal radii, only samples within this factor of a budget are rerun: the
+first for budgets that the user named, the second for the many of the default grid."""
 
 WHITE_BOX = ("fgsm", "minimal", "pgd")
 """What runs by default where there are gradients."""
@@ -110,13 +111,14 @@ def _attack_fixed(
     """
     deltas = [d for d in scan.config.deltas_of(run.metric.name) if d > 0]
     searched = any(entry.name == "minimal" for entry in run.attacks)
+    factor = NEAR_GRID if scan.config.deltas is None else NEAR
     variants = PGD_RUNS if name == "pgd" else (Variant(),)
     correct = int(scan.samples.correct.sum())
     with progress(f"{run.metric.name}: {name}", len(deltas) * len(variants) * correct) as tick:
         for delta in reversed(deltas):
             for variant in variants:
                 radius = run.frontier.radius
-                near = (radius <= NEAR * delta) | ~radius.isfinite() | (not searched)
+                near = (radius <= factor * delta) | ~radius.isfinite() | (not searched)
                 if variant.warm:
                     near &= radius.isfinite()
                 rows = (scan.samples.correct & (radius > delta) & near).nonzero()[:, 0]
