@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from attackers.losses import misclassified
-from attackers.rows import expand
+from attackers.rows import expand, over
 
 
 @torch.no_grad()
@@ -44,6 +44,6 @@ def nearest_on_segment(
         point = torch.where(x > x0, torch.minimum(x0 + expand(t, x) * (x - x0), x), x)
         point = torch.where(x < x0, torch.maximum(x0 + expand(t, x) * (x - x0), x), point)
         fooled = wrong(scores(point), labels)
-        best = torch.where(expand(fooled.to(x), x) > 0, point, best)
+        best = torch.where(over(fooled, x), point, best)
         good, bad = torch.where(fooled, good, t), torch.where(fooled, t, bad)
     return best

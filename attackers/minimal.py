@@ -17,6 +17,7 @@ from attackers.geometry import Metric
 from attackers.gradient import Logits, value_and_grad
 from attackers.losses import margin, misclassified
 from attackers.pgd import pgd
+from attackers.rows import over
 from attackers.threat import Threat
 
 SHORT_PGD = partial(pgd, steps=25)
@@ -96,7 +97,7 @@ def minimal_radius(
         threat = Threat(metric, trial[rows])
         streams = generator.take(rows).fold(f"round {round_}")
         cold = metric.sample(centre, 0.5 * trial[rows], streams) if round_ else centre
-        start = torch.where(known.reshape(-1, *[1] * (x0.dim() - 1)), best[rows], cold)
+        start = torch.where(over(known, x0), best[rows], cold)
         x = attack(logits, centre, y, threat, generator=streams, start=start)
 
         hopeless = (failed[rows] >= diameter[rows]).nonzero()[:, 0]

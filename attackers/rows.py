@@ -33,6 +33,11 @@ def expand(value: Tensor | float, like: Tensor) -> Tensor:
     return value.to(like).reshape(-1, *[1] * (like.dim() - 1))
 
 
+def over(mask: Tensor, like: Tensor) -> Tensor:
+    """Broadcast a per-sample mask ``(B,)`` against ``like``, ``(B, ...)``."""
+    return mask.reshape(-1, *[1] * (like.dim() - 1))
+
+
 def expand_down(value: Tensor | float, like: Tensor) -> Tensor:
     """Like `expand`, rounding towards zero: no radius becomes larger than the one meant."""
     if not isinstance(value, Tensor):

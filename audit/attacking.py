@@ -13,7 +13,7 @@ from attackers import ATTACKS, GRADIENT_FREE
 from attackers.losses import LOSSES
 from attackers.minimal import minimal_radius
 from attackers.threat import Threat
-from audit.judge import judge
+from audit.judge import LINE_SEARCH, judge
 from audit.models.classifier import Classifier
 from audit.models.execution import Counted, Counter
 from audit.report import Attack, RunStatus
@@ -52,9 +52,13 @@ class Attacker:
     """The model as one attack sees it, with what it spent and what it broke."""
 
     classifier: Classifier
-    counter: Counter
-    logits: Callable[[Tensor], Tensor]
     broken: set[int] = field(default_factory=set)
+
+    @property
+    def logits(self) -> Callable[[Tensor], Tensor]:
+        """What is attacked: the differentiable copy, or the served scores where there is none."""
+        model = self.classifier
+        return model.deployed if model.attackable is None else model.differentiable
 
 
 @contextmanager
@@ -62,11 +66,13 @@ def _recorded(run: MetricRun, name: str, scan: Scan) -> Iterator[Attacker]:
     """Count passes and time of one attack, and record it even when it is interrupted."""
     counter = Counter()
     classifier = scan.classifier
-    source = classifier.differentiable if classifier.attackable else classifier.deployed
+    logits = classifier.attackable
     attacker = Attacker(
-        replace(classifier, serve=Counted(classifier.serve, counter)),
-        counter,
-        Counted(source, counter),
+        replace(
+            classifier,
+            serve=Counted(classifier.serve, counter),
+            attackable=None if logits is None else Counted(logits, counter),
+        )
     )
     started = time.perf_counter()
     status: RunStatus = "ran"
@@ -175,7 +181,7 @@ def _attack(
     rows: Tensor,
     attack: Callable[..., Tensor],
 ) -> None:
-    """Attack some rows, let the judge decide, and keep what is nearer than before."""
+    """Attack some rows and propose the result."""
     samples, device = scan.samples, scan.classifier.device
     if not len(rows):
         return
@@ -185,8 +191,28 @@ def _attack(
         samples.labels[rows].to(device),
         generator=samples.generator.take(rows).fold(f"{run.metric.name} {purpose}"),
     )
+    _propose(scan, run, attacker, name, rows, candidates.cpu())
+
+
+def _propose(
+    scan: Scan,
+    run: MetricRun,
+    attacker: Attacker,
+    name: str,
+    rows: Tensor,
+    candidates: Tensor,
+    *,
+    line_search: int = LINE_SEARCH,
+) -> None:
+    """Let the judge decide on candidates, and keep what is nearer than before."""
+    samples = scan.samples
     verdict = judge(
-        attacker.classifier, run.metric, samples.x[rows], candidates.cpu(), samples.labels[rows]
+        attacker.classifier,
+        run.metric,
+        samples.x[rows],
+        candidates,
+        samples.labels[rows],
+        line_search=line_search,
     )
     run.frontier.offer(rows, verdict, name)
     attacker.broken.update(rows[verdict.broken].tolist())
@@ -199,26 +225,13 @@ def _measure_sensitivity(scan: Scan, run: MetricRun, progress: Progress) -> None
     with _recorded(run, "w-fgsm", scan) as attacker:
 
         def offer(rows: Tensor, x: Tensor, wrong: Tensor) -> None:
-            chosen = rows[wrong & samples.correct[rows]]
-            if not len(chosen):
-                return
-            verdict = judge(
-                attacker.classifier,
-                run.metric,
-                samples.x[chosen],
-                x[wrong & samples.correct[rows]],
-                samples.labels[chosen],
-                line_search=0,
-            )
-            run.frontier.offer(chosen, verdict, "w-fgsm")
-            attacker.broken.update(chosen[verdict.broken].tolist())
+            fooled = wrong & samples.correct[rows]
+            if bool(fooled.any()):
+                _propose(scan, run, attacker, "w-fgsm", rows[fooled], x[fooled], line_search=0)
 
-        counted = replace(
-            attacker.classifier, attackable=Counted(_attackable(scan), attacker.counter)
-        )
         with progress(f"{run.metric.name}: sensitivity", 6 * len(samples)) as tick:
             run.sensitivity = sensitivity(
-                counted,
+                attacker.classifier,
                 run.metric,
                 samples,
                 orders=config.orders,
@@ -229,11 +242,6 @@ def _measure_sensitivity(scan: Scan, run: MetricRun, progress: Progress) -> None
                 offer=offer,
                 tick=tick,
             )
-
-
-def _attackable(scan: Scan) -> Callable[[Tensor], Tensor]:
-    assert scan.classifier.attackable is not None
-    return scan.classifier.attackable
 
 
 def _not_applicable(name: str, detail: str) -> Attack:

@@ -201,10 +201,8 @@ def scan(
     config = config_of(threat, order, delta, attack, certify, samples, seed, confidence, batch_size,
                      low, high)  # fmt: skip
     loading = loading_of(trust_model, device, layout, mean, std, low, high, allow_domain)
-    outcome = _scan(
-        model, data, config, loading, out, Reading(resize, class_map), quiet=quiet,
-    )  # fmt: skip
     reading = Reading(resize, class_map)
+    outcome = _scan(model, data, config, loading, out, reading, quiet=quiet)
     report = _write(outcome, out, loading, reading, minimum=minimum, strict=strict)
     _show(report, out, quiet=quiet, verbose=verbose)
     raise typer.Exit(_exit_code(report, strict=strict))

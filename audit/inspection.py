@@ -4,7 +4,7 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -19,9 +19,9 @@ from audit.errors import AuditError, ModelError, UnsupportedOperator
 from audit.models import Classifier, LoadOptions, load_classifier
 from audit.models.execution import call_rows
 from audit.models.files import digest, identify
-from audit.models.preprocess import InputSpec, alternatives, show_shape
+from audit.models.preprocess import InputSpec, show_shape
 from audit.samples import Samples, choose, evaluate, read_samples
-from audit.sanity import chance_level, require_better_than_chance
+from audit.sanity import chance_level, other_readings, require_better_than_chance
 
 Fact = tuple[str, str]
 """A name and what was found, as shown to the user."""
@@ -188,12 +188,7 @@ def _accuracy(
 def _better(classifier: Classifier, samples: Samples) -> InputSpec | None:
     """The other reading of the data with the highest accuracy, where that is above chance."""
     best, reached = None, chance_level(classifier.classes, len(samples))
-    for _, spec in alternatives(classifier.spec):
-        try:
-            prediction = replace(classifier, spec=spec).predict(samples.x)
-        except ModelError:
-            continue  # the model does not take this shape, so it cannot be what was meant
-        accuracy = float((prediction == samples.labels).double().mean())
+    for _, spec, accuracy in other_readings(classifier, samples):
         if accuracy > reached:
             best, reached = spec, accuracy
     return best

@@ -14,7 +14,11 @@ from torch import Tensor
 from attackers.boundary import nearest_on_segment
 from attackers.geometry import Metric
 from attackers.losses import outvoted
+from attackers.rows import over
 from audit.models.classifier import Classifier
+
+LINE_SEARCH = 12
+"""Halvings of the walk back to the decision boundary."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ def judge(
     candidates: Tensor,
     labels: Tensor,
     *,
-    line_search: int = 12,
+    line_search: int = LINE_SEARCH,
 ) -> Verdict:
     """Confirm or reject candidates on the deployed model.
 
@@ -57,13 +61,13 @@ def judge(
     proposed = candidates.detach().to(x0)
     x = representable(proposed)
     valid = admissible(metric, x)
-    x = torch.where(_over(valid, x), x, x0)
+    x = torch.where(over(valid, x), x, x0)
     broken = valid & outvoted(classifier.deployed(x), labels)
     if not classifier.spec.dtype.is_floating_point:
         # Rounding to the nearest value may fall back across the boundary; away from x0 it does not.
-        farther = torch.where(_over(valid, x), representable(proposed, away_from=x0), x0)
+        farther = torch.where(over(valid, x), representable(proposed, away_from=x0), x0)
         rescued = ~broken & valid & outvoted(classifier.deployed(farther), labels)
-        x, broken = torch.where(_over(rescued, x), farther, x), broken | rescued
+        x, broken = torch.where(over(rescued, x), farther, x), broken | rescued
     rows = broken.nonzero()[:, 0]
     if line_search and len(rows):
         near = representable(
@@ -78,8 +82,8 @@ def judge(
         )
         # Rounding may make a point of the segment no nearer; then the candidate itself stands.
         nearer = metric.distance(x0[rows], near) < metric.distance(x0[rows], x[rows])
-        x[rows] = torch.where(_over(nearer, near), near, x[rows])
-    x = torch.where(_over(broken, x), x, x0)
+        x[rows] = torch.where(over(nearer, near), near, x[rows])
+    x = torch.where(over(broken, x), x, x0)
     distance = torch.where(broken, metric.distance(x0, x), torch.inf)
     return Verdict(broken, distance, x, classifier.predict(x))
 
@@ -89,7 +93,3 @@ def admissible(metric: Metric, x: Tensor) -> Tensor:
     rows = x.flatten(1)
     inside = (rows >= metric.low) & (rows <= metric.high)
     return (rows.isfinite() & inside).all(1)
-
-
-def _over(mask: Tensor, x: Tensor) -> Tensor:
-    return mask.reshape(-1, *[1] * (x.dim() - 1))

@@ -1,11 +1,12 @@
 """Stop before hours are spent: a model at chance is being fed the wrong thing."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 
 from audit.errors import DataError, ModelError, NothingToEvaluate
 from audit.models.classifier import Classifier
-from audit.models.preprocess import alternatives
+from audit.models.preprocess import InputSpec, alternatives
 from audit.samples import Samples
 
 TRIED = 256
@@ -28,7 +29,7 @@ def require_better_than_chance(classifier: Classifier, samples: Samples) -> None
             f"None of the {n} samples is classified correctly, so there is nothing to attack: "
             "check labels and preprocessing, or give more samples."
         )
-    tried = _tried(classifier, samples)
+    tried = [(option, share) for option, _, share in other_readings(classifier, samples)]
     best = max(tried, key=lambda entry: entry[1], default=None)
     listing = "; ".join(f"{option}: {accuracy:.1%}" for option, accuracy in tried) or "nothing else"
     advice = (
@@ -53,13 +54,14 @@ def chance_level(classes: int, n: int) -> float:
     return min(max(noise, 2 * chance), 0.9) if classes > 3 else min(noise, 0.9)
 
 
-def _tried(classifier: Classifier, samples: Samples) -> list[tuple[str, float]]:
+def other_readings(
+    classifier: Classifier, samples: Samples
+) -> Iterator[tuple[str, InputSpec, float]]:
+    """Every other reading of the data that the model takes: options, reading, clean accuracy."""
     x, labels = samples.x[:TRIED], samples.labels[:TRIED]
-    results = []
     for option, spec in alternatives(classifier.spec):
         try:
             scores = replace(classifier, spec=spec).deployed(x)
         except ModelError:
             continue  # the model does not take this shape, so it cannot be what was meant
-        results.append((option, float((scores.argmax(1) == labels).double().mean())))
-    return results
+        yield option, spec, float((scores.argmax(1) == labels).double().mean())

@@ -58,10 +58,10 @@ def budget_monotone(
     ]
     drops = [before - after for before, after in itertools.pairwise(counts)]
     shown = ", ".join(f"{n} at {r:.3g}" for n, r in zip(counts, radii, strict=True))
-    # Two standard deviations of a count of this size, the same samples attacked twice.
     if max(drops) <= 0:
         return entry(check, "pass", f"PGD breaks {shown} of {len(rows)} samples.")
-    status: HealthStatus = "warn" if max(drops) <= 2 * len(rows) ** 0.5 / 2 else "fail"
+    # Two standard deviations of a count of this size are at most the root of the sample count.
+    status: HealthStatus = "warn" if max(drops) <= len(rows) ** 0.5 else "fail"
     return entry(
         check,
         status,
