@@ -4,12 +4,32 @@ from typing import Protocol
 
 from torch import Tensor
 
+from attackers.apgd import apgd
 from attackers.fgsm import fgsm
 from attackers.generator import SampleGenerator
+from attackers.geometry import Metric
 from attackers.gradient import Logits
+from attackers.hopskipjump import hop_skip_jump
+from attackers.minimal import minimal_radius
 from attackers.noise import random_search
 from attackers.pgd import pgd
+from attackers.square import SQUARE_METRICS, square
 from attackers.threat import Threat
+
+
+class MinimalAttack(Protocol):
+    """The one signature of every attack that looks for the nearest misclassified point."""
+
+    def __call__(
+        self,
+        logits: Logits,
+        x0: Tensor,
+        labels: Tensor,
+        metric: Metric,
+        *,
+        generator: SampleGenerator,
+    ) -> Tensor:
+        """Return misclassified points ``(B, ...)``, or ``x0`` itself where none was found."""
 
 
 class Attack(Protocol):
@@ -27,8 +47,20 @@ class Attack(Protocol):
         """Return attacked inputs ``(B, ...)`` inside the threat's ball and box."""
 
 
-ATTACKS: dict[str, Attack] = {"fgsm": fgsm, "pgd": pgd, "random": random_search}
-"""Attacks at a fixed radius, by name; `attackers.minimal` turns one into minimal radii."""
+ATTACKS: dict[str, Attack] = {
+    "fgsm": fgsm,
+    "pgd": pgd,
+    "apgd": apgd,
+    "square": square,
+    "random": random_search,
+}
+"""Attacks at a fixed radius, by name."""
 
-GRADIENT_FREE = frozenset({"random"})
-"""The attacks that need scores only."""
+MINIMAL: dict[str, MinimalAttack] = {"minimal": minimal_radius, "hopskipjump": hop_skip_jump}
+"""Attacks that give minimal radii, by name."""
+
+GRADIENT_FREE = frozenset({"square", "random", "hopskipjump"})
+"""The attacks that need scores only, or labels."""
+
+METRICS_OF: dict[str, frozenset[str]] = {"square": SQUARE_METRICS}
+"""Names of the metrics of an attack that does not work in all of them."""

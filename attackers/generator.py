@@ -39,6 +39,10 @@ class SampleGenerator:
         tag = purpose.encode()
         return type(self)(tuple(_hash(key.to_bytes(8, "little"), tag) for key in self.keys))
 
+    def folds(self, purposes: Iterable[str]) -> Self:
+        """The streams of several purposes, one after the other: all samples of the first first."""
+        return type(self)(tuple(key for purpose in purposes for key in self.fold(purpose).keys))
+
     def take(self, rows: Tensor) -> Self:
         """The streams of the given rows; ``rows``: (K,) int64."""
         return type(self)(tuple(self.keys[row] for row in rows.tolist()))

@@ -11,6 +11,7 @@ are a number or one number per sample ``(B,)``:
     dual_norm(grad)              ||grad||_* = sup <grad, h> over unit h, float64 (B,)
     sample(x0, radius, generator) a random point of ball ∩ box
     diameter(x0)                 the largest distance from x0 inside the box, (B,)
+    ball(x0, radius)             the same projection and steepest steps, made cheap for loops
 
 `project` rounds inwards: the float64 distance of its result never exceeds the radius.
 """
@@ -22,6 +23,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from attackers.balls import Ball, L1Ball, L2Ball, LinfBall, room
 from attackers.generator import SampleGenerator
 from attackers.rows import expand, expand_down, flat, row_max, row_sum
 
@@ -40,6 +42,7 @@ class Metric(ABC):
 
     name: ClassVar[str]
     unit: ClassVar[str]
+    prepared: ClassVar[type[Ball]] = Ball
 
     @abstractmethod
     def distance(self, x0: Tensor, x: Tensor) -> Tensor:
@@ -75,7 +78,11 @@ class Metric(ABC):
 
     def room(self, x: Tensor, sign: Tensor) -> Tensor:
         """How far each coordinate may move the way of ``sign`` before it leaves the box."""
-        return torch.where(sign > 0, self.high - x, x - self.low).clamp_min(0)
+        return room(x, sign, self.low, self.high)
+
+    def ball(self, x0: Tensor, radius: Radius) -> Ball:
+        """Prepare ball ∩ box for the many steps of a loop; see `attackers.balls`."""
+        return self.prepared.of(self, x0, radius)
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,7 @@ class Linf(Metric):
     """Largest change of any coordinate."""
 
     name = "linf"
+    prepared = LinfBall
     unit = "largest change of one input value"
 
     def distance(self, x0: Tensor, x: Tensor) -> Tensor:
@@ -126,6 +134,7 @@ class L2(Metric):
     """Euclidean length of the change."""
 
     name = "l2"
+    prepared = L2Ball
     unit = "Euclidean norm of the change of the input"
 
     def distance(self, x0: Tensor, x: Tensor) -> Tensor:
@@ -177,6 +186,7 @@ class L1(Metric):
     """Sum of the absolute changes."""
 
     name = "l1"
+    prepared = L1Ball
     unit = "sum of the absolute changes of the input"
 
     def distance(self, x0: Tensor, x: Tensor) -> Tensor:

@@ -27,11 +27,11 @@ def value_and_grad(
         Scores (B, K), losses (B,) and gradients of the shape of ``x``, all detached. A gradient
         entry that is not finite is returned as it is: the caller decides.
     """
+    if rows is None or len(x) <= rows:
+        return _value_and_grad(logits, loss, x, labels)
     parts = [
         _value_and_grad(logits, loss, part, part_labels)
-        for part, part_labels in zip(
-            x.split(rows or max(len(x), 1)), labels.split(rows or max(len(x), 1)), strict=True
-        )
+        for part, part_labels in zip(x.split(rows), labels.split(rows), strict=True)
     ]
     scores, values, grads = zip(*parts, strict=True)
     return torch.cat(scores), torch.cat(values), torch.cat(grads)

@@ -1,7 +1,7 @@
 """Projected gradient descent (Madry et al. 2018, section 2.1), for any metric.
 
-The projection stays outside the autograd graph, the best iterate is returned, and a sample leaves
-the batch as soon as it is misclassified: the three things that most often make a PGD number wrong
+The projection stays outside the autograd graph, no misclassified iterate is lost, and a sample
+leaves the batch as soon as there is one: the three things that most often make a PGD number wrong
 or slow when they are missing.
 """
 
@@ -10,10 +10,10 @@ import math
 import torch
 from torch import Tensor
 
+from attackers.flight import Flight, asks, usable
 from attackers.generator import SampleGenerator
 from attackers.gradient import Logits, value_and_grad
 from attackers.losses import Loss, margin, misclassified
-from attackers.rows import expand
 from attackers.threat import Threat
 
 
@@ -49,43 +49,35 @@ def pgd(
         momentum: share of the previous displacement that is kept.
 
     Returns:
-        (B, ...) inside ball and box: the first misclassified iterate of each sample, or the one
-        of largest loss where none was.
+        (B, ...) inside ball and box: the first misclassified iterate of each sample, or the last
+        iterate where none was.
     """
     metric = threat.metric
     if start is None:
         start = metric.sample(x0, threat.delta, generator)
-    best = metric.project(x0, start, threat.delta)
-    radius = expand(threat.delta, x0.double())
-    rows = torch.arange(len(x0), device=x0.device)
-    centre, x, y, top = x0, best, labels, x0.new_full((len(x0),), -torch.inf)
+    ball = metric.ball(x0, threat.delta)
+    x = ball.project(start)
+    result = x.clone()
+    flight = Flight.of(x0, labels)
     previous = torch.zeros_like(x0)
 
     for step in range(steps + 1):
-        scores, value, grad = value_and_grad(logits, loss, x, y)
-        fooled = misclassified(scores, y)
-        better = fooled | (value > top)
-        best = best.index_put((rows[better],), x[better])
-        if step == steps or bool(fooled.all()):
+        scores, _, grad = value_and_grad(logits, loss, x, flight.labels)
+        flight = flight.passed(x, misclassified(scores, flight.labels))
+        if step == steps:
             break
-        if bool(fooled.any()):
-            keep = ~fooled
-            rows, centre, x, y, radius = rows[keep], centre[keep], x[keep], y[keep], radius[keep]
-            previous, grad, value, top = previous[keep], grad[keep], value[keep], top[keep]
-        top = torch.maximum(top, value)
-        grad = _unstuck(grad.nan_to_num(), generator, rows, step)
-        length = radius.flatten() * (first_step * (1 + math.cos(math.pi * step / steps)) / 2)
-        moved = metric.ascent(centre, x, grad, length) + momentum * previous
+        if asks(x, step):
+            keep = flight.land(result)
+            if keep is not None:
+                if not len(keep):
+                    break
+                flight, ball = flight.take(keep), ball.take(keep)
+                x, grad, previous = x[keep], grad[keep], previous[keep]
+            grad = usable(grad, generator, flight.rows, step)
+        fall = first_step * (1 + math.cos(math.pi * step / steps)) / 2
+        moved = ball.step(x, grad, ball.radius.flatten() * fall).add_(previous.mul_(momentum))
         # The displacement after projection is what momentum should remember.
-        x, old = metric.project(centre, x + moved, radius.flatten()), x
+        x, old = ball.project(moved.add_(x)), x
         previous = x - old
-    return best
-
-
-def _unstuck(grad: Tensor, generator: SampleGenerator, rows: Tensor, step: int) -> Tensor:
-    """Replace gradients that are exactly zero (dead units, a plateau) by random directions."""
-    stuck = (grad.flatten(1) == 0).all(1).nonzero()[:, 0]
-    if not len(stuck):
-        return grad
-    streams = generator.take(rows[stuck]).fold(f"stuck {step}")
-    return grad.index_put((stuck,), streams.normal(grad[stuck]))
+    flight.write(result)
+    return metric.project(x0, result, threat.delta)

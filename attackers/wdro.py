@@ -20,6 +20,9 @@ from attackers.losses import Loss, misclassified, redlr
 from attackers.rows import expand
 from attackers.threat import Threat
 
+W_PGD_STEPS = 50
+"""Of the official code."""
+
 
 def conjugate(order: float) -> float:
     """Return q with 1/p + 1/q = 1, for p > 1 (``inf`` gives 1)."""
@@ -92,7 +95,7 @@ def w_pgd(
     threat: Threat,
     *,
     loss: Loss = redlr,
-    steps: int = 50,
+    steps: int = W_PGD_STEPS,
     ratio: float = 1.875,
     rows: int | None = None,
     tick: Callable[[], None] = lambda: None,

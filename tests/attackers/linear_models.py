@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attackers import ATTACKS, Attack
+from attackers import ATTACKS, METRICS_OF, Attack
 from attackers.generator import SampleGenerator
 from attackers.geometry import Metric
 from attackers.losses import misclassified
@@ -67,7 +67,11 @@ def minimal_at(
     return torch.where(far.reshape(-1, *[1] * (x0.dim() - 1)), x0, x)
 
 
-EVERY_ATTACK: dict[str, Attack] = {**ATTACKS, "minimal": minimal_at}
+EVERY_ATTACK: dict[str, Attack] = {
+    **{name: attack for name, attack in ATTACKS.items() if name not in METRICS_OF},
+    "minimal": minimal_at,
+}
+"""The attacks that work in every metric; the others have files of their own."""
 
 
 def broken_at(

@@ -1,0 +1,96 @@
+"""Several runs of an attack on each sample, until one succeeds.
+
+A few runs share a batch: a model call has a least useful size, and below it further runs are free.
+The first successful run in order counts, so the outcome does not depend on how many ran together.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from attackers.generator import SampleGenerator
+from attackers.gradient import Logits
+from attackers.losses import misclassified
+from attackers.rows import over
+from attackers.threat import Threat
+
+TOGETHER = 4
+"""Runs in one batch."""
+
+LEAST = 16
+"""Samples whose runs share a batch at least; more where that keeps the batch as large as it was."""
+
+
+def restarted(
+    attack: Callable[..., Tensor],
+    logits: Logits,
+    x0: Tensor,
+    labels: Tensor,
+    threat: Threat,
+    *,
+    generator: SampleGenerator,
+    runs: int,
+    targets: Tensor | None = None,
+) -> Tensor:
+    """Run an attack until it succeeds, at most ``runs`` times, each from its own random start.
+
+    Args:
+        attack: takes what this function takes, and ``targets`` ``(B,)`` where those are given.
+        logits: classifier.
+        x0: (B, ...) in the box.
+        labels: (B,) int64.
+        threat: pointwise threat; ``delta`` is the radius, or one per sample.
+        generator: one stream per sample; every run folds its number into it.
+        runs: how many at most.
+        targets: (B, runs) int64, the class each run aims at, or None.
+
+    Returns:
+        (B, ...) the first success, or the outcome of the last run where there was none.
+    """
+    result = x0.clone()
+    rows = torch.arange(len(x0), device=x0.device)
+    size = max(LEAST, -(-len(x0) // TOGETHER))
+    for done in range(0, runs, TOGETHER):
+        copies = min(TOGETHER, runs - done)
+        left = []
+        for part in rows.split(size):
+            y = _tiled(labels[part], copies)
+            aims = {} if targets is None else {"targets": targets[part, done : done + copies]}
+            x = attack(
+                logits,
+                _tiled(x0[part], copies),
+                y,
+                _tiled_threat(threat, part, copies),
+                generator=generator.take(part).folds([f"run {done + i}" for i in range(copies)]),
+                **{name: chosen.T.ravel() for name, chosen in aims.items()},
+            )
+            with torch.no_grad():
+                fooled = misclassified(logits(x), y).reshape(copies, -1)
+            x = x.reshape(copies, len(part), *x.shape[1:])
+            chosen = x[-1]
+            for run in range(copies - 1, -1, -1):
+                chosen = torch.where(over(fooled[run], chosen), x[run], chosen)
+            result[part] = chosen
+            left.append(part[~fooled.any(0)])
+        rows = torch.cat(left)
+        if not len(rows):
+            break
+    return result
+
+
+def rivals(scores: Tensor, labels: Tensor, count: int) -> Tensor:
+    """The ``count`` classes of largest score other than the label, ``(B, min(count, K - 1))``."""
+    others = scores.scatter(1, labels[:, None], -torch.inf)
+    return others.topk(min(count, scores.shape[1] - 1), dim=1).indices
+
+
+def _tiled(x: Tensor, copies: int) -> Tensor:
+    return x.repeat(copies, *[1] * (x.dim() - 1))
+
+
+def _tiled_threat(threat: Threat, rows: Tensor, copies: int) -> Threat:
+    if not isinstance(threat.delta, Tensor):
+        return threat
+    return replace(threat, delta=threat.delta[rows].repeat(copies))
