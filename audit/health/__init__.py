@@ -6,13 +6,14 @@ Sources: Carlini et al. 2019, Tramer et al. 2020, Croce & Hein 2020 (AutoAttack'
 al. 2022 (indicators of attack failure).
 """
 
+from audit.health.active import active_test
 from audit.health.attack import (
     budget_monotone,
     certified_below_attacked,
     random_not_better,
     unbounded_attack,
 )
-from audit.health.common import PROBE
+from audit.health.common import PROBE, entry, without_gradients
 from audit.health.gradient import finite_differences, gradients
 from audit.health.model import (
     batch_invariance,
@@ -23,20 +24,39 @@ from audit.health.model import (
     parity_on_adversarial,
     sample_size,
 )
+from audit.health.strength import (
+    SETTLED,
+    broken,
+    convergence,
+    iterative_not_worse,
+    representable,
+    square_not_better,
+    transfer,
+)
 
 __all__ = [
     "PROBE",
+    "SETTLED",
+    "active_test",
     "batch_invariance",
+    "broken",
     "budget_monotone",
     "certified_below_attacked",
     "clean_accuracy",
+    "convergence",
     "determinism",
+    "entry",
     "finite_differences",
     "gradients",
+    "iterative_not_worse",
     "output_kind",
     "parity",
     "parity_on_adversarial",
     "random_not_better",
+    "representable",
     "sample_size",
+    "square_not_better",
+    "transfer",
     "unbounded_attack",
+    "without_gradients",
 ]

@@ -11,7 +11,7 @@ from attackers.losses import misclassified
 from attackers.noise import random_search
 from attackers.pgd import pgd
 from attackers.threat import Threat
-from audit.health.common import PROBE, entry
+from audit.health.common import PROBE, entry, without_gradients
 from audit.models.classifier import Classifier
 from audit.report import Health, HealthStatus
 from audit.samples import Samples
@@ -26,7 +26,7 @@ def unbounded_attack(
     """
     check = f"unbounded_attack.{metric.name}"
     if classifier.attackable is None:
-        return entry(check, "not_applicable", "It needs gradients.")
+        return without_gradients(check)
     rows = samples.probe(PROBE)
     rows_left = rows[~attacked[rows].isfinite()]
     left = len(rows_left)
@@ -49,7 +49,7 @@ def budget_monotone(
     """More budget never means fewer broken samples."""
     check = f"budget_monotone.{metric.name}"
     if classifier.attackable is None:
-        return entry(check, "not_applicable", "It needs gradients.")
+        return without_gradients(check)
     rows = samples.probe(PROBE)
     radii = [delta * factor for factor in (0.5, 1.0, 2.0, 4.0)]
     counts = [
@@ -76,7 +76,7 @@ def random_not_better(
     """Random points must not break what PGD does not."""
     check = f"random_noise.{metric.name}"
     if classifier.attackable is None:
-        return entry(check, "not_applicable", "It needs gradients to compare with.")
+        return without_gradients(check)
     rows = samples.probe(PROBE)
     radius = torch.full((len(rows),), delta)
     by_noise = _broken(classifier, metric, samples, rows, radius, "noise", random_search)

@@ -16,3 +16,8 @@ def entry(check: str, status: HealthStatus, detail: str) -> Health:
 def scale(scores: Tensor) -> float:
     """Size of the largest score, at least one: what differences of scores are measured against."""
     return max(1.0, float(scores.abs().max()))
+
+
+def without_gradients(check: str) -> Health:
+    """The finding of a check that needs gradients, on a model that has none."""
+    return entry(check, "not_applicable", "It needs gradients.")

@@ -1,0 +1,322 @@
+"""The active attack test: does the attack find an adversarial example that is known to exist?
+
+An accuracy under attack cannot tell a robust model from a weak attack. So here the answer is made
+known: the head of the model is replaced, sample by sample, by a linear readout for which the ball
+holds an adversarial example, and the attack under test has to find one. An attack that does not is
+too weak for this model, whatever the model's robustness.
+
+Source: Zimmermann, Brendel, Tramer, Carlini, "Increasing Confidence in Adversarial Robustness
+Evaluations", NeurIPS 2022: 999 points inside the ball and one on its surface, a linear classifier
+of the features that tells them apart, and its decision moved close to the surface point.
+
+Departures from the paper, each for a reason:
+
+- The features are the logits, since the penultimate layer cannot be told apart in every file. What
+  masks gradients in the head stays in place, so the test is stricter; but K numbers do not isolate
+  every point, so a sample may allow no such readout, and is counted apart.
+- The hidden example lies the way to a far point of the box (black, the negative, a mirror image,
+  noise), and random points of the surface are clean like those inside. In high dimension noise
+  hardly moves the logits, and a few tiny steps along the gradient reach farther.
+- Ridge regression takes the place of logistic regression: it has a closed form for all samples and
+  candidates at once, solved in the points (few) instead of the features (up to thousands).
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attackers.anchors import anchors
+from attackers.generator import SampleGenerator
+from attackers.geometry import Metric
+from attackers.gradient import Logits
+from attackers.losses import margin, misclassified, outvoted
+from attackers.noise import random_search
+from attackers.threat import Threat
+from audit.health.common import PROBE, entry
+from audit.judge import admissible
+from audit.models.classifier import Classifier
+from audit.models.execution import call_rows
+from audit.report import Health
+from audit.samples import Samples
+
+FOUND, MOST = 0.95, 0.8
+"""Share of the hidden examples that an attack must find to pass, and not to fail."""
+
+FEWEST = 8
+"""Informative samples below which the test says nothing."""
+
+INNER = 0.95
+"""The points inside fill a ball of this share of the radius (the paper's gap of 0.05)."""
+
+APART = 1.25
+"""How much farther along its direction than every clean point the hidden example must lie."""
+
+CLOSENESS = 0.99
+"""Where the decision lies between the farthest clean point, 0, and the hidden example, 1."""
+
+GROUPS = 16
+"""Most batches of balls that do not meet; samples beyond them are left out."""
+
+
+def active_test(
+    classifier: Classifier,
+    metric: Metric,
+    samples: Samples,
+    delta: float,
+    attack: Callable[..., Tensor],
+    *,
+    probe: int = PROBE,
+    points: int = 64,
+    draws: int = 100,
+) -> Health:
+    """The attack finds a hidden adversarial example wherever random points do not.
+
+    Pass: it finds `FOUND` of them; fail: less than `MOST`. A sample that random search breaks as
+    well tells nothing about an attack and is not counted.
+
+    Args:
+        classifier: its differentiable copy gives the features, or the served scores without one.
+        metric: of the ball.
+        samples: up to ``probe`` correct ones are tested.
+        delta: radius of the ball.
+        attack: ``attack(logits, x0, labels, threat, generator=…)``, the attack under test.
+        probe: how many samples to test; each costs some 250 forwards and the attack.
+        points: clean points inside, and as many on the surface, per sample.
+        draws: points of the random search: about as many as the attack takes steps.
+    """
+    check = f"active_test.{metric.name}"
+    probed = hidden = easy = found = 0
+    for rows in disjoint(metric, samples, delta, probe):
+        readout, there = hide(classifier, metric, samples, rows, delta, points=points)
+        streams = samples.generator.take(rows).fold("active test")
+        by_noise = breaks(readout, delta, random_search, streams.fold("noise"), steps=draws)
+        kept = (there & ~by_noise).nonzero()[:, 0]
+        by_attack = breaks(readout.take(kept), delta, attack, streams.take(kept).fold("attack"))
+        probed, hidden = probed + len(rows), hidden + int(there.sum())
+        easy, found = easy + int((there & by_noise).sum()), found + int(by_attack.sum())
+    informative = hidden - easy
+    rest = f"{probed - hidden} of {probed} samples allow no such example, {easy} more tell nothing"
+    if informative < FEWEST:
+        return entry(
+            check,
+            "not_applicable",
+            f"Hidden adversarial examples could test the attack on {informative} samples only: "
+            f"{rest}, as {draws} random points find it too.",
+        )
+    detail = (
+        f"At {delta:.3g}, the attack finds the hidden adversarial example of {found} of "
+        f"{informative} samples where {draws} random points find none ({rest})"
+    )
+    if found / informative >= FOUND:
+        return entry(check, "pass", f"{detail}.")
+    return entry(
+        check,
+        "warn" if found / informative >= MOST else "fail",
+        f"{detail}: it is too weak for this model, whose attacked accuracy is too optimistic. Give "
+        "it more steps, restarts and other losses, or attack a smooth version of the model.",
+    )
+
+
+@dataclass(frozen=True)
+class Readout:
+    """A binary classifier for each of several balls, as one function of the input.
+
+    No two balls meet, so a point is read by the classifier of the nearest centre.
+
+    Attributes:
+        features: inputs to ``(B, K)``, differentiable.
+        metric: in which the balls do not meet.
+        x0: (P, ...) their centres, all clean.
+        witness: (P, ...) the hidden adversarial example of each.
+        weight: (P, K) float64.
+        bias: (P,) float64.
+    """
+
+    features: Logits
+    metric: Metric
+    x0: Tensor
+    witness: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits of clean, always 0, and adversarial: ``(B, 2)`` float32."""
+        centre = torch.stack([self.metric.distance(c.expand_as(x), x.detach()) for c in self.x0])
+        own = centre.argmin(0)
+        # In float64: the readout may amplify small differences of large logits.
+        value = (self.features(x).to(self.weight) * self.weight[own]).sum(1) + self.bias[own]
+        return torch.stack([torch.zeros_like(value), value], dim=1).float()
+
+    def take(self, kept: Tensor) -> "Readout":
+        """Some of the balls; ``kept``: (P',) int64."""
+        parts = (self.x0, self.witness, self.weight, self.bias)
+        return Readout(self.features, self.metric, *(part[kept] for part in parts))
+
+
+def in_turn(*attacks: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """One attack of several: each is run on the samples that those before it left standing."""
+
+    def run(
+        logits: Logits, x0: Tensor, labels: Tensor, threat: Threat, *, generator: SampleGenerator
+    ) -> Tensor:
+        x, rows = x0.clone(), torch.arange(len(x0), device=x0.device)
+        for turn, attack in enumerate(attacks):
+            streams = generator.take(rows).fold(f"turn {turn}")
+            x[rows] = attack(logits, x0[rows], labels[rows], threat, generator=streams).detach()
+            with torch.no_grad():
+                rows = rows[~misclassified(logits(x[rows]), labels[rows])]
+            if not len(rows):
+                break
+        return x
+
+    return run
+
+
+def attacked(classifier: Classifier) -> Logits:
+    """What an attack sees: the differentiable copy, or the served scores where there is none."""
+    return classifier.deployed if classifier.attackable is None else classifier.differentiable
+
+
+def breaks(
+    readout: Readout,
+    delta: float,
+    attack: Callable[..., Tensor],
+    generator: SampleGenerator,
+    **options: object,
+) -> Tensor:
+    """Whether the attack finds an adversarial point in each ball and the box, ``(P,)`` bool."""
+    x0, metric = readout.x0, readout.metric
+    clean = torch.zeros(len(x0), dtype=torch.long, device=x0.device)
+    if not len(x0):
+        return clean.cpu().bool()
+    x = attack(readout, x0, clean, Threat(metric, delta), generator=generator, **options).detach()
+    with torch.no_grad():
+        inside = admissible(metric, x) & (metric.distance(x0, x) <= delta)
+        return (inside & outvoted(readout(x), clean)).cpu()
+
+
+def disjoint(metric: Metric, samples: Samples, delta: float, probe: int) -> list[Tensor]:
+    """The probed rows, in batches within which no two balls of this radius meet.
+
+    A batch has at most as many rows as one call of the model, and there are at most `GROUPS`: where
+    most balls meet, some samples are left out.
+    """
+    groups: list[list[int]] = []
+    full = call_rows(tuple(samples.x.shape[1:]))
+    for row in samples.probe(probe).tolist():
+        for group in groups:
+            others = samples.x[group]
+            distance = metric.distance(samples.x[row].expand_as(others), others)
+            # A little more than twice the radius: distances are rounded.
+            if len(group) < full and bool((distance > 2.001 * delta).all()):
+                group.append(row)
+                break
+        else:
+            if len(groups) < GROUPS:
+                groups.append([row])
+    return [torch.tensor(group) for group in groups]
+
+
+@torch.no_grad()
+def hide(
+    classifier: Classifier,
+    metric: Metric,
+    samples: Samples,
+    rows: Tensor,
+    delta: float,
+    *,
+    points: int,
+) -> tuple[Readout, Tensor]:
+    """Fit readouts with one adversarial example in each ball.
+
+    Returns:
+        The readout, and which of the rows really have one: (P,) bool, checked on the very function
+        that the attack gets. There the sample is clean and the witness adversarial.
+    """
+    features = attacked(classifier)
+    x0 = samples.x[rows].to(classifier.device)
+    streams = samples.generator.take(rows).fold("hidden example")
+
+    def seen(inputs: Iterable[Tensor]) -> Tensor:
+        return torch.stack([features(x).to(x0.device) for x in inputs], dim=1).double()
+
+    clean = seen((x0, *_clean(metric, x0, delta, streams, points))).nan_to_num()
+    surface = seen(_surface(metric, x0, delta, streams)).nan_to_num()
+    confidence = -margin(clean[:, 0], samples.labels[rows].to(x0.device))
+    order = streams.fold("choice").uniform(surface[:, :, 0])
+    chosen, separate, weight, bias = isolate(clean, surface, order, confidence)
+    witness = x0.clone()
+    for number, x in enumerate(_surface(metric, x0, delta, streams)):
+        witness[chosen == number] = x[chosen == number]
+    readout = Readout(features, metric, x0, witness, weight, bias)
+    label = torch.zeros_like(chosen)
+    inside = metric.distance(x0, witness) <= delta
+    there = inside & outvoted(readout(witness), label) & ~misclassified(readout(x0), label)
+    return readout, (separate & there).cpu()
+
+
+def _clean(
+    metric: Metric, x0: Tensor, delta: float, streams: SampleGenerator, count: int
+) -> Iterator[Tensor]:
+    """Random points inside the ball, and as far as its surface and the box allow."""
+    for draw in range(count):
+        inside = metric.sample(x0, INNER * delta, streams.fold(f"clean {draw}"))
+        yield inside
+        yield x0 + metric.ascent(x0, x0, inside - x0, delta)
+
+
+def _surface(
+    metric: Metric, x0: Tensor, delta: float, streams: SampleGenerator
+) -> Iterator[Tensor]:
+    """The way to each far point of the box, as far as the ball and the box allow."""
+    for point in anchors(metric, x0, streams):
+        yield metric.project(x0, x0 + metric.ascent(x0, x0, point - x0, delta), delta)
+
+
+def isolate(
+    clean: Tensor, surface: Tensor, order: Tensor, confidence: Tensor, *, ridge: float = 0.1
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Choose a surface point that a hyperplane tells from all clean points, and that hyperplane.
+
+    For a point v from the mean of all points, the ridge discriminant is w = (S + λI)^-1 v with S
+    their covariance. With the n rows A of points over sqrt(n), S = A'A and
+
+        w = (v - A' (A A' + λI)^-1 A v) / λ,
+
+    an n × n system however many features there are. The decision w·z = t lies close to the chosen
+    point, and the readout s (w·z - t) is scaled to be as sure of the sample as the model was.
+
+    Args:
+        clean: (P, n, K) float64 features of points to be called clean, the sample itself first.
+        surface: (P, m, K) float64 features of points of which one is to be called adversarial.
+        order: (P, m) which to prefer: the largest value among those that can be told apart.
+        confidence: (P,) what the readout should be at the sample, negated.
+        ridge: λ, in units of the average variance of a feature.
+
+    Returns:
+        Index (P,) of the chosen point, whether it can be told apart (P,) bool, weight (P, K) and
+        bias (P,) of the readout.
+    """
+    every = torch.cat([clean, surface], dim=1)
+    centre = every.mean(1, keepdim=True)
+    spread = (every - centre).square().mean((1, 2), keepdim=True).sqrt()
+    unit = torch.where(spread > 0, 1 / spread, 0.0)
+    inside, outside = (clean - centre) * unit, (surface - centre) * unit
+    a = torch.cat([inside, outside], dim=1) / every.shape[1] ** 0.5
+    system = a @ a.mT + ridge * torch.eye(a.shape[1], dtype=a.dtype, device=a.device)
+    w = outside - (a.mT @ torch.linalg.solve(system, a @ outside.mT)).mT  # (P, m, K), times λ
+    reach = (w * outside).sum(2)  # (P, m)
+    top = (w @ inside.mT).amax(2)  # (P, m)
+    apart = reach > APART * top
+    chosen = torch.where(apart, order.to(reach), -1.0).argmax(1)
+
+    own = torch.arange(len(chosen), device=chosen.device)
+    w, reach, top = w[own, chosen], reach[own, chosen], top[own, chosen]
+    limit = top + CLOSENESS * (reach - top)
+    gap = limit - (w * inside[:, 0]).sum(1)
+    scale = confidence.clamp_min(1e-6) / torch.where(gap > 0, gap, torch.inf)
+    weight = scale[:, None] * w * unit[:, 0]
+    bias = -scale * limit - (weight * centre[:, 0]).sum(1)
+    return chosen, apart[own, chosen], weight, bias
