@@ -33,7 +33,18 @@ Deltas = Annotated[
 Attacks = Annotated[
     list[str] | None,
     typer.Option(
-        "--attack", metavar="NAME", help="fgsm, pgd, minimal, random. [default: all that apply]"
+        "--attack",
+        metavar="NAME",
+        help="fgsm, pgd, apgd, minimal, w-pgd; without gradients square, random, hopskipjump. "
+        "[default: the strongest that apply]",
+    ),
+]
+EffortName = Annotated[
+    str,
+    typer.Option(
+        "--effort",
+        metavar="LEVEL",
+        help="How hard the attacks try: quick, standard or max; the report states the budgets.",
     ),
 ]
 Seed = Annotated[
@@ -159,6 +170,7 @@ def config_of(
     order: list[str] | None,
     delta: list[str] | None,
     attack: list[str] | None,
+    effort: str,
     certify: str,
     samples: int | None,
     seed: int,
@@ -180,6 +192,7 @@ def config_of(
     }
     return ScanConfig(
         **{name: value for name, value in chosen.items() if value is not None},
+        effort=effort,
         certify=certify,
         samples=samples,
         seed=seed,

@@ -113,6 +113,7 @@ def record(scan: Scan, loading: LoadOptions, others: dict[str, Any]) -> dict[str
         "order": [order_name(order) for order in config.orders],
         "delta": None if config.deltas is None else list(config.deltas),
         "attack": None if config.attacks is None else list(config.attacks),
+        "effort": config.effort,
         "certify": config.certify,
         "samples": config.samples,
         "seed": config.seed,

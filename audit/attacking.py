@@ -1,50 +1,73 @@
 """The attacks of a scan on one metric: each proposes, the judge decides, the frontier keeps."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import cast
+from math import isfinite
 
 from torch import Tensor
 
-from attackers import ATTACKS, GRADIENT_FREE
+from attackers import GRADIENT_FREE, METRICS_OF, MINIMAL
+from attackers.hopskipjump import hop_skip_jump
 from attackers.losses import LOSSES
 from attackers.minimal import minimal_radius
 from attackers.threat import Threat
+from attackers.wdro import W_PGD_STEPS, w_pgd
+from audit.effort import Stage
 from audit.judge import LINE_SEARCH, judge
 from audit.models.classifier import Classifier
 from audit.models.execution import Counted, Counter
 from audit.report import Attack, RunStatus
-from audit.sensitivity import sensitivity
+from audit.sensitivity import SENSITIVITY_LOSSES, sensitivity
+from audit.stages import Run, at_radius
 from audit.state import MetricRun, Progress, Scan
 
-NEAR, NEAR_GRID = 1.3, 1.15
-"""After a search for minimal radii, only samples within this factor of a budget are rerun: the
-first for budgets that the user named, the second for the many of the default grid."""
+BLIND = 2.0
+"""The same factor after a search by decisions alone, whose radii are up to twice too large."""
 
-WHITE_BOX = ("fgsm", "minimal", "pgd")
-"""What runs by default where there are gradients."""
-
-BLACK_BOX = ("random",)
-"""What runs by default where there are none."""
+WITHIN = 3.0
+"""Radii of at most this many largest budgets are hunted further: those of orders that share the
+budget between samples reach about that far."""
 
 
 def attack_all(scan: Scan, run: MetricRun, progress: Progress) -> None:
     """Run the chosen attacks, or all that apply, then the first-order distributional one."""
-    white_box = scan.classifier.attackable is not None
-    for name in scan.config.attacks or (WHITE_BOX if white_box else BLACK_BOX):
-        if not white_box and name not in GRADIENT_FREE:
-            run.attacks.append(_not_applicable(name, "It needs gradients, and the model has none."))
+    for name in scan.attacks:
+        reason = not_applicable(name, run.metric.name, scan.classifier)
+        if reason:
+            run.attacks.append(_not_applicable(name, reason))
             continue
         with _recorded(run, name, scan) as attacker:
             if name == "minimal":
                 _attack_minimal(scan, run, attacker, progress)
+            elif name == "hopskipjump":
+                _attack_decisions(scan, run, attacker, progress)
+            elif name == "w-pgd":
+                _attack_law(scan, run, attacker, progress)
             else:
                 _attack_fixed(scan, run, name, attacker, progress)
-    if white_box:
+    if scan.classifier.attackable is not None:
         _measure_sensitivity(scan, run, progress)
+
+
+def reinforce(scan: Scan, run: MetricRun, times: int, progress: Progress) -> None:
+    """Run APGD again with so many times the steps."""
+    with _recorded(run, "apgd", scan, f"Again with {times} times the steps.", times) as attacker:
+        _attack_fixed(scan, run, "apgd", attacker, progress, times)
+
+
+def not_applicable(name: str, metric: str, classifier: Classifier) -> str:
+    """Why an attack cannot run, empty where it can."""
+    if classifier.attackable is None and name not in GRADIENT_FREE:
+        return "It needs gradients, and the model has none."
+    if metric not in METRICS_OF.get(name, {metric}):
+        return f"It is defined for {' and '.join(sorted(METRICS_OF[name]))} only."
+    if name == "square" and classifier.output == "labels":
+        return "It needs scores, and the model gives labels alone."
+    return ""
 
 
 @dataclass
@@ -62,7 +85,9 @@ class Attacker:
 
 
 @contextmanager
-def _recorded(run: MetricRun, name: str, scan: Scan) -> Iterator[Attacker]:
+def _recorded(
+    run: MetricRun, name: str, scan: Scan, detail: str = "", times: int = 1
+) -> Iterator[Attacker]:
     """Count passes and time of one attack, and record it even when it is interrupted."""
     counter = Counter()
     classifier = scan.classifier
@@ -76,7 +101,6 @@ def _recorded(run: MetricRun, name: str, scan: Scan) -> Iterator[Attacker]:
     )
     started = time.perf_counter()
     status: RunStatus = "ran"
-    detail = ""
     try:
         yield attacker
     except KeyboardInterrupt:
@@ -92,84 +116,105 @@ def _recorded(run: MetricRun, name: str, scan: Scan) -> Iterator[Attacker]:
                 forwards=counter.forwards,
                 gradients=counter.gradients,
                 seconds=time.perf_counter() - started,
+                budget=scan.config.effort_preset.budget(name, times),
             )
         )
 
 
 def _attack_minimal(scan: Scan, run: MetricRun, attacker: Attacker, progress: Progress) -> None:
-    """Minimal radii of all correct samples."""
-    rows = scan.samples.correct.nonzero()[:, 0]
-    with progress(f"{run.metric.name}: minimal radii", len(rows)) as tick:
-        for chosen in rows.split(scan.batch):
-            attack = partial(minimal_radius, metric=run.metric)
-            _attack(scan, run, attacker, "minimal", "minimal", chosen, attack)
-            tick(len(chosen))
+    """Minimal radii of all correct samples, and once more where they are of the budgets' order."""
+    effort = scan.config.effort_preset
+    attack = partial(minimal_radius, metric=run.metric, steps=effort.hunt_steps)
+    correct = scan.samples.correct
+    largest = max(scan.config.deltas_of(run.metric.name), default=0.0)
+    with progress(f"{run.metric.name}: minimal radii", 2 * int(correct.sum())) as tick:
+        every = correct.nonzero()[:, 0]
+        first = partial(attack, hunts=effort.hunts)
+        _attack(scan, run, attacker, "minimal", "minimal", every, lambda _: first, tick)
+        if effort.more_hunts and any(isfinite(order) for order in scan.config.orders):
+            more = partial(attack, hunts=effort.more_hunts, first=effort.hunts)
+            near = (correct & (run.frontier.radius <= WITHIN * largest)).nonzero()[:, 0]
+            tick(len(every) - len(near))
+            _attack(scan, run, attacker, "minimal", "minimal", near, lambda _: more, tick)
+
+
+def _attack_decisions(scan: Scan, run: MetricRun, attacker: Attacker, progress: Progress) -> None:
+    """Minimal radii by labels alone; beside gradients, of the samples that have none."""
+    attack = partial(hop_skip_jump, metric=run.metric, queries=scan.config.effort_preset.queries)
+    chosen = scan.samples.correct
+    if scan.config.attacks is None and scan.classifier.attackable is not None:
+        chosen = chosen & scan.flat
+    rows = chosen.nonzero()[:, 0]
+    with progress(f"{run.metric.name}: hopskipjump", len(rows)) as tick:
+        _attack(scan, run, attacker, "hopskipjump", "hopskipjump", rows, lambda _: attack, tick)
+
+
+def _attack_law(scan: Scan, run: MetricRun, attacker: Attacker, progress: Progress) -> None:
+    """W-PGD on the whole data as one law, for every order above one, budget and loss.
+
+    The judge walks its successes back to the boundary and drops its failures, so that what it
+    wasted is free for others when the budget is allocated.
+    """
+    samples, device = scan.samples, scan.classifier.device
+    x0, labels = samples.x.to(device), samples.labels.to(device)
+    orders = [order for order in scan.config.orders if order > 1]
+    deltas = [d for d in scan.config.deltas_of(run.metric.name) if d > 0]
+    laws = list(itertools.product(orders, deltas, SENSITIVITY_LOSSES))
+    with progress(f"{run.metric.name}: w-pgd", len(laws) * W_PGD_STEPS * len(samples)) as tick:
+        for order, delta, loss in laws:
+            x = w_pgd(
+                attacker.logits,
+                x0,
+                labels,
+                Threat(run.metric, delta, order),
+                loss=LOSSES[loss],
+                steps=W_PGD_STEPS,
+                rows=scan.batch,
+                tick=lambda: tick(len(samples)),
+            ).cpu()
+            for rows in samples.correct.nonzero()[:, 0].split(scan.batch):
+                _propose(scan, run, attacker, "w-pgd", rows, x[rows])
 
 
 def _attack_fixed(
-    scan: Scan, run: MetricRun, name: str, attacker: Attacker, progress: Progress
+    scan: Scan,
+    run: MetricRun,
+    name: str,
+    attacker: Attacker,
+    progress: Progress,
+    times: int = 1,
 ) -> None:
     """An attack at every budget, largest first, on the samples it could still change.
 
-    PGD runs from the nearest example known, scaled back onto the ball, and then from random points
-    with two losses, since neither dominates the other. A sample whose radius is known to be
-    far above the budget after a search for minimal radii is not attacked again there.
+    A sample whose radius is known to be far above the budget after a search for minimal radii is
+    not attacked again there, unless it has no gradient and the search was blind.
     """
+    effort = scan.config.effort_preset
     deltas = [d for d in scan.config.deltas_of(run.metric.name) if d > 0]
-    searched = any(entry.name == "minimal" for entry in run.attacks)
-    factor = NEAR_GRID if scan.config.deltas is None else NEAR
-    variants = PGD_RUNS if name == "pgd" else (Variant(),)
+    searched = any(entry.name in MINIMAL for entry in run.attacks)
+    factor = effort.near_grid if scan.config.deltas is None else effort.near
+    if scan.classifier.attackable is None:
+        factor = max(factor, BLIND)
+    stages = effort.stages_of(name, times)
     correct = int(scan.samples.correct.sum())
-    with progress(f"{run.metric.name}: {name}", len(deltas) * len(variants) * correct) as tick:
+    with progress(f"{run.metric.name}: {name}", len(deltas) * len(stages) * correct) as tick:
         for delta in reversed(deltas):
-            for variant in variants:
+            for number, stage in enumerate(stages):
                 radius = run.frontier.radius
                 near = (radius <= factor * delta) | ~radius.isfinite() | (not searched)
-                if variant.warm:
+                near |= scan.flat
+                if stage.warm:
                     near &= radius.isfinite()
                 rows = (scan.samples.correct & (radius > delta) & near).nonzero()[:, 0]
                 tick(correct - len(rows))
-                for chosen in rows.split(scan.batch):
-                    attack = variant.attack(name, Threat(run.metric, delta), scan, run, chosen)
-                    purpose = f"{name} {variant} {delta!r}"
-                    _attack(scan, run, attacker, name, purpose, chosen, attack)
-                    tick(len(chosen))
+                threat = Threat(run.metric, delta)
 
+                def attack(chosen: Tensor, stage: Stage = stage, threat: Threat = threat) -> Run:
+                    known = run.frontier.x[chosen].to(scan.classifier.device)
+                    return at_radius(name, stage, threat, known)
 
-@dataclass(frozen=True)
-class Variant:
-    """One way of running a fixed-radius attack.
-
-    Attributes:
-        loss: a name of `LOSSES`, or None for the attack's own.
-        warm: whether to start from the nearest example known instead of a random point.
-        restart: tells runs with the same settings, hence other random points, apart.
-    """
-
-    loss: str | None = None
-    warm: bool = False
-    restart: int = 0
-
-    def attack(
-        self, name: str, threat: Threat, scan: Scan, run: MetricRun, rows: Tensor
-    ) -> Callable[..., Tensor]:
-        """The attack of that name, set up for the given rows."""
-        options: dict[str, object] = {}
-        if self.loss is not None:
-            # From a random point the first steps should be able to cross the whole ball.
-            options |= {"loss": LOSSES[self.loss], "first_step": 2.0}
-        if self.warm:
-            options["start"] = run.frontier.x[rows].to(scan.classifier.device)
-        return partial(cast(Callable[..., Tensor], ATTACKS[name]), threat=threat, **options)
-
-
-PGD_RUNS = (
-    Variant(warm=True),
-    Variant("ce"),
-    Variant("margin"),
-    Variant("ce", restart=1),
-    Variant("margin", restart=1),
-)
+                purpose = f"{name} {number} {delta!r} {times}"
+                _attack(scan, run, attacker, name, purpose, rows, attack, tick)
 
 
 def _attack(
@@ -179,19 +224,23 @@ def _attack(
     name: str,
     purpose: str,
     rows: Tensor,
-    attack: Callable[..., Tensor],
+    attack_of: Callable[[Tensor], Run],
+    tick: Callable[[int], None],
 ) -> None:
-    """Attack some rows and propose the result."""
+    """Attack some rows, in batches that fit into memory, and propose the results."""
     samples, device = scan.samples, scan.classifier.device
-    if not len(rows):
-        return
-    candidates = attack(
-        attacker.logits,
-        samples.x[rows].to(device),
-        samples.labels[rows].to(device),
-        generator=samples.generator.take(rows).fold(f"{run.metric.name} {purpose}"),
-    )
-    _propose(scan, run, attacker, name, rows, candidates.cpu())
+
+    def one_batch(chosen: Tensor) -> None:
+        candidates = attack_of(chosen)(
+            attacker.logits,
+            samples.x[chosen].to(device),
+            samples.labels[chosen].to(device),
+            generator=samples.generator.take(chosen).fold(f"{run.metric.name} {purpose}"),
+        )
+        _propose(scan, run, attacker, name, chosen, candidates.cpu())
+        tick(len(chosen))
+
+    scan.batches.each(rows, one_batch)
 
 
 def _propose(

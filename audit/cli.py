@@ -18,6 +18,7 @@ from audit.arguments import (
     ClassMap,
     Deltas,
     Device,
+    EffortName,
     High,
     Layout,
     Low,
@@ -142,6 +143,7 @@ def scan(
     order: Orders = None,
     delta: Deltas = None,
     attack: Attacks = None,
+    effort: EffortName = "standard",
     certify: Annotated[
         str,
         typer.Option("--certify", metavar="HOW", help="Accuracy no attack can take: auto or none."),
@@ -198,8 +200,8 @@ def scan(
     minimum = None if fail_under is None else options.number(fail_under, "--fail-under")
     if minimum is not None and not 0 <= minimum <= 1:
         raise UsageError(f"--fail-under is a share from 0 to 1 such as 0.5, found {minimum:g}.")
-    config = config_of(threat, order, delta, attack, certify, samples, seed, confidence, batch_size,
-                     low, high)  # fmt: skip
+    config = config_of(threat, order, delta, attack, effort, certify, samples, seed, confidence,
+                       batch_size, low, high)  # fmt: skip
     loading = loading_of(trust_model, device, layout, mean, std, low, high, allow_domain)
     reading = Reading(resize, class_map)
     outcome = _scan(model, data, config, loading, out, reading, quiet=quiet)

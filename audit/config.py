@@ -4,8 +4,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from attackers import ATTACKS
+from attackers import ATTACKS, MINIMAL
 from attackers.geometry import METRICS
+from audit.effort import EFFORTS, Effort
 from audit.errors import UsageError
 
 DEFAULT_DELTAS: dict[str, tuple[float, ...]] = {
@@ -15,8 +16,9 @@ DEFAULT_DELTAS: dict[str, tuple[float, ...]] = {
 }
 """Budgets per metric for the box [0, 1]; scaled with the box."""
 
-ATTACK_NAMES = (*ATTACKS, "minimal")
-"""What ``--attack`` takes: the attacks at a fixed radius, and the search for minimal radii."""
+ATTACK_NAMES = (*ATTACKS, *MINIMAL, "w-pgd")
+"""What ``--attack`` takes: the attacks at a fixed radius, the searches for minimal radii, and the
+published distributional attack."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class ScanConfig:
         orders: p >= 1 or ``inf``, shared by all metrics.
         deltas: budgets shared by all metrics, or None for a grid per metric.
         attacks: names of `ATTACK_NAMES`, or None for all that apply.
+        effort: a name of `audit.effort.EFFORTS`.
         certify: ``auto`` or ``none``.
         samples: size of the random subset, or None for all.
         seed: of the subset and of every random number.
@@ -40,6 +43,7 @@ class ScanConfig:
     orders: tuple[float, ...] = (math.inf, 2.0, 1.0)
     deltas: tuple[float, ...] | None = None
     attacks: tuple[str, ...] | None = None
+    effort: str = "standard"
     certify: str = "auto"
     samples: int | None = None
     seed: int = 0
@@ -52,6 +56,7 @@ class ScanConfig:
         """Refuse what cannot be meant, each with what was found and what is expected."""
         _each(self.metrics, METRICS, "threat")
         _each(self.attacks or (), ATTACK_NAMES, "attack")
+        _each((self.effort,), EFFORTS, "effort")
         _each((self.certify,), ("auto", "none"), "certificate")
         if not self.metrics or not self.orders:
             raise UsageError("At least one threat and one order are needed.")
@@ -73,6 +78,11 @@ class ScanConfig:
             raise UsageError(f"--batch-size must be at least 1, found {self.batch_size}.")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"--seed must be between 0 and 2**63 - 1, found {self.seed}.")
+
+    @property
+    def effort_preset(self) -> Effort:
+        """The budgets of the chosen effort."""
+        return EFFORTS[self.effort]
 
     def deltas_of(self, metric: str) -> tuple[float, ...]:
         """The budgets of a metric, ascending, in its own unit."""

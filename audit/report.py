@@ -93,10 +93,19 @@ class Data(Record):
     correct: int
 
 
+class AttackBudget(Record):
+    """The most that an attack may spend; ``per`` says on what."""
+
+    gradients: int | None = None
+    forwards: int | None = None
+    per: Literal["sample", "sample and budget"]
+
+
 class Attack(Record):
     """One attack on one metric, and what it cost in single-sample passes.
 
-    ``broken`` counts the samples for which it gave a confirmed adversarial example, at any radius.
+    ``broken`` counts the samples for which it gave a confirmed adversarial example, at any radius;
+    ``budget`` is what its effort preset allows, beside what it took.
     """
 
     name: str
@@ -106,6 +115,7 @@ class Attack(Record):
     forwards: int | None
     gradients: int | None
     seconds: float | None
+    budget: AttackBudget | None = None
 
 
 class Certifier(Record):

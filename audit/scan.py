@@ -9,6 +9,7 @@ from torch import Tensor
 from attackers.geometry import METRICS, Metric
 from audit import certify, health, sanity
 from audit.attacking import attack_all
+from audit.checking import check_metric
 from audit.config import ScanConfig
 from audit.data import Dataset, check_labels
 from audit.errors import InternalError, ModelError, NothingToEvaluate
@@ -113,32 +114,7 @@ def _scan_metric(scan: Scan, metric: Metric, progress: Progress) -> None:
     scan.runs.append(run)
     attack_all(scan, run, progress)
     _check_contradiction(run, samples)
-    _check_metric(scan, run, progress)
-
-
-def _check_metric(scan: Scan, run: MetricRun, progress: Progress) -> None:
-    """The health checks that need a metric, at its middle budget."""
-    classifier, samples, metric = scan.classifier, scan.samples, run.metric
-    deltas = [d for d in scan.config.deltas_of(metric.name) if d > 0] or [
-        float(metric.diameter(samples.x).median()) / 10
-    ]
-    delta = deltas[len(deltas) // 2]
-    found = run.frontier.broken.nonzero()[: 4 * health.PROBE, 0]
-    checks: list[Callable[[], Health]] = [
-        lambda: health.budget_monotone(classifier, metric, samples, delta),
-        lambda: health.unbounded_attack(classifier, metric, samples, run.frontier.radius),
-        lambda: health.random_not_better(classifier, metric, samples, delta),
-        lambda: health.parity_on_adversarial(classifier, metric, run.frontier.x[found]),
-        lambda: health.certified_below_attacked(
-            metric.name, run.certified.radius, run.frontier.radius
-        ),
-    ]
-    if len(scan.runs) == 1:
-        checks.insert(0, lambda: health.gradients(classifier, metric, samples, delta))
-    with progress(f"{metric.name}: health checks", len(checks)) as tick:
-        for check in checks:
-            scan.health.append(check())
-            tick(1)
+    check_metric(scan, run, progress)
 
 
 def _check_contradiction(run: MetricRun, samples: Samples) -> None:

@@ -3,10 +3,18 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
+import torch
+from torch import Tensor
+
 from attackers.geometry import Metric
+from attackers.gradient import value_and_grad
+from attackers.losses import margin
+from attackers.rows import row_max
 from audit import statistics
+from audit.batches import Batches
 from audit.certify import Certified
 from audit.config import ScanConfig
 from audit.data import Dataset
@@ -14,6 +22,12 @@ from audit.frontier import Frontier
 from audit.models.classifier import Classifier
 from audit.report import Attack, Clean, Health, Parity, Sensitivity, ThreatResult
 from audit.samples import Samples
+
+WHITE_BOX = ("fgsm", "minimal", "apgd")
+"""What runs by default where there are gradients."""
+
+BLACK_BOX = ("random", "hopskipjump", "square")
+"""What runs by default where there are none."""
 
 
 class Progress(Protocol):
@@ -54,13 +68,48 @@ class Scan:
     health: list[Health] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     interrupted: bool = False
+    batches: Batches = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Attack together what the user chose, or what bounds the memory of gradients."""
+        size = max(1, self.samples.x[0].numel())
+        room, most = (2**21, 512) if self.classifier.device.type == "cpu" else (2**27, 8192)
+        chosen = self.config.batch_size or max(32, min(most, room // size) // 32 * 32)
+        self.batches = Batches(min(chosen, len(self.samples)))
+
+    @property
+    def attacks(self) -> tuple[str, ...]:
+        """The attacks that the user named, or else the strongest that apply."""
+        if self.config.attacks is not None:
+            return self.config.attacks
+        if self.classifier.attackable is None:
+            return BLACK_BOX
+        return (*WHITE_BOX, "hopskipjump") if bool(self.flat.any()) else WHITE_BOX
+
+    @cached_property
+    def flat(self) -> Tensor:
+        """Which samples have no gradient at all, ``(N,)`` bool; none where the model has none."""
+        x, labels, model = self.samples.x, self.samples.labels, self.classifier
+        found = torch.zeros(len(x), dtype=torch.bool)
+        if model.attackable is None:
+            return found
+
+        def look(rows: Tensor) -> None:
+            _, _, grad = value_and_grad(
+                model.differentiable,
+                margin,
+                x[rows].to(model.device),
+                labels[rows].to(model.device),
+            )
+            found[rows] = (row_max(grad.nan_to_num().abs()) == 0).cpu()
+
+        self.batches.each(torch.arange(len(x)), look)
+        return found
 
     @property
     def batch(self) -> int:
-        """Samples attacked together: the user's choice, or what bounds the memory of gradients."""
-        size = max(1, self.samples.x[0].numel())
-        chosen = self.config.batch_size or max(32, min(512, 2**21 // size) // 32 * 32)
-        return min(chosen, len(self.samples))
+        """Samples attacked together."""
+        return self.batches.size
 
     @property
     def clean(self) -> Clean:

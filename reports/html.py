@@ -172,7 +172,7 @@ def _environment() -> "Environment":
     )
     for name in ("budget", "count", "distance", "exact", "mean", "percent", "plain"):
         environment.filters[name] = getattr(numbers, name)
-    for name in ("seconds", "share", "significant"):
+    for name in ("remark", "seconds", "share", "significant"):
         environment.filters[name] = getattr(numbers, name)
     environment.filters["words"] = lambda status: status.replace("_", " ")
     environment.globals["NOT_MEASURED"] = numbers.NOT_MEASURED

@@ -10,7 +10,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decima
 from math import isfinite
 from typing import Any, Literal
 
-from audit.report import Interval
+from audit.report import Attack, Interval
 
 NOT_MEASURED = "not measured"
 """What stands where a number is missing; a missing number is never zero."""
@@ -158,3 +158,19 @@ def plain(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key}: {plain(item)}" for key, item in value.items()) or "none"
     return str(value)
+
+
+def remark(attack: Attack) -> str:
+    """What stands beside an attack: its detail, and the most that it was allowed to spend."""
+    parts = [attack.detail] if attack.detail else []
+    if attack.budget is not None and attack.status == "ran":
+        allowed = [
+            f"{count(number)} {name}"
+            for name, number in (
+                ("gradients", attack.budget.gradients),
+                ("forwards", attack.budget.forwards),
+            )
+            if number is not None
+        ]
+        parts.append(f"At most {' and '.join(allowed)} per {attack.budget.per}.")
+    return " ".join(parts)

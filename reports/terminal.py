@@ -21,6 +21,7 @@ from reports.numbers import (
     exact,
     mean,
     plain,
+    remark,
     seconds,
     share,
     significant,
@@ -243,7 +244,7 @@ def _attacks(threat: ThreatResult) -> Group:
                     seconds(attack.seconds),
                 )
             ),
-            _text(attack.detail),
+            _text(remark(attack)),
         )
     certifier = threat.certifier
     line = _text(

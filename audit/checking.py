@@ -1,0 +1,116 @@
+"""The health checks of one metric: does the evidence of its attacks hold?
+
+They look at the middle budget, on a probe of the samples. Where a longer run would have found more,
+the attacks are run again with twice the steps, as often as the effort allows.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor
+
+from attackers import METRICS_OF
+from attackers.apgd import apgd
+from attackers.fgsm import fgsm
+from attackers.square import square
+from audit import health
+from audit.attacking import reinforce
+from audit.report import Health
+from audit.state import MetricRun, Progress, Scan
+
+STEPS = 50
+"""Gradients of the run that a longer one is compared with."""
+
+QUERIES = 300
+"""Queries of the random search that attacks with gradients are compared with."""
+
+
+def check_metric(scan: Scan, run: MetricRun, progress: Progress) -> None:
+    """Append the checks that need a metric."""
+    classifier, samples, metric = scan.classifier, scan.samples, run.metric
+    deltas = [d for d in scan.config.deltas_of(metric.name) if d > 0] or [
+        float(metric.diameter(samples.x).median()) / 10
+    ]
+    delta = deltas[len(deltas) // 2]
+    checks: list[Callable[[], Health]] = [
+        lambda: health.budget_monotone(classifier, metric, samples, delta),
+        lambda: health.unbounded_attack(classifier, metric, samples, run.frontier.radius),
+        lambda: health.random_not_better(classifier, metric, samples, delta),
+        lambda: _iterative(scan, run, delta),
+        lambda: _converged(scan, run, delta, progress),
+        lambda: _square(scan, run, delta),
+        lambda: health.active_test(classifier, metric, samples, delta, partial(apgd, steps=STEPS)),
+        lambda: health.transfer(
+            classifier, metric, samples, _other_examples(scan, run), _standing(run, delta), delta
+        ),
+        lambda: health.representable(
+            classifier, metric, samples, run.frontier.radius, run.frontier.x, delta
+        ),
+        lambda: health.parity_on_adversarial(classifier, metric, _some_examples(run)),
+        lambda: health.certified_below_attacked(
+            metric.name, run.certified.radius, run.frontier.radius
+        ),
+    ]
+    if len(scan.runs) == 1:
+        checks.insert(0, lambda: health.gradients(classifier, metric, samples, delta))
+    with progress(f"{metric.name}: health checks", len(checks)) as tick:
+        for check in checks:
+            scan.health.append(check())
+            tick(1)
+
+
+def _standing(run: MetricRun, delta: float) -> Tensor:
+    """(N,) bool, what the attacks left at a budget."""
+    return run.frontier.radius > delta
+
+
+def _some_examples(run: MetricRun) -> Tensor:
+    """A few confirmed examples, ``(K, ...)``."""
+    return run.frontier.x[run.frontier.broken.nonzero()[: 4 * health.PROBE, 0]]
+
+
+def _other_examples(scan: Scan, run: MetricRun) -> list[Tensor]:
+    """What was found under the metrics before this one."""
+    return [other.frontier.x for other in scan.runs if other is not run]
+
+
+def _converged(scan: Scan, run: MetricRun, delta: float, progress: Progress) -> Health:
+    """Compare with a longer run; where that finds more, double the steps and look again."""
+    classifier, samples, metric = scan.classifier, scan.samples, run.metric
+    if classifier.attackable is None:
+        return health.without_gradients(f"convergence.{metric.name}")
+    doublings = scan.config.effort_preset.doublings if "apgd" in scan.attacks else 0
+    for times in range(doublings + 1):
+        steps = STEPS * 2**times
+        found, drop = health.convergence(
+            classifier, metric, samples, _standing(run, delta), delta, apgd, steps=steps
+        )
+        if drop < health.SETTLED or times == doublings:
+            break
+        reinforce(scan, run, 2 ** (times + 1), progress)
+    return found
+
+
+def _square(scan: Scan, run: MetricRun, delta: float) -> Health:
+    """Let a random search try what the attacks with gradients left standing."""
+    classifier, samples, metric = scan.classifier, scan.samples, run.metric
+    check = f"square.{metric.name}"
+    if classifier.attackable is None:
+        return health.without_gradients(check)
+    if metric.name not in METRICS_OF["square"]:
+        return health.entry(check, "not_applicable", "Square is defined for linf and l2.")
+    rows = samples.probe(health.PROBE)
+    left = rows[_standing(run, delta)[rows]]
+    found = health.broken(classifier, metric, samples, left, delta, square, queries=QUERIES)
+    return health.square_not_better(metric.name, len(left), int(found.sum()), len(rows))
+
+
+def _iterative(scan: Scan, run: MetricRun, delta: float) -> Health:
+    """Compare one gradient step with many."""
+    classifier, samples, metric = scan.classifier, scan.samples, run.metric
+    if classifier.attackable is None:
+        return health.without_gradients(f"iterative.{metric.name}")
+    rows = samples.probe(health.PROBE)
+    by_single = health.broken(classifier, metric, samples, rows, delta, fgsm)
+    by_many = health.broken(classifier, metric, samples, rows, delta, apgd, steps=STEPS)
+    return health.iterative_not_worse(metric.name, delta, by_single, by_many)

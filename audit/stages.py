@@ -1,0 +1,86 @@
+"""From a stage of an effort preset to the attack that it describes."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from attackers import ATTACKS, METRICS_OF
+from attackers.generator import SampleGenerator
+from attackers.gradient import Logits
+from attackers.losses import LOSSES, targeted_dlr
+from attackers.restarts import restarted, rivals
+from attackers.square import square
+from attackers.threat import Threat
+from audit.effort import Stage
+
+Run = Callable[..., Tensor]
+"""An attack with everything set but (logits, x0, labels, generator=…)."""
+
+
+def at_radius(name: str, stage: Stage, threat: Threat, start: Tensor | None) -> Run:
+    """Set up the attack of that name.
+
+    Args:
+        name: of `attackers.ATTACKS`.
+        stage: how to run it.
+        threat: with the radius.
+        start: (B, ...) the nearest examples known, for a stage that starts there.
+    """
+    options: dict[str, object] = {}
+    if stage.steps:
+        options["queries" if name == "square" else "steps"] = stage.steps
+    if stage.loss is not None:
+        options |= {"loss": LOSSES.get(stage.loss, targeted_dlr), "first_step": stage.first_step}
+    if stage.warm:
+        options["start"] = start
+    attack = partial(cast(Run, ATTACKS[name]), **options)
+    if stage.scout and threat.metric.name in METRICS_OF["square"]:
+        attack = partial(_scouted, attack, queries=stage.scout)
+    if stage.loss == "targeted":
+        return partial(_at_rivals, attack, threat=threat, runs=stage.runs)
+    if stage.runs > 1:
+        return partial(restarted, attack, threat=threat, runs=stage.runs)
+    return partial(attack, threat=threat)
+
+
+def _scouted(
+    attack: Run,
+    logits: Logits,
+    x0: Tensor,
+    labels: Tensor,
+    threat: Threat,
+    *,
+    generator: SampleGenerator,
+    queries: int,
+) -> Tensor:
+    """Start where a random search got to."""
+    start = square(logits, x0, labels, threat, generator=generator, queries=queries)
+    return attack(logits, x0, labels, threat, generator=generator, start=start)
+
+
+def _at_rivals(
+    attack: Run,
+    logits: Logits,
+    x0: Tensor,
+    labels: Tensor,
+    *,
+    threat: Threat,
+    generator: SampleGenerator,
+    runs: int,
+) -> Tensor:
+    """One run at each of the classes that score best on the sample itself."""
+    with torch.no_grad():
+        targets = rivals(logits(x0), labels, runs)
+    return restarted(
+        attack,
+        logits,
+        x0,
+        labels,
+        threat,
+        generator=generator,
+        runs=targets.shape[1],
+        targets=targets,
+    )
