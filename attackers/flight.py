@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from attackers.generator import SampleGenerator
-from attackers.rows import flat, over, row_max
+from attackers.rows import over, row_max, row_sum
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,8 @@ def usable(grad: Tensor, generator: SampleGenerator, rows: Tensor, step: int) ->
         rows: (B,) places in the whole batch.
         step: tells the random directions of different steps apart.
     """
-    low, high = torch.aminmax(flat(grad), dim=1)
-    width = high - low
-    if bool((width.isfinite() & (width > 0)).all()):
+    size = row_sum(grad.abs())
+    if bool((size.isfinite() & (size > 0)).all()):
         return grad
     grad = grad.nan_to_num()
     stuck = (row_max(grad.abs()) == 0).nonzero()[:, 0]

@@ -73,7 +73,7 @@ def square(
         trial = pattern(metric, centre, radius, generator)
     else:
         trial = metric.project(centre, _as_images(start), radius)
-    best, x, top = trial.clone(), trial, x0.new_full((len(x0),), -torch.inf)
+    best, x, top = trial, trial, x0.new_full((len(x0),), -torch.inf)
     rows = torch.arange(len(x0), device=x0.device)
     uniform = centre.new_empty((len(x0), 0, 0))
 

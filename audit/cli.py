@@ -37,6 +37,7 @@ from audit.arguments import (
     loading_of,
 )
 from audit.errors import AuditError, Interrupted, UsageError
+from audit.memory import keep_freed_pages
 
 if TYPE_CHECKING:
     from audit.config import ScanConfig
@@ -73,6 +74,7 @@ GNU's default is to spin on; beside other work on the machine that made scans a 
 def main() -> None:
     """Entry point of ``audit``: run a command, report an error in one sentence, exit."""
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+    keep_freed_pages()
     try:
         app(prog_name="audit")
     except AuditError as error:

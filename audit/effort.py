@@ -70,8 +70,9 @@ class Effort:
     def budget(self, attack: str, times: int = 1) -> AttackBudget | None:
         """The most that an attack may spend on a sample, or None where it has no preset."""
         if attack == "minimal":
-            hunts = self.hunts + self.more_hunts
-            return AttackBudget(gradients=hunts * (self.hunt_steps + 1) + 1, per="sample")
+            searches = 1 + (self.more_hunts > 0)
+            spent = (self.hunts + self.more_hunts) * (self.hunt_steps + 1) + searches
+            return AttackBudget(gradients=spent, per="sample")
         if attack == "hopskipjump":
             return AttackBudget(forwards=self.queries, per="sample")
         if attack not in self.stages:
@@ -98,9 +99,9 @@ EFFORTS: dict[str, Effort] = {
     for effort in (
         Effort(
             name="quick",
-            hunts=1,
+            hunts=2,
             more_hunts=0,
-            hunt_steps=40,
+            hunt_steps=25,
             near=1.1,
             near_grid=1.0,
             stages={

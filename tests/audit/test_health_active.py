@@ -122,7 +122,24 @@ def test_the_hidden_example_is_one(name: str) -> None:
         assert not bool(misclassified(readout(x), clean).any())
     for draw in range(8):
         noise = metric.sample(readout.x0, delta, streams.fold(f"test {draw}"))
-        assert float(outvoted(readout(noise), clean).double().mean()) < 0.05
+        corner = readout.x0 + metric.ascent(readout.x0, readout.x0, noise - readout.x0, delta)
+        for x in (noise, corner):
+            assert float(outvoted(readout(x), clean).double().mean()) < 0.1
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_clean_points_fill_the_ball_and_lie_on_its_surface(name: str) -> None:
+    metric, delta = METRICS[name](), BUDGETS[name]
+    x0, streams = SAMPLES.x[:8], SAMPLES.generator.take(torch.arange(8))
+    distance = [metric.distance(x0, x) for x in active._clean(metric, x0, delta, streams, 4)]
+    for inside, surface in zip(distance[::2], distance[1::2], strict=True):
+        assert bool((inside <= 0.95 * delta).all())
+        torch.testing.assert_close(surface, torch.full_like(surface, delta), rtol=1e-3, atol=0)
+
+
+def test_what_is_hardly_apart_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(active, "APART", 1e3)
+    assert not bool(hide(MODEL, Linf(), SAMPLES, SAMPLES.probe(32), 0.05, points=64)[1].any())
 
 
 def test_the_readout_is_as_sure_as_the_model() -> None:
@@ -222,7 +239,7 @@ def test_order_of_the_samples_changes_nothing() -> None:
     assert found(tiny, MODEL, samples_of(MODEL, SAMPLES.x[order])) == found(tiny)
 
 
-@pytest.mark.parametrize(("delta", "groups"), [(0.01, 2), (0.15, None), (10.0, GROUPS)])
+@pytest.mark.parametrize(("delta", "groups"), [(0.01, 2), (0.19, None), (10.0, GROUPS)])
 def test_balls_of_a_batch_do_not_meet(delta: float, groups: int | None) -> None:
     batches = disjoint(Linf(), SAMPLES, delta, 64)
     assert groups is None or len(batches) == groups
@@ -265,6 +282,14 @@ def test_isolate_does_not_depend_on_the_scale_of_the_logits() -> None:
     assert bool(apart)
     torch.testing.assert_close(1e-6 * small, weight)
     torch.testing.assert_close(same, bias)
+
+
+def test_isolate_weighs_features_by_their_spread() -> None:
+    ellipse = (ring() - 5) * torch.tensor([3.0, 1.0])
+    surface = torch.tensor([[[2.9, 1.3]]]).double()  # straight ahead it is hardly apart
+    order, sure = torch.ones(1, 1), torch.ones(1).double()
+    assert bool(isolate(ellipse[None], surface, order, sure)[1])
+    assert not bool(isolate(ellipse[None], surface, order, sure, ridge=1e3)[1])
 
 
 def test_isolate_says_when_no_point_can_be_told_apart() -> None:

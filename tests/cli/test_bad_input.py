@@ -38,7 +38,9 @@ class Case:
         self, *options: object, model: Path | None = None, data: Path | None = None
     ) -> Outcome:
         words = (model or self.model, "--data", data or self.data, "--out", self.out)
-        return audit("scan", *words, "--attack", "fgsm", "--delta", "0.1", *options)
+        return audit(
+            "scan", *words, "--attack", "minimal", "--effort", "quick", "--delta", "0.1", *options
+        )
 
     def with_data(self, x: np.ndarray, y: np.ndarray) -> Path:
         return tiny.write_data(self.folder / "other.npz", x, y)

@@ -571,7 +571,11 @@ def test_a_comparison_is_doubtful(tmp_path: Path) -> None:
     assert {"check": "gradients", "status": "warn"}.items() <= next(
         entry for entry in report["health"] if entry["check"] == "gradients"
     ).items()
-    assert [attack["name"] for attack in report["threats"][0]["attacks"]] == ["random"]
+    assert [attack["name"] for attack in report["threats"][0]["attacks"]] == [
+        "random",
+        "hopskipjump",
+        "square",
+    ]
     check_files(tmp_path / "out", model, data)
     scan(model, data, *options, "--strict", out=tmp_path / "out", code=4)
     asked = scan(model, data, *QUICK, out=tmp_path / "out")

@@ -38,7 +38,7 @@ def runs(command: list[str], out: Path, *options: object, code: int = 0) -> dict
     return read_report(out)
 
 
-QUICK = ("--attack", "fgsm", "--delta", "0.1")
+QUICK = ("--attack", "minimal", "--effort", "quick", "--delta", "0.1")
 
 
 @pytest.fixture

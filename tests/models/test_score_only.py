@@ -174,7 +174,11 @@ def test_the_default_attacks_are_black_box(tmp_path: Path) -> None:
     data = tiny.write_data(tmp_path / "data.npz", x, truth(x, CUTS))
     report = scan(model, data, "--threat", "linf", "--delta", "0.1", out=tmp_path / "out")
     (threat,) = report["threats"]
-    assert [(a["name"], a["status"]) for a in threat["attacks"]] == [("random", "ran")]
+    assert [(a["name"], a["status"]) for a in threat["attacks"]] == [
+        ("random", "ran"),
+        ("hopskipjump", "ran"),
+        ("square", "ran"),
+    ]
 
 
 # Labels
