@@ -6,6 +6,8 @@ none finds anything, far points of the box are tried, because a model that is fl
 still changes its mind somewhere.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -15,14 +17,19 @@ from attackers.fmn import fmn
 from attackers.generator import SampleGenerator
 from attackers.geometry import Metric
 from attackers.gradient import Logits, value_and_grad
-from attackers.losses import LOSSES, margin, misclassified
+from attackers.losses import LOSSES, margin, misclassified, targeted_margin
+from attackers.restarts import rivals
 from attackers.rows import over
 
 HUNTED_LOSSES = ("margin", "ce", "dlr")
-"""Losses of successive hunts; the first one starts at the sample itself."""
+"""Losses of successive hunts; the first one starts beyond the boundary that looks nearest."""
 
 START = 0.1
 """Where later hunts start: a random point at most this share of the diameter away."""
+
+RIVALS, BEYOND = 9, 1.1
+"""Classes whose boundaries are compared for the first hunt, and how far beyond the nearest it
+starts."""
 
 WALK = 6
 """Halvings of the segment to the nearest find, towards the sample."""
@@ -65,7 +72,10 @@ def minimal_radius(
     every = torch.arange(len(x0), device=x0.device)
     for hunt in range(first, first + hunts):
         streams = generator.fold(f"hunt {hunt}")
-        start = metric.sample(x0, START * metric.diameter(x0), streams) if hunt else None
+        if hunt:
+            start = metric.sample(x0, START * metric.diameter(x0), streams)
+        else:
+            start = beyond_nearest_class(logits, x0, labels, metric)
         loss = LOSSES[HUNTED_LOSSES[hunt % len(HUNTED_LOSSES)]]
         offer(
             fmn(logits, x0, labels, metric, generator=streams, loss=loss, steps=steps, start=start),
@@ -86,6 +96,40 @@ def minimal_radius(
             found,
         )
     return best
+
+
+def beyond_nearest_class(logits: Logits, x0: Tensor, labels: Tensor, metric: Metric) -> Tensor:
+    """A point a little beyond the linearised boundary to the class that is nearest by it.
+
+    The class with the second largest score need not be the nearest one: where scores have unequal
+    slopes, climbing the margin from the sample itself leads to the wrong boundary.
+
+    Args:
+        logits: differentiable classifier.
+        x0: (B, ...) correctly classified points of the box.
+        labels: (B,) int64.
+        metric: of the distance.
+
+    Returns:
+        (B, ...) points of the box.
+
+    Source: Moosavi-Dezfooli, Fawzi, Frossard 2016 (DeepFool), equation 8, in any metric; of the
+    `RIVALS` classes of largest score.
+    """
+    with torch.no_grad():
+        targets = rivals(logits(x0), labels, RIVALS)
+    nearest, chosen = torch.full_like(labels, torch.inf, dtype=torch.float64), torch.zeros_like(x0)
+    for target in targets.T:
+        aimed = partial(targeted_margin, targets=target)
+        _, value, grad = value_and_grad(logits, aimed, x0, labels)
+        grad = grad.nan_to_num()
+        slope = metric.dual_norm(grad)
+        radius = torch.where(slope > 0, -value.double() / slope, torch.inf)
+        closer = radius < nearest
+        nearest = torch.where(closer, radius, nearest)
+        chosen = torch.where(over(closer, x0), grad, chosen)
+    reach = torch.minimum(BEYOND * nearest, metric.diameter(x0).double())
+    return metric.project(x0, x0 + metric.ascent(x0, x0, chosen, reach), reach)
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """Square Attack: random search over windows of the input (Andriushchenko et al. 2020).
 
-It needs scores only. A trial changes one window, and is kept where the loss grew; windows shrink as
+It needs scores only. A trial changes one window and is kept unless the loss fell; windows shrink as
 the search goes on. The paper's windows are squares of an image; a signal has intervals instead.
 """
 
@@ -80,7 +80,8 @@ def square(
     for step in range(queries):
         scores = logits(trial.reshape(-1, *x0.shape[1:]))
         value, fooled = loss(scores, y), misclassified(scores, y)
-        better = fooled | (value > top)
+        # Unlike the authors', a trial that ties is kept: on a plateau the search would stand still.
+        better = fooled | (value >= top)
         x, top = torch.where(over(better, x), trial, x), torch.where(better, value, top)
         if bool(fooled.any()):
             best[rows[fooled]] = x[fooled]

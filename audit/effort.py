@@ -7,6 +7,7 @@ minimal radii only samples near a budget are attacked there again.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from attackers.minimal import RIVALS
 from audit.report import AttackBudget
 
 
@@ -71,7 +72,7 @@ class Effort:
         """The most that an attack may spend on a sample, or None where it has no preset."""
         if attack == "minimal":
             searches = 1 + (self.more_hunts > 0)
-            spent = (self.hunts + self.more_hunts) * (self.hunt_steps + 1) + searches
+            spent = (self.hunts + self.more_hunts) * (self.hunt_steps + 1) + searches + RIVALS
             return AttackBudget(gradients=spent, per="sample")
         if attack == "hopskipjump":
             return AttackBudget(forwards=self.queries, per="sample")

@@ -91,6 +91,30 @@ def test_minimal_radii_are_those_of_the_closed_form(metric: Metric, shape: tuple
     assert (ratio <= CLOSE[metric.name]).all(), ratio
 
 
+@pytest.mark.parametrize(
+    ("metric", "order"), [(Linf(), 1), (L2(), 2), (L1(), torch.inf)], ids=["linf", "l2", "l1"]
+)
+def test_the_second_best_class_is_not_always_the_nearest(metric: Metric, order: float) -> None:
+    """Ten linear scores, one of them with a much larger slope than the rest."""
+    random = torch.Generator().manual_seed(3)
+    weight = torch.randn((36, 10), generator=random) / 4
+    weight[:, 0] += 1
+    x0 = 0.5 + 0.1 * torch.randn((40, 36), generator=random).clamp(-2, 2)
+
+    def model(x: Tensor) -> Tensor:
+        return torch.stack([((row - 0.5)[:, None] * weight).sum(0) for row in x])
+
+    scores = model(x0)
+    labels = scores.argmax(1)
+    gaps = scores.gather(1, labels[:, None]) - scores
+    slopes = torch.linalg.vector_norm(weight[:, :, None] - weight[:, None], ord=order, dim=0)
+    ratios = (gaps / slopes[labels]).scatter(1, labels[:, None], torch.inf)
+    second = scores.scatter(1, labels[:, None], -torch.inf).argmax(1)
+    assert (ratios.argmin(1) != second).any()
+    x = minimal_radius(model, x0, labels, metric, generator=streams(x0))
+    assert (metric.distance(x0, x) <= 1.05 * ratios.amin(1)).all()
+
+
 def crowded_problem(samples: int = 6) -> tuple[Linear, Tensor, Tensor, Tensor]:
     """Samples beside the faces of the box, with a boundary that only a bent path reaches.
 
