@@ -98,7 +98,10 @@ def _active(scan: Scan, run: MetricRun, delta: float) -> Health:
     classifier, samples, metric = scan.classifier, scan.samples, run.metric
     if classifier.attackable is None:
         return health.without_gradients(f"active_test.{metric.name}")
-    return health.active_test(classifier, metric, samples, delta, partial(apgd, steps=STEPS))
+    attack = health.in_turn(
+        partial(apgd, loss=cross_entropy, steps=STEPS), partial(apgd, loss=margin, steps=STEPS)
+    )
+    return health.active_test(classifier, metric, samples, delta, attack)
 
 
 def _square(scan: Scan, run: MetricRun, delta: float) -> Health:

@@ -64,10 +64,13 @@ def judge(
     x = torch.where(over(valid, x), x, x0)
     broken = valid & outvoted(classifier.deployed(x), labels)
     if not classifier.spec.dtype.is_floating_point:
-        # Rounding to the nearest value may fall back across the boundary; away from x0 it does not.
-        farther = torch.where(over(valid, x), representable(proposed, away_from=x0), x0)
-        rescued = ~broken & valid & outvoted(classifier.deployed(farther), labels)
-        x, broken = torch.where(over(rescued, x), farther, x), broken | rescued
+        # Rounding to the nearest value may fall back across the boundary; away from x0 it rarely
+        # does, and a little farther out hardly ever. What is farther is measured as such.
+        for stretch in (1.0, 1.25):
+            point = metric.clamp(x0 + stretch * (torch.where(over(valid, x), proposed, x0) - x0))
+            farther = representable(point, away_from=x0)
+            rescued = ~broken & valid & outvoted(classifier.deployed(farther), labels)
+            x, broken = torch.where(over(rescued, x), farther, x), broken | rescued
     rows = broken.nonzero()[:, 0]
     if line_search and len(rows):
         near = representable(

@@ -6,7 +6,7 @@ Sources: Carlini et al. 2019, Tramer et al. 2020, Croce & Hein 2020 (AutoAttack'
 al. 2022 (indicators of attack failure).
 """
 
-from audit.health.active import active_test
+from audit.health.active import active_test, in_turn
 from audit.health.attack import (
     budget_monotone,
     certified_below_attacked,
@@ -48,6 +48,7 @@ __all__ = [
     "entry",
     "finite_differences",
     "gradients",
+    "in_turn",
     "iterative_not_worse",
     "output_kind",
     "parity",
