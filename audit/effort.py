@@ -127,7 +127,7 @@ EFFORTS: dict[str, Effort] = {
                 "pgd": PGD,
                 "apgd": (
                     Stage("ce", steps=50),
-                    Stage("margin", runs=2, steps=30, first_step=0.3, scout=500),
+                    Stage("margin", runs=4, steps=30, first_step=0.3, scout=500),
                     Stage("targeted", runs=3, steps=30),
                 ),
                 "square": (Stage(steps=2500),),
