@@ -15,6 +15,7 @@ from attackers.noise import random_search
 from attackers.pgd import pgd
 from attackers.square import SQUARE_METRICS, square
 from attackers.threat import Threat
+from attackers.transport import transport
 
 
 class MinimalAttack(Protocol):
@@ -51,6 +52,7 @@ ATTACKS: dict[str, Attack] = {
     "fgsm": fgsm,
     "pgd": pgd,
     "apgd": apgd,
+    "transport": transport,
     "square": square,
     "random": random_search,
 }
@@ -62,5 +64,17 @@ MINIMAL: dict[str, MinimalAttack] = {"minimal": minimal_radius, "hopskipjump": h
 GRADIENT_FREE = frozenset({"square", "random", "hopskipjump"})
 """The attacks that need scores only, or labels."""
 
-METRICS_OF: dict[str, frozenset[str]] = {"square": SQUARE_METRICS}
+NORMS = frozenset({"linf", "l2", "l1"})
+
+METRICS_OF: dict[str, frozenset[str]] = {
+    "pgd": NORMS,
+    "apgd": NORMS,
+    "transport": frozenset({"wasserstein"}),
+    "square": SQUARE_METRICS,
+    "hopskipjump": NORMS,
+}
 """Names of the metrics of an attack that does not work in all of them."""
+
+
+ITERATIVE: dict[str, str] = {**dict.fromkeys(sorted(NORMS), "apgd"), "wasserstein": "transport"}
+"""For each metric the attack by many gradients that answers for it."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from attackers.flight import Flight, asks, usable
 from attackers.generator import SampleGenerator
 from attackers.gradient import Logits, value_and_grad
-from attackers.losses import Loss, TargetedLoss, margin, misclassified
+from attackers.losses import Loss, TargetedLoss, aimed, margin, misclassified
 from attackers.rows import over
 from attackers.threat import Threat
 
@@ -71,7 +71,7 @@ def apgd(
     ends = checkpoints(steps)
 
     for step in range(steps + 1):
-        scores, value, grad = value_and_grad(logits, _aimed(loss), x, aims)
+        scores, value, grad = value_and_grad(logits, aimed(loss), x, aims)
         raised = value > flight.top
         flight = flight.seen(x, value, misclassified(scores, flight.labels))
         best_grad = torch.where(over(raised, grad), grad, best_grad)
@@ -163,12 +163,3 @@ class Pace:
         step = torch.where(halved, self.step / 2, self.step)
         none = torch.zeros_like(self.raised)
         return replace(self, step=step, raised=none, taken=0, top=top, halved=halved), halved
-
-
-def _aimed(loss: Loss | TargetedLoss) -> Loss:
-    """A loss of (logits, aims), aims being labels ``(B,)`` or pairs of label and target."""
-
-    def value(scores: Tensor, aims: Tensor) -> Tensor:
-        return loss(scores, *(aims.unbind(1) if aims.dim() == 2 else (aims,)))
-
-    return value

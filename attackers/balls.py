@@ -17,7 +17,7 @@ from torch import Tensor
 from attackers.rows import expand_down, over, row_max, row_sum
 
 if TYPE_CHECKING:
-    from attackers.geometry import Metric
+    from attackers.metric import Metric
 
 
 STRETCHES, RESCALINGS = 3, 2

@@ -32,5 +32,4 @@ def fgsm(
     """
     del generator
     _, _, grad = value_and_grad(logits, loss, x0, labels)
-    step = threat.metric.ascent(x0, x0, grad.nan_to_num(), threat.delta)
-    return threat.metric.project(x0, x0 + step, threat.delta)
+    return threat.metric.farthest(x0, grad.nan_to_num(), threat.delta)

@@ -77,7 +77,7 @@ def fmn(
         fall = (1 + math.cos(math.pi * step / steps)) / 2
         factor = last_factor + (first_factor - last_factor) * fall
         # For another loss than the margin only a rough guess, but shrinking is quick.
-        slope = metric.dual_norm(grad).clamp_min(1e-12)
+        slope = metric.dual_norm(x0, grad).clamp_min(1e-12)
         guess = distance + 2 * margin(scores, labels).abs().double() / slope
         unknown = torch.minimum(torch.maximum(guess, 1.2 * distance), diameter)
         grown = torch.where(nearest.isfinite(), radius * (1 + factor), unknown)

@@ -1,88 +1,21 @@
 """The metrics: everything that differs between threats lives here, and only here.
 
-A metric measures how far an input has moved inside the box ``[low, high]``. Each offers the same
-few methods, for batches ``(B, ...)`` of floating dtype with ``x0`` inside the box, and radii that
-are a number or one number per sample ``(B,)``:
-
-    distance(x0, x)              d(x0, x), float64 (B,)
-    project(x0, x, radius)       the Euclidean-nearest point to x in ball ∩ box
-    ascent(x0, x, grad, step)    argmax <grad, d> over d(x, x + d) <= step, x + d in the box
-    direction(grad)              h with <h, grad> = ||grad||_*, d(x, x + h) = 1 (no box)
-    dual_norm(grad)              ||grad||_* = sup <grad, h> over unit h, float64 (B,)
-    sample(x0, radius, generator) a random point of ball ∩ box
-    diameter(x0)                 the largest distance from x0 inside the box, (B,)
-    ball(x0, radius)             the same projection and steepest steps, made cheap for loops
-
-`project` rounds inwards: the float64 distance of its result never exceeds the radius.
+`attackers.metric` says what a metric offers; the norms are here, the image-Wasserstein distance is
+in `attackers.wasserstein`.
 """
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from attackers.balls import Ball, L1Ball, L2Ball, LinfBall, room
+from attackers.balls import L1Ball, L2Ball, LinfBall
 from attackers.generator import SampleGenerator
+from attackers.metric import INWARD, Metric, Radius
 from attackers.rows import expand, expand_down, flat, row_max, row_sum
+from attackers.wasserstein import Wasserstein
 
-Radius = Tensor | float
-
-INWARD = 1 - 2.0**-17
-"""Share of an l2 or l1 radius that is used, so that lengths rounded to float32 stay inside."""
-
-
-@dataclass(frozen=True)
-class Metric(ABC):
-    """Interface of a metric over the box ``[low, high]``; see the module's docstring."""
-
-    low: float = 0.0
-    high: float = 1.0
-
-    name: ClassVar[str]
-    unit: ClassVar[str]
-    prepared: ClassVar[type[Ball]] = Ball
-
-    @abstractmethod
-    def distance(self, x0: Tensor, x: Tensor) -> Tensor:
-        """Return d(x0, x) per sample, float64 ``(B,)``."""
-
-    @abstractmethod
-    def project(self, x0: Tensor, x: Tensor, radius: Radius) -> Tensor:
-        """Return the Euclidean projection of ``x`` onto the ball around ``x0`` and the box."""
-
-    @abstractmethod
-    def ascent(self, x0: Tensor, x: Tensor, grad: Tensor, step: Radius) -> Tensor:
-        """Return the displacement of length at most ``step`` that gains most and keeps the box."""
-
-    @abstractmethod
-    def direction(self, grad: Tensor) -> Tensor:
-        """Return the unit displacement that gains most to first order, ignoring the box."""
-
-    @abstractmethod
-    def dual_norm(self, grad: Tensor) -> Tensor:
-        """Return ||grad||_* per sample, float64 ``(B,)``."""
-
-    @abstractmethod
-    def sample(self, x0: Tensor, radius: Radius, generator: SampleGenerator) -> Tensor:
-        """Return a random point of the ball around ``x0``, inside the box."""
-
-    @abstractmethod
-    def diameter(self, x0: Tensor) -> Tensor:
-        """Return the largest distance from ``x0`` to a point of the box, ``(B,)``."""
-
-    def clamp(self, x: Tensor) -> Tensor:
-        """Clip to the box."""
-        return x.clamp(self.low, self.high)
-
-    def room(self, x: Tensor, sign: Tensor) -> Tensor:
-        """How far each coordinate may move the way of ``sign`` before it leaves the box."""
-        return room(x, sign, self.low, self.high)
-
-    def ball(self, x0: Tensor, radius: Radius) -> Ball:
-        """Prepare ball ∩ box for the many steps of a loop; see `attackers.balls`."""
-        return self.prepared.of(self, x0, radius)
+__all__ = ["INWARD", "L1", "L2", "METRICS", "Linf", "Metric", "Radius", "Wasserstein"]
 
 
 @dataclass(frozen=True)
@@ -110,11 +43,11 @@ class Linf(Metric):
         sign = grad.sign()
         return sign * torch.minimum(expand_down(step, x), self.room(x, sign))
 
-    def direction(self, grad: Tensor) -> Tensor:
+    def direction(self, x0: Tensor, grad: Tensor) -> Tensor:
         """sign(g)."""
         return grad.sign()
 
-    def dual_norm(self, grad: Tensor) -> Tensor:
+    def dual_norm(self, x0: Tensor, grad: Tensor) -> Tensor:
         """The l1 norm."""
         return row_sum(grad.double().abs())
 
@@ -158,13 +91,13 @@ class L2(Metric):
             grad.abs(), self.room(x, sign), expand_down(step, x), cap=None
         )
 
-    def direction(self, grad: Tensor) -> Tensor:
+    def direction(self, x0: Tensor, grad: Tensor) -> Tensor:
         """The gradient over its l2 norm; zero where the gradient is."""
         # In float64: the inverse of a tiny norm overflows in float32.
-        norm, rows = self.dual_norm(grad), grad.double()
+        norm, rows = self.dual_norm(x0, grad), grad.double()
         return (rows * expand(torch.where(norm > 0, 1 / norm, norm), rows)).to(grad)
 
-    def dual_norm(self, grad: Tensor) -> Tensor:
+    def dual_norm(self, x0: Tensor, grad: Tensor) -> Tensor:
         """The l2 norm."""
         return row_sum(grad.double().square()).sqrt()
 
@@ -172,7 +105,7 @@ class L2(Metric):
         """Uniform in the ball (Muller 1959), then projected onto ball ∩ box."""
         uniform = flat(generator.fold("radius").uniform(x0))[:, 0]
         length = uniform.double() ** (1 / flat(x0).shape[1])
-        unit = self.direction(generator.normal(x0))
+        unit = self.direction(x0, generator.normal(x0))
         return self.project(x0, x0 + unit * expand(length, x0) * expand_down(radius, x0), radius)
 
     def diameter(self, x0: Tensor) -> Tensor:
@@ -211,14 +144,14 @@ class L1(Metric):
         taken = torch.minimum(sorted_room, (budget - spent).clamp_min(0)).to(x)
         return sign * torch.zeros_like(room).scatter(1, order, taken).reshape(x.shape)
 
-    def direction(self, grad: Tensor) -> Tensor:
+    def direction(self, x0: Tensor, grad: Tensor) -> Tensor:
         """sign(g_k) e_k, k the first coordinate of largest |g|."""
         rows = flat(grad)
         top = rows.abs().argmax(dim=1, keepdim=True)
         unit = torch.zeros_like(rows).scatter(1, top, rows.gather(1, top).sign())
         return unit.reshape(grad.shape)
 
-    def dual_norm(self, grad: Tensor) -> Tensor:
+    def dual_norm(self, x0: Tensor, grad: Tensor) -> Tensor:
         """The linf norm."""
         return row_max(grad.double().abs())
 
@@ -237,7 +170,7 @@ class L1(Metric):
         return row_sum(farthest.double()).to(x0)
 
 
-METRICS: dict[str, type[Metric]] = {"linf": Linf, "l2": L2, "l1": L1}
+METRICS: dict[str, type[Metric]] = {"linf": Linf, "l2": L2, "l1": L1, "wasserstein": Wasserstein}
 
 
 def _moved(x0: Tensor, sign: Tensor, length: Tensor) -> Tensor:

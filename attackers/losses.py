@@ -82,6 +82,15 @@ def outvoted(logits: Tensor, labels: Tensor) -> Tensor:
     return margin(logits, labels) > 0
 
 
+def aimed(loss: Loss | TargetedLoss) -> Loss:
+    """A loss of (logits, aims), aims being labels ``(B,)`` or pairs of label and target."""
+
+    def value(scores: Tensor, aims: Tensor) -> Tensor:
+        return loss(scores, *(aims.unbind(1) if aims.dim() == 2 else (aims,)))
+
+    return value
+
+
 LOSSES: dict[str, Loss] = {
     "ce": cross_entropy,
     "margin": margin,

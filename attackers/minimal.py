@@ -6,6 +6,7 @@ none finds anything, far points of the box are tried, because a model that is fl
 still changes its mind somewhere.
 """
 
+from collections.abc import Iterator
 from functools import partial
 
 import torch
@@ -17,15 +18,20 @@ from attackers.fmn import fmn
 from attackers.generator import SampleGenerator
 from attackers.geometry import Metric
 from attackers.gradient import Logits, value_and_grad
-from attackers.losses import LOSSES, margin, misclassified, targeted_margin
+from attackers.losses import LOSSES, Loss, margin, misclassified, targeted_margin
 from attackers.restarts import rivals
 from attackers.rows import over
+from attackers.transport import WIDER, transport_hunt
+from attackers.wasserstein import Wasserstein
 
 HUNTED_LOSSES = ("margin", "ce", "dlr")
 """Losses of successive hunts; the first one starts beyond the boundary that looks nearest."""
 
 START = 0.1
 """Where later hunts start: a random point at most this share of the diameter away."""
+
+JITTER = 0.1
+"""The same in the image-Wasserstein distance, as a radius."""
 
 RIVALS, BEYOND = 9, 1.1
 """Classes whose boundaries are compared for the first hunt, and how far beyond the nearest it
@@ -72,18 +78,11 @@ def minimal_radius(
     every = torch.arange(len(x0), device=x0.device)
     for hunt in range(first, first + hunts):
         streams = generator.fold(f"hunt {hunt}")
-        if hunt:
-            start = metric.sample(x0, START * metric.diameter(x0), streams)
-        else:
-            start = beyond_nearest_class(logits, x0, labels, metric)
         loss = LOSSES[HUNTED_LOSSES[hunt % len(HUNTED_LOSSES)]]
-        offer(
-            fmn(logits, x0, labels, metric, generator=streams, loss=loss, steps=steps, start=start),
-            every,
-        )
+        offer(_hunted(logits, x0, labels, metric, streams, hunt, loss, steps), every)
     lost = nearest.isinf().nonzero()[:, 0]
     if len(lost):
-        for point in anchors(metric, x0[lost], generator.take(lost)):
+        for point in _last_resorts(logits, x0[lost], labels[lost], metric, generator.take(lost)):
             offer(point, lost)
     found = nearest.isfinite().nonzero()[:, 0]
     if len(found):
@@ -96,6 +95,39 @@ def minimal_radius(
             found,
         )
     return best
+
+
+def _hunted(
+    logits: Logits,
+    x0: Tensor,
+    labels: Tensor,
+    metric: Metric,
+    generator: SampleGenerator,
+    hunt: int,
+    loss: Loss,
+    steps: int,
+) -> Tensor:
+    """One hunt; mass is moved by its own attack, the norms share one."""
+    if isinstance(metric, Wasserstein):
+        start = metric.sample(x0, JITTER, generator) if hunt else None
+        return transport_hunt(
+            logits, x0, labels, metric, generator=generator, loss=loss, steps=steps, start=start
+        )
+    if hunt:
+        start = metric.sample(x0, START * metric.diameter(x0), generator)
+    else:
+        start = beyond_nearest_class(logits, x0, labels, metric)
+    return fmn(logits, x0, labels, metric, generator=generator, loss=loss, steps=steps, start=start)
+
+
+def _last_resorts(
+    logits: Logits, x0: Tensor, labels: Tensor, metric: Metric, generator: SampleGenerator
+) -> Iterator[Tensor]:
+    """Far points of the box; with mass conserved, a hunt that may carry it far."""
+    if isinstance(metric, Wasserstein):
+        yield transport_hunt(logits, x0, labels, metric, generator=generator, reach=WIDER)
+    else:
+        yield from anchors(metric, x0, generator)
 
 
 def beyond_nearest_class(logits: Logits, x0: Tensor, labels: Tensor, metric: Metric) -> Tensor:
@@ -123,13 +155,13 @@ def beyond_nearest_class(logits: Logits, x0: Tensor, labels: Tensor, metric: Met
         aimed = partial(targeted_margin, targets=target)
         _, value, grad = value_and_grad(logits, aimed, x0, labels)
         grad = grad.nan_to_num()
-        slope = metric.dual_norm(grad)
+        slope = metric.dual_norm(x0, grad)
         radius = torch.where(slope > 0, -value.double() / slope, torch.inf)
         closer = radius < nearest
         nearest = torch.where(closer, radius, nearest)
         chosen = torch.where(over(closer, x0), grad, chosen)
     reach = torch.minimum(BEYOND * nearest, metric.diameter(x0).double())
-    return metric.project(x0, x0 + metric.ascent(x0, x0, chosen, reach), reach)
+    return metric.farthest(x0, chosen, reach)
 
 
 @torch.no_grad()
@@ -165,7 +197,7 @@ def nearest_on_steepest_path(
     best, low, high = x, torch.zeros_like(radius), radius
     for _ in range(steps):
         middle = (low + high) / 2
-        point = metric.project(x0, x0 + metric.ascent(x0, x0, grad, middle), middle)
+        point = metric.farthest(x0, grad, middle)
         wrong = misclassified(logits(point), labels)
         best = torch.where(over(wrong, x), point, best)
         low, high = torch.where(wrong, low, middle), torch.where(wrong, middle, high)

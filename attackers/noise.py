@@ -47,8 +47,7 @@ def random_search(
         r = radius[rows] if isinstance(radius, Tensor) else radius
         x = metric.sample(centre, r, streams)
         if step % 2:
-            x = centre + metric.ascent(centre, centre, x - centre, r)
-            x = metric.project(centre, x, r)
+            x = metric.farthest(centre, x - centre, r)
         scores = logits(x)
         value = loss(scores, labels[rows])
         fooled = misclassified(scores, labels[rows])

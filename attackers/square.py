@@ -152,7 +152,7 @@ def _tiles(metric: Metric, centre: Tensor, radius: Tensor, generator: SampleGene
     top, left = (height - down * tall) // 2, (width - across * wide) // 2
     shift = torch.zeros_like(centre)
     shift[:, :, top : top + down * tall, left : left + across * wide] = grid
-    shift = metric.direction(shift) * expand(radius, centre)
+    shift = metric.direction(centre, shift) * expand(radius, centre)
     return metric.project(centre, metric.clamp(centre + shift), radius)
 
 

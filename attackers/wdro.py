@@ -50,11 +50,13 @@ def budgets(norms: Tensor, delta: float, order: float) -> Tensor:
     return delta * (norms.double() / upsilon) ** (q - 1)
 
 
-def first_order_move(x: Tensor, grad: Tensor, metric: Metric, delta: float, order: float) -> Tensor:
+def first_order_move(
+    x0: Tensor, x: Tensor, grad: Tensor, metric: Metric, delta: float, order: float
+) -> Tensor:
     """Return x + delta·h(g)·(||g||_*/Upsilon)^(q-1), before any clipping."""
     grad = grad.nan_to_num()
-    lengths = budgets(metric.dual_norm(grad), delta, order)
-    return x + metric.direction(grad) * expand(lengths, x)
+    lengths = budgets(metric.dual_norm(x0, grad), delta, order)
+    return x + metric.heading(x0, x, grad, lengths) * expand(lengths, x)
 
 
 def w_fgsm(x0: Tensor, grad: Tensor, threat: Threat) -> Tensor:
@@ -70,7 +72,7 @@ def w_fgsm(x0: Tensor, grad: Tensor, threat: Threat) -> Tensor:
     """
     assert not isinstance(threat.delta, Tensor)
     return threat.metric.clamp(
-        first_order_move(x0, grad, threat.metric, threat.delta, threat.order)
+        first_order_move(x0, x0, grad, threat.metric, threat.delta, threat.order)
     )
 
 
@@ -125,7 +127,7 @@ def w_pgd(
             best, most = x, errors
         if step == steps:
             break
-        moved = first_order_move(x, grad, metric, ratio * threat.delta / steps, threat.order)
+        moved = first_order_move(x0, x, grad, metric, ratio * threat.delta / steps, threat.order)
         x = metric.clamp(contract(x0, moved, threat))
         tick()
     return best

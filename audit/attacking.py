@@ -10,7 +10,8 @@ from math import isfinite
 
 from torch import Tensor
 
-from attackers import GRADIENT_FREE, METRICS_OF, MINIMAL
+from attackers import GRADIENT_FREE, ITERATIVE, METRICS_OF, MINIMAL
+from attackers.geometry import Metric
 from attackers.hopskipjump import hop_skip_jump
 from attackers.losses import LOSSES
 from attackers.minimal import minimal_radius
@@ -23,7 +24,7 @@ from audit.models.execution import Counted, Counter
 from audit.report import Attack, RunStatus
 from audit.sensitivity import SENSITIVITY_LOSSES, sensitivity
 from audit.stages import Run, at_radius
-from audit.state import MetricRun, Progress, Scan
+from audit.state import WHITE_BOX, MetricRun, Progress, Scan
 
 BLIND = 2.0
 """The same factor after a search by decisions alone, whose radii are up to twice too large."""
@@ -36,7 +37,9 @@ budget between samples reach about that far."""
 def attack_all(scan: Scan, run: MetricRun, progress: Progress) -> None:
     """Run the chosen attacks, or all that apply, then the first-order distributional one."""
     for name in scan.attacks:
-        reason = not_applicable(name, run.metric.name, scan.classifier)
+        if scan.config.attacks is None and name in WHITE_BOX and not defined(name, run.metric):
+            continue
+        reason = not_applicable(name, run.metric, scan.classifier)
         if reason:
             run.attacks.append(_not_applicable(name, reason))
             continue
@@ -54,16 +57,22 @@ def attack_all(scan: Scan, run: MetricRun, progress: Progress) -> None:
 
 
 def reinforce(scan: Scan, run: MetricRun, times: int, progress: Progress) -> None:
-    """Run APGD again with so many times the steps."""
-    with _recorded(run, "apgd", scan, f"Again with {times} times the steps.", times) as attacker:
-        _attack_fixed(scan, run, "apgd", attacker, progress, times)
+    """Run the attack by many gradients again with so many times the steps."""
+    name = ITERATIVE[run.metric.name]
+    with _recorded(run, name, scan, f"Again with {times} times the steps.", times) as attacker:
+        _attack_fixed(scan, run, name, attacker, progress, times)
 
 
-def not_applicable(name: str, metric: str, classifier: Classifier) -> str:
+def defined(name: str, metric: Metric) -> bool:
+    """Whether an attack works in the metric."""
+    return metric.name in METRICS_OF.get(name, {metric.name})
+
+
+def not_applicable(name: str, metric: Metric, classifier: Classifier) -> str:
     """Why an attack cannot run, empty where it can."""
     if classifier.attackable is None and name not in GRADIENT_FREE:
         return "It needs gradients, and the model has none."
-    if metric not in METRICS_OF.get(name, {metric}):
+    if not defined(name, metric):
         return f"It is defined for {' and '.join(sorted(METRICS_OF[name]))} only."
     if name == "square" and classifier.output == "labels":
         return "It needs scores, and the model gives labels alone."

@@ -10,14 +10,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from attackers import METRICS_OF
-from attackers.apgd import apgd
+from attackers import ATTACKS, ITERATIVE, METRICS_OF
 from attackers.fgsm import fgsm
+from attackers.geometry import Metric
 from attackers.losses import cross_entropy, margin
 from attackers.square import square
 from audit import health
 from audit.attacking import reinforce
 from audit.report import Health
+from audit.stages import Run
 from audit.state import MetricRun, Progress, Scan
 
 STEPS = 50
@@ -61,6 +62,11 @@ def check_metric(scan: Scan, run: MetricRun, progress: Progress) -> None:
             tick(1)
 
 
+def iterative(metric: Metric) -> Run:
+    """The attack by many gradients that answers for a metric."""
+    return ATTACKS[ITERATIVE[metric.name]]
+
+
 def _standing(run: MetricRun, delta: float) -> Tensor:
     """(N,) bool, what the attacks left at a budget."""
     return run.frontier.radius > delta
@@ -81,11 +87,17 @@ def _converged(scan: Scan, run: MetricRun, delta: float, progress: Progress) -> 
     classifier, samples, metric = scan.classifier, scan.samples, run.metric
     if classifier.attackable is None:
         return health.without_gradients(f"convergence.{metric.name}")
-    doublings = scan.config.effort_preset.doublings if "apgd" in scan.attacks else 0
+    doublings = scan.config.effort_preset.doublings if ITERATIVE[metric.name] in scan.attacks else 0
     for times in range(doublings + 1):
         steps = STEPS * 2**times
         found, drop = health.convergence(
-            classifier, metric, samples, _standing(run, delta), delta, apgd, steps=steps
+            classifier,
+            metric,
+            samples,
+            _standing(run, delta),
+            delta,
+            iterative(metric),
+            steps=steps,
         )
         if drop < health.SETTLED or times == doublings:
             break
@@ -98,10 +110,13 @@ def _active(scan: Scan, run: MetricRun, delta: float) -> Health:
     classifier, samples, metric = scan.classifier, scan.samples, run.metric
     if classifier.attackable is None:
         return health.without_gradients(f"active_test.{metric.name}")
-    attack = health.in_turn(
-        partial(apgd, loss=cross_entropy, steps=STEPS), partial(apgd, loss=margin, steps=STEPS)
+    attack = iterative(metric)
+    both = health.in_turn(
+        partial(attack, loss=cross_entropy, steps=STEPS), partial(attack, loss=margin, steps=STEPS)
     )
-    return health.active_test(classifier, metric, samples, delta, attack)
+    # A random point of the image-Wasserstein ball costs as much as a step of an attack.
+    sizes = {"points": 32, "draws": 50} if metric.name == "wasserstein" else {}
+    return health.active_test(classifier, metric, samples, delta, both, **sizes)
 
 
 def _square(scan: Scan, run: MetricRun, delta: float) -> Health:
@@ -128,6 +143,6 @@ def _iterative(scan: Scan, run: MetricRun, delta: float) -> Health:
     by_many = ~_standing(run, delta)[rows]
     by_many &= torch.tensor([run.frontier.attack[row] != "fgsm" for row in rows.tolist()])
     for loss in (cross_entropy, margin):
-        attack = partial(apgd, loss=loss)
+        attack = partial(iterative(metric), loss=loss)
         by_many |= health.broken(classifier, metric, samples, rows, delta, attack, steps=STEPS)
     return health.iterative_not_worse(metric.name, delta, by_single, by_many)

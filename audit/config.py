@@ -13,8 +13,9 @@ DEFAULT_DELTAS: dict[str, tuple[float, ...]] = {
     "linf": (1 / 255, 2 / 255, 4 / 255, 8 / 255, 16 / 255, 0.1, 0.2, 0.3),
     "l2": (0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0),
     "l1": (1.0, 2.0, 5.0, 10.0, 20.0, 40.0),
+    "wasserstein": (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5),
 }
-"""Budgets per metric for the box [0, 1]; scaled with the box."""
+"""Budgets per metric for the box [0, 1]; scaled with the box where the unit is its own."""
 
 ATTACK_NAMES = (*ATTACKS, *MINIMAL, "w-pgd")
 """What ``--attack`` takes: the attacks at a fixed radius, the searches for minimal radii, and the
@@ -88,7 +89,8 @@ class ScanConfig:
         """The budgets of a metric, ascending, in its own unit."""
         if self.deltas is not None:
             return tuple(sorted(set(self.deltas)))
-        return tuple(delta * (self.high - self.low) for delta in DEFAULT_DELTAS[metric])
+        scale = 1.0 if metric == "wasserstein" else self.high - self.low
+        return tuple(delta * scale for delta in DEFAULT_DELTAS[metric])
 
 
 def order_name(order: float) -> str:

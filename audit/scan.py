@@ -12,12 +12,17 @@ from audit.attacking import attack_all
 from audit.checking import check_metric
 from audit.config import ScanConfig
 from audit.data import Dataset, check_labels
-from audit.errors import InternalError, ModelError, NothingToEvaluate
+from audit.errors import InternalError, ModelError, NothingToEvaluate, UsageError
 from audit.frontier import Frontier
 from audit.models.classifier import Classifier
 from audit.report import Health, Parity
 from audit.samples import Samples, choose, evaluate, read_samples
 from audit.state import MetricRun, Progress, Scan, silent
+
+NO_IMAGES = (
+    "The wasserstein threat moves mass between the pixels of images (channels, height, width), and "
+    "is not applicable to other inputs."
+)
 
 Load = Callable[[Tensor, int], Classifier]
 """Loads the model for a few samples, given the number of classes in the labels."""
@@ -44,6 +49,7 @@ def prepare(dataset: Dataset, config: ScanConfig, load: Load) -> Scan:
     labels = torch.from_numpy(np.asarray(dataset.labels)[index].astype(np.int64))
     samples = evaluate(classifier, x, labels, index, config.seed)
     sanity.require_better_than_chance(classifier, samples)
+    _require_images(config, x)
     scan = Scan(classifier, dataset, config, samples)
     scan.warnings.extend((*classifier.notes, *dataset.notes))
     if len(samples) < len(dataset):
@@ -54,11 +60,27 @@ def prepare(dataset: Dataset, config: ScanConfig, load: Load) -> Scan:
     return scan
 
 
+def _require_images(config: ScanConfig, x: Tensor) -> None:
+    """Stop when the image-Wasserstein threat is all that is asked for, and the inputs are none."""
+    if set(config.metrics) == {"wasserstein"} and not _has_pixels(x):
+        raise UsageError(
+            f"{NO_IMAGES} Found inputs of shape {tuple(x.shape[1:])}: choose linf, l2 or l1."
+        )
+
+
+def _has_pixels(x: Tensor) -> bool:
+    return x.dim() == 4 and x.shape[2] * x.shape[3] > 1
+
+
 def run(scan: Scan, progress: Progress = silent) -> Scan:
     """Attack, certify and check, metric by metric; an interrupt keeps what was found."""
     try:
         _check_model(scan, progress)
         for name in scan.config.metrics:
+            if name == "wasserstein" and not _has_pixels(scan.samples.x):
+                scan.health.append(health.entry("wasserstein", "not_applicable", NO_IMAGES))
+                scan.warnings.append(NO_IMAGES)
+                continue
             metric = METRICS[name](low=scan.config.low, high=scan.config.high)
             _scan_metric(scan, metric, progress)
     except KeyboardInterrupt:

@@ -140,7 +140,7 @@ def _norms_and_values(
         _, value, grad = value_and_grad(
             classifier.differentiable, loss, x.to(classifier.device), labels.to(classifier.device)
         )
-        norms.append(metric.dual_norm(grad.nan_to_num()).cpu())
+        norms.append(metric.dual_norm(x.to(grad), grad.nan_to_num()).cpu())
         values.append(value.cpu())
         tick(len(x))
     return torch.cat(norms), torch.cat(values).double().numpy()
@@ -168,7 +168,9 @@ def _first_order_laws(
         start += len(x0)
         y = labels.to(classifier.device)
         _, _, grad = value_and_grad(classifier.differentiable, loss, x0.to(classifier.device), y)
-        unit = metric.direction(grad.nan_to_num()).cpu()
+        longest = max(deltas, default=0.0) * torch.stack([*lengths.values()])[:, chosen].amax(0)
+        centre = x0.to(grad)
+        unit = metric.heading(centre, centre, grad.nan_to_num(), longest.to(grad.device)).cpu()
         for order, delta in survivors:
             step = expand(delta * lengths[order][chosen], x0)
             x = metric.clamp(x0 + unit * step)

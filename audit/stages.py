@@ -16,6 +16,9 @@ from attackers.square import square
 from attackers.threat import Threat
 from audit.effort import Stage
 
+JITTER = 0.5
+"""Share of the radius by which runs that move mass begin apart, where there are several."""
+
 Run = Callable[..., Tensor]
 """An attack with everything set but (logits, x0, labels, generator=…)."""
 
@@ -33,7 +36,11 @@ def at_radius(name: str, stage: Stage, threat: Threat, start: Tensor | None) -> 
     if stage.steps:
         options["queries" if name == "square" else "steps"] = stage.steps
     if stage.loss is not None:
-        options |= {"loss": LOSSES.get(stage.loss, targeted_dlr), "first_step": stage.first_step}
+        options["loss"] = LOSSES.get(stage.loss, targeted_dlr)
+        if name == "transport":
+            options["jitter"] = JITTER if stage.runs > 1 else 0.0
+        else:
+            options["first_step"] = stage.first_step
     if stage.warm:
         options["start"] = start
     attack = partial(cast(Run, ATTACKS[name]), **options)

@@ -23,7 +23,7 @@ from audit.models.classifier import Classifier
 from audit.report import Attack, Clean, Health, Parity, Sensitivity, ThreatResult
 from audit.samples import Samples
 
-WHITE_BOX = ("fgsm", "minimal", "apgd")
+WHITE_BOX = ("fgsm", "minimal", "apgd", "transport")
 """What runs by default where there are gradients."""
 
 BLACK_BOX = ("random", "hopskipjump", "square")

@@ -71,7 +71,7 @@ def best_climb(
             return (scores.gather(1, target[:, None]) - scores.gather(1, y[:, None]))[:, 0]
 
         _, _, grad = value_and_grad(logits, lead, x, labels)
-        moved = metric.clamp(x + length * metric.direction(grad.nan_to_num()))
+        moved = metric.clamp(x + length * metric.direction(x, grad.nan_to_num()))
         with torch.no_grad():
             value = margin(logits(moved), labels)
         best = torch.where(over(value > top, x), moved, best)

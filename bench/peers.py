@@ -33,6 +33,7 @@ INSTALLED = (
     # onnxscript exports the network that `bench.overhead` trains.
     ("-c", "constraints.txt", "-e", ".[cpu]", "onnxscript"),
     ("-c", "constraints.txt", "foolbox==3.3.4", "adversarial-robustness-toolbox==1.20.1"),
+    ("-c", "constraints.txt", "geomloss==0.3.1"),
     # These ask for torchvision and for a `requests` of 2021; what they need is there by now.
     ("--no-deps", "torchattacks==3.5.1", "adv_lib==0.2.8"),
 )

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from attackers.anchors import anchors
 from attackers.generator import SampleGenerator
-from attackers.geometry import Metric
+from attackers.geometry import L1, Metric, Wasserstein
 from attackers.gradient import Logits
 from attackers.losses import margin, misclassified, outvoted
 from attackers.noise import random_search
@@ -91,9 +91,10 @@ def active_test(
     for rows in disjoint(metric, samples, delta, probe):
         readout, there = hide(classifier, metric, samples, rows, delta, points=points)
         streams = samples.generator.take(rows).fold("active test")
-        by_noise = breaks(readout, delta, random_search, streams.fold("noise"), steps=draws)
+        by_noise = breaks(readout, delta, metric, random_search, streams.fold("noise"), steps=draws)
         kept = (there & ~by_noise).nonzero()[:, 0]
-        by_attack = breaks(readout.take(kept), delta, attack, streams.take(kept).fold("attack"))
+        hunted = streams.take(kept).fold("attack")
+        by_attack = breaks(readout.take(kept), delta, metric, attack, hunted)
         probed, hidden = probed + len(rows), hidden + int(there.sum())
         easy, found = easy + int((there & by_noise).sum()), found + int(by_attack.sum())
     informative = hidden - easy
@@ -123,7 +124,8 @@ def active_test(
 class Readout:
     """A binary classifier for each of several balls, as one function of the input.
 
-    No two balls meet, so a point is read by the classifier of the nearest centre.
+    No two balls meet, so a point is read by the classifier of the nearest centre in a metric that
+    tells them apart (see `enclosing`).
 
     Attributes:
         features: inputs to ``(B, K)``, differentiable.
@@ -182,12 +184,13 @@ def attacked(classifier: Classifier) -> Logits:
 def breaks(
     readout: Readout,
     delta: float,
+    metric: Metric,
     attack: Callable[..., Tensor],
     generator: SampleGenerator,
     **options: object,
 ) -> Tensor:
     """Whether the attack finds an adversarial point in each ball and the box, ``(P,)`` bool."""
-    x0, metric = readout.x0, readout.metric
+    x0 = readout.x0
     clean = torch.zeros(len(x0), dtype=torch.long, device=x0.device)
     if not len(x0):
         return clean.cpu().bool()
@@ -195,6 +198,17 @@ def breaks(
     with torch.no_grad():
         inside = admissible(metric, x) & (metric.distance(x0, x) <= delta)
         return (inside & outvoted(readout(x), clean)).cpu()
+
+
+def enclosing(metric: Metric, x0: Tensor, delta: float) -> tuple[Metric, Tensor]:
+    """A metric that is quick to evaluate, and radii of balls in it that hold those of delta.
+
+    Moving mass by at least one pixel at a cost of delta changes the pixels by at most twice that
+    mass.
+    """
+    if isinstance(metric, Wasserstein):
+        return L1(metric.low, metric.high), 2 * delta * metric.mass(x0)
+    return metric, torch.full((len(x0),), delta, dtype=torch.float64)
 
 
 def disjoint(metric: Metric, samples: Samples, delta: float, probe: int) -> list[Tensor]:
@@ -208,9 +222,10 @@ def disjoint(metric: Metric, samples: Samples, delta: float, probe: int) -> list
     for row in samples.probe(probe).tolist():
         for group in groups:
             others = samples.x[group]
-            distance = metric.distance(samples.x[row].expand_as(others), others)
-            # A little more than twice the radius: distances are rounded.
-            if len(group) < full and bool((distance > 2.001 * delta).all()):
+            quick, radius = enclosing(metric, torch.cat([samples.x[row, None], others]), delta)
+            distance = quick.distance(samples.x[row].expand_as(others), others)
+            # A little more than the sum of the radii: distances are rounded.
+            if len(group) < full and bool((distance > 1.001 * (radius[0] + radius[1:])).all()):
                 group.append(row)
                 break
         else:
@@ -250,7 +265,7 @@ def hide(
     witness = x0.clone()
     for number, x in enumerate(_surface(metric, x0, delta, streams)):
         witness[chosen == number] = x[chosen == number]
-    readout = Readout(features, metric, x0, witness, weight, bias)
+    readout = Readout(features, enclosing(metric, x0, delta)[0], x0, witness, weight, bias)
     label = torch.zeros_like(chosen)
     inside = metric.distance(x0, witness) <= delta
     there = inside & outvoted(readout(witness), label) & ~misclassified(readout(x0), label)
@@ -264,7 +279,7 @@ def _clean(
     for draw in range(count):
         inside = metric.sample(x0, INNER * delta, streams.fold(f"clean {draw}"))
         yield inside
-        yield x0 + metric.ascent(x0, x0, inside - x0, delta)
+        yield metric.farthest(x0, inside - x0, delta)
 
 
 def _surface(
@@ -272,7 +287,7 @@ def _surface(
 ) -> Iterator[Tensor]:
     """The way to each far point of the box, as far as the ball and the box allow."""
     for point in anchors(metric, x0, streams):
-        yield metric.project(x0, x0 + metric.ascent(x0, x0, point - x0, delta), delta)
+        yield metric.farthest(x0, point - x0, delta)
 
 
 def isolate(

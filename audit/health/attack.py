@@ -6,15 +6,23 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from attackers import ATTACKS, NORMS
 from attackers.geometry import Metric
 from attackers.losses import misclassified
 from attackers.noise import random_search
-from attackers.pgd import pgd
 from attackers.threat import Threat
 from audit.health.common import PROBE, entry, without_gradients
 from audit.models.classifier import Classifier
 from audit.report import Health, HealthStatus
 from audit.samples import Samples
+
+NAMED = {**dict.fromkeys(sorted(NORMS), "PGD"), "wasserstein": "Moving mass along gradients"}
+"""What a metric's attack by steps is called in a sentence."""
+
+
+def by_steps(metric: Metric) -> Callable[..., Tensor]:
+    """The plain attack by gradient steps that any working gradient must carry."""
+    return ATTACKS["pgd" if metric.name in NORMS else "transport"]
 
 
 def unbounded_attack(
@@ -32,7 +40,9 @@ def unbounded_attack(
     left = len(rows_left)
     if left:
         radius = metric.diameter(samples.x[rows_left]).double()
-        left -= _broken(classifier, metric, samples, rows_left, radius, "unbounded", pgd)
+        left -= _broken(
+            classifier, metric, samples, rows_left, radius, "unbounded", by_steps(metric)
+        )
     if left <= 0.01 * len(rows):
         return entry(check, "pass", f"With an unlimited budget all {len(rows)} samples break.")
     return entry(
@@ -53,38 +63,49 @@ def budget_monotone(
     rows = samples.probe(PROBE)
     radii = [delta * factor for factor in (0.5, 1.0, 2.0, 4.0)]
     counts = [
-        _broken(classifier, metric, samples, rows, torch.full((len(rows),), r), "monotone", pgd)
+        _broken(
+            classifier,
+            metric,
+            samples,
+            rows,
+            torch.full((len(rows),), r),
+            "monotone",
+            by_steps(metric),
+        )
         for r in radii
     ]
     drops = [before - after for before, after in itertools.pairwise(counts)]
     shown = ", ".join(f"{n} at {r:.3g}" for n, r in zip(counts, radii, strict=True))
     if max(drops) <= 0:
-        return entry(check, "pass", f"PGD breaks {shown} of {len(rows)} samples.")
+        return entry(check, "pass", f"{NAMED[metric.name]} breaks {shown} of {len(rows)} samples.")
     # Two standard deviations of a count of this size are at most the root of the sample count.
     status: HealthStatus = "warn" if max(drops) <= len(rows) ** 0.5 else "fail"
     return entry(
         check,
         status,
-        f"PGD breaks {shown} of {len(rows)} samples: fewer with more budget, so its steps do not "
-        "suit this model. Trust the minimal radii, and look at the gradient checks.",
+        f"{NAMED[metric.name]} breaks {shown} of {len(rows)} samples: fewer with more budget, so "
+        "its steps do not suit this model. Trust the minimal radii, and look at the gradient "
+        "checks.",
     )
 
 
 def random_not_better(
     classifier: Classifier, metric: Metric, samples: Samples, delta: float
 ) -> Health:
-    """Random points must not break what PGD does not."""
+    """Random points must not break what steps along gradients do not."""
     check = f"random_noise.{metric.name}"
     if classifier.attackable is None:
         return without_gradients(check)
     rows = samples.probe(PROBE)
     radius = torch.full((len(rows),), delta)
     by_noise = _broken(classifier, metric, samples, rows, radius, "noise", random_search)
-    by_pgd = _broken(classifier, metric, samples, rows, radius, "noise", pgd)
+    by_gradient = _broken(classifier, metric, samples, rows, radius, "noise", by_steps(metric))
+    name = NAMED[metric.name] if metric.name in NORMS else NAMED[metric.name].lower()
     detail = (
-        f"At {delta:.3g}, PGD breaks {by_pgd} and random points {by_noise} of {len(rows)} samples"
+        f"At {delta:.3g}, {name} breaks {by_gradient} and random points {by_noise} of "
+        f"{len(rows)} samples"
     )
-    if by_noise > by_pgd:
+    if by_noise > by_gradient:
         return entry(
             check,
             "fail",

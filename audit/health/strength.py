@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from attackers.geometry import Metric
+from attackers.geometry import Metric, Wasserstein
 from attackers.losses import outvoted
 from attackers.rows import expand
 from attackers.threat import Threat
@@ -201,9 +201,8 @@ def transfer(
         for rows in filter(len, blocks):
             x0, x = samples.x[rows], batch[rows]
             tried[rows] |= (x != x0).flatten(1).any(1)
-            stretched = x0 + metric.ascent(x0, x0, x - x0, delta)
-            for point in (x, stretched):
-                near = metric.project(x0, point, delta)
+            stretched = metric.farthest(x0, x - x0, delta)
+            for near in (metric.project(x0, x, delta), stretched):
                 found[rows] |= _confirmed(classifier, metric, samples, rows, near, delta)
     if not bool(tried.any()):
         return entry(check, "not_applicable", "There are no examples of other attacks to try.")
@@ -250,6 +249,10 @@ def representable(
     """
     check = f"representable.{metric.name}"
     spec = classifier.spec
+    if isinstance(metric, Wasserstein):
+        return entry(
+            check, "not_applicable", "Rounding to 8 bits changes the mass, which must be conserved."
+        )
     if spec.layout is None or not spec.dtype.is_floating_point:
         what = "images" if spec.layout is None else "values that need rounding"
         return entry(check, "not_applicable", f"The model's inputs are not {what}.")

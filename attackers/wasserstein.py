@@ -1,0 +1,225 @@
+"""The image-Wasserstein distance: how much of an image's mass moved, and how far.
+
+Mass is what a pixel holds above the lower end of the box; M is the mass of the whole image, over
+all channels. It moves inside its channel, at the Euclidean distance in pixels, and
+
+    d(x0, x) = min { Σ C_ij pi_ij : pi turns x0 into x } / M
+
+in pixels × fraction of the mass: 0.1 is a tenth of the mass moved by one pixel. Every channel keeps
+its mass, and the box holds. This is p = 1 of Wong, Schmidt, Kolter 2019, and the cost of Wu, Wang,
+Yu 2020 and Hu et al. 2020. A black image (M = 0) cannot move.
+
+The distance is a norm of the change (Kantorovich-Rubinstein), so it grows linearly along segments.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attackers.coupling import Coupling
+from attackers.earth_mover import Transport, transport_plan
+from attackers.generator import SampleGenerator
+from attackers.metric import INWARD, Metric, Radius
+from attackers.rows import expand, flat, over, row_max, row_sum
+
+CONSERVED = 1e-6
+"""Share of an image's mass by which a channel may change through rounding."""
+
+LOOK = 3
+"""Rows and columns between the pixels whose differences make the dual norm."""
+
+BEYOND_LOOK = 1.0132
+"""Largest ratio of a way in steps of `LOOK` to the straight one: 1 / cos of half the widest angle
+between them, from (0, 1) to (1, 3)."""
+
+LEVELS = (8.0, 16.0, 30.0, 40.0)
+"""Of the coupling on its way to the steepest displacement."""
+
+REACH = 2
+"""Rows and columns that the mass of an ascent may move on each side."""
+
+BISECTIONS = 60
+"""Of the shift that restores a channel's mass."""
+
+
+@dataclass(frozen=True)
+class Wasserstein(Metric):
+    """Optimal transport of pixel mass, per channel, over the mass of the image.
+
+    All methods take images ``(B, C, H, W)``. The projection is along the segment to ``x0``, nearest
+    in this metric's own distance; the steepest displacement comes from an entropic coupling
+    (`attackers.coupling`), always feasible, and near the linear program where the budget binds rather
+    than the room: 0.98 of its gain at a radius of 0.1 and 0.9 at 0.3 on images of noise.
+    """
+
+    name = "wasserstein"
+    unit = "pixels × fraction of the image's mass"
+
+    def mass(self, x0: Tensor) -> Tensor:
+        """M, ``(B,)`` float64."""
+        return row_sum(x0.double() - self.low)
+
+    def distance(self, x0: Tensor, x: Tensor) -> Tensor:
+        """Exact by linear programming; ``inf`` where a channel's mass changed.
+
+        Of images so large that only near pixels can be paired it may be an upper bound; see
+        `attackers.earth_mover`.
+        """
+        mass = self.mass(x0)
+        change = (x.double() - x0.double()).flatten(2).sum(2).abs().amax(1)
+        # A value that is not a number fails the comparison.
+        kept = change <= CONSERVED * mass
+        cost = torch.full_like(mass, torch.inf)
+        costs = [sum(plan.cost for plan in plans) for plans in self.plans(x0[kept], x[kept])]
+        cost[kept] = torch.tensor(costs, dtype=torch.float64, device=x0.device)
+        return torch.where(cost > 0, cost / mass.clamp_min(1e-300), 0.0)
+
+    def plans(self, x0: Tensor, x: Tensor) -> list[list[Transport]]:
+        """The cheapest plan of every channel of every image, which are to hold equal mass."""
+        changes = (x.detach().double() - x0.detach().double()).cpu().numpy()
+        return [[transport_plan(np.asarray(channel)) for channel in image] for image in changes]
+
+    def project(self, x0: Tensor, x: Tensor, radius: Radius) -> Tensor:
+        """Restore mass and box, then walk towards ``x0`` until inside.
+
+        The first is the Euclidean projection onto {mass of ``x0`` in every channel} ∩ box; the
+        second is the nearest point in this distance, not in the Euclidean one.
+        """
+        z = self._conserved(x0, x)
+        wanted = expand(radius, z.double()).flatten()
+        moved = self.distance(x0, z)
+        part = (wanted * INWARD / moved.clamp_min(1e-300)).clamp_max(1)
+        part = torch.where(moved <= wanted, 1.0, part)
+        change = (z.double() - x0.double()) * over(part, z)
+        nearer = self.clamp((x0.double() + change).to(x0))
+        untouched = over((part == 1) & (wanted > 0), z)
+        return torch.where(untouched, z, torch.where(over(wanted > 0, z), nearer, x0))
+
+    def ascent(self, x0: Tensor, x: Tensor, grad: Tensor, step: Radius) -> Tensor:
+        """Move mass of ``x`` up the gradient, at a cost of ``step`` times the mass of ``x0``."""
+        coupling = self.coupling(x0, x, step, reach=REACH, level=LEVELS[0])
+        potential = steepened(grad.double().nan_to_num())
+        best, most = torch.zeros_like(x), torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        for level in LEVELS:
+            coupling, change, _ = coupling.moved(potential, level)
+            move = self.clamp((x.double() + change).to(x)) - x
+            gain = row_sum(move.double() * potential)
+            better = gain > most
+            best, most = torch.where(over(better, x), move, best), torch.maximum(gain, most)
+        return best
+
+    def coupling(
+        self, x0: Tensor, x: Tensor, radius: Radius, *, reach: int, level: float
+    ) -> Coupling:
+        """Cold duals for moving mass of ``x`` by at most ``radius`` in units of ``x0``'s mass."""
+        budget = expand(radius, x.double()).flatten() * self.mass(x0) * INWARD
+        mass, room = (x.double() - self.low).clamp_min(0), (self.high - x.double()).clamp_min(0)
+        return Coupling.of(mass, room, budget, reach, level)
+
+    def direction(self, x0: Tensor, grad: Tensor) -> Tensor:
+        """All mass between the pixels of steepest slope, over their distance, ignoring the box."""
+        slopes, offsets = zip(*self._slopes(grad), strict=True)
+        steepest = torch.stack([row_max(slope.abs()) for slope in slopes]).argmax(0)
+        unit = torch.zeros_like(grad)
+        mass = self.mass(x0)
+        for row, choice in enumerate(steepest.tolist()):
+            (rows, columns), slope = offsets[choice], slopes[choice][row]
+            place = int(slope.abs().argmax())
+            if not float(slope.flatten()[place]):
+                continue
+            channel, i, j = np.unravel_index(place, slope.shape)
+            j = int(j) + max(0, -columns)
+            amount = float(mass[row] * slope.flatten()[place].sign()) / float(
+                np.hypot(rows, columns)
+            )
+            unit[row, channel, int(i) + rows, j + columns] += amount
+            unit[row, channel, int(i), j] -= amount
+        return unit
+
+    def dual_norm(self, x0: Tensor, grad: Tensor) -> Tensor:
+        """M times the Lipschitz constant of the gradient over the pixels of a channel.
+
+        Exact where the pixels that are more than `LOOK` rows or columns apart cannot be the
+        steepest pair, because no two values differ enough; otherwise an upper bound, by at most
+        1.32 %.
+        """
+        lipschitz = torch.zeros(len(grad), dtype=torch.float64, device=grad.device)
+        for slope, _ in self._slopes(grad):
+            lipschitz = torch.maximum(lipschitz, row_max(slope.abs()))
+        channels = grad.double().flatten(2)
+        farther = (channels.amax(2) - channels.amin(2)).amax(1) / (LOOK + 1)
+        bound = torch.minimum(torch.maximum(lipschitz, farther), lipschitz * BEYOND_LOOK)
+        return bound * self.mass(x0)
+
+    def farthest(self, x0: Tensor, grad: Tensor, radius: Radius) -> Tensor:
+        """Where `ascent` ends: inside by its plan, without solving a linear program."""
+        return self.clamp(x0 + self.ascent(x0, x0, grad, radius))
+
+    def heading(self, x0: Tensor, x: Tensor, grad: Tensor, longest: Radius) -> Tensor:
+        """The steepest displacement of the longest step per unit of length.
+
+        `direction` would put all mass of an image into one pixel, most of which the box cuts off.
+        """
+        length = expand(longest, x.double())
+        move = self.ascent(x0, x, grad, length.flatten()).double()
+        return (move / length.clamp_min(1e-300) * (length > 0)).to(x)
+
+    def sample(self, x0: Tensor, radius: Radius, generator: SampleGenerator) -> Tensor:
+        """Mass moved up a random potential, by a uniform share of the radius."""
+        share = flat(generator.fold("radius").uniform(x0))[:, 0].double()
+        wanted = expand(radius, x0.double()).flatten() * share
+        coupling = self.coupling(x0, x0, wanted, reach=REACH, level=LEVELS[0])
+        _, change, _ = coupling.moved(steepened(generator.normal(x0).double()), LEVELS[0])
+        return self.clamp((x0.double() + change).to(x0))
+
+    def diameter(self, x0: Tensor) -> Tensor:
+        """An upper bound: all mass that finds room moves across the diagonal."""
+        held = (x0.double() - self.low).flatten(2).sum(2)
+        room = (self.high - x0.double()).flatten(2).sum(2)
+        diagonal = float(np.hypot(x0.shape[-2] - 1, x0.shape[-1] - 1))
+        moved = torch.minimum(held, room).sum(1) * diagonal
+        return (moved / self.mass(x0).clamp_min(1e-300)).to(x0)
+
+    def _conserved(self, x0: Tensor, x: Tensor) -> Tensor:
+        """The nearest point of the box with the channels' masses of ``x0``: clip(x + shift)."""
+        inside, wanted = x.double().nan_to_num(), x0.double().flatten(2).sum(2)
+        fits = (inside.flatten(2).sum(2) - wanted).abs() <= CONSERVED / 4 * self.mass(x0)[:, None]
+        fits &= ((inside >= self.low) & (inside <= self.high)).flatten(2).all(2)
+        span = self.high - self.low
+        low = (self.low - inside).flatten(2).amin(2) - span
+        high = (self.high - inside).flatten(2).amax(2) + span
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            held = self.clamp(inside + middle[:, :, None, None]).flatten(2).sum(2)
+            low = torch.where(held <= wanted, middle, low)
+            high = torch.where(held <= wanted, high, middle)
+        shifted = self.clamp(inside + low[:, :, None, None]).to(x0)
+        return torch.where(fits[:, :, None, None], x, shifted)
+
+    def _slopes(self, grad: Tensor) -> list[tuple[Tensor, tuple[int, int]]]:
+        """Differences per pixel between all pixels at each offset, half of the offsets."""
+        g = grad.double()
+        height, width = g.shape[-2:]
+        found = []
+        for rows in range(min(LOOK, height - 1) + 1):
+            for columns in range(-min(LOOK, width - 1), min(LOOK, width - 1) + 1):
+                if (rows, columns) <= (0, 0) or (rows and columns and np.gcd(rows, columns) > 1):
+                    continue
+                if (not rows and columns > 1) or (not columns and rows > 1):
+                    continue
+                first, last = max(0, -columns), width - max(0, columns)
+                here = g[..., : height - rows, first:last]
+                there = g[..., rows:, first + columns : last + columns]
+                found.append(((there - here) / float(np.hypot(rows, columns)), (rows, columns)))
+        return found
+
+
+def steepened(grad: Tensor) -> Tensor:
+    """The gradient over its largest difference between adjacent pixels of a row or column."""
+    steepest = torch.zeros(len(grad), dtype=grad.dtype, device=grad.device)
+    for dim in (-2, -1):
+        if grad.shape[dim] > 1:
+            steepest = torch.maximum(steepest, row_max(grad.diff(dim=dim).abs()))
+    return grad / over(steepest, grad).clamp_min(torch.finfo(grad.dtype).tiny)
