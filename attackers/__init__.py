@@ -7,7 +7,7 @@ from torch import Tensor
 from attackers.apgd import apgd
 from attackers.fgsm import fgsm
 from attackers.generator import SampleGenerator
-from attackers.geometry import Metric
+from attackers.geometry import NORMS, Metric
 from attackers.gradient import Logits
 from attackers.hopskipjump import hop_skip_jump
 from attackers.minimal import minimal_radius
@@ -64,17 +64,15 @@ MINIMAL: dict[str, MinimalAttack] = {"minimal": minimal_radius, "hopskipjump": h
 GRADIENT_FREE = frozenset({"square", "random", "hopskipjump"})
 """The attacks that need scores only, or labels."""
 
-NORMS = frozenset({"linf", "l2", "l1"})
-
 METRICS_OF: dict[str, frozenset[str]] = {
-    "pgd": NORMS,
-    "apgd": NORMS,
+    "pgd": frozenset(NORMS),
+    "apgd": frozenset(NORMS),
     "transport": frozenset({"wasserstein"}),
     "square": SQUARE_METRICS,
-    "hopskipjump": NORMS,
+    "hopskipjump": frozenset(NORMS),
 }
 """Names of the metrics of an attack that does not work in all of them."""
 
 
-ITERATIVE: dict[str, str] = {**dict.fromkeys(sorted(NORMS), "apgd"), "wasserstein": "transport"}
+ITERATIVE: dict[str, str] = {**dict.fromkeys(NORMS, "apgd"), "wasserstein": "transport"}
 """For each metric the attack by many gradients that answers for it."""

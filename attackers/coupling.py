@@ -46,8 +46,8 @@ STEEPEST, CHEAPEST = 80.0, 1e-17
 TINY = 1e-300
 
 TOGETHER = 2**15
-"""Values per image plane that are worked on at once on a CPU: they stay in its cache, and torch does
-not divide so few between threads, which costs more than it brings where other work runs beside."""
+"""Values that are worked on at once on a CPU: they stay in its cache, and torch does not divide so
+few between threads, which costs more than it brings where other work runs beside."""
 
 PER_IMAGE = ("mass", "room", "budget", "level", "price", "sharpness", "stretch")
 

@@ -15,7 +15,7 @@ from attackers.metric import INWARD, Metric, Radius
 from attackers.rows import expand, expand_down, flat, row_max, row_sum
 from attackers.wasserstein import Wasserstein
 
-__all__ = ["INWARD", "L1", "L2", "METRICS", "Linf", "Metric", "Radius", "Wasserstein"]
+__all__ = ["INWARD", "L1", "L2", "METRICS", "NORMS", "Linf", "Metric", "Radius", "Wasserstein"]
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,10 @@ class L1(Metric):
         return row_sum(farthest.double()).to(x0)
 
 
-METRICS: dict[str, type[Metric]] = {"linf": Linf, "l2": L2, "l1": L1, "wasserstein": Wasserstein}
+NORMS: dict[str, type[Metric]] = {"linf": Linf, "l2": L2, "l1": L1}
+"""The metrics that are a norm of the change, for inputs of any shape."""
+
+METRICS: dict[str, type[Metric]] = {**NORMS, "wasserstein": Wasserstein}
 
 
 def _moved(x0: Tensor, sign: Tensor, length: Tensor) -> Tensor:

@@ -50,8 +50,8 @@ class Wasserstein(Metric):
 
     All methods take images ``(B, C, H, W)``. The projection is along the segment to ``x0``, nearest
     in this metric's own distance; the steepest displacement comes from an entropic coupling
-    (`attackers.coupling`), always feasible, and near the linear program where the budget binds rather
-    than the room: 0.98 of its gain at a radius of 0.1 and 0.9 at 0.3 on images of noise.
+    (`attackers.coupling`), always feasible, and near the linear program while the budget binds
+    rather than the room: 0.97 of its gain at a radius of 0.1, 0.9 at 0.3, on images of noise.
     """
 
     name = "wasserstein"

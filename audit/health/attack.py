@@ -6,8 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from attackers import ATTACKS, NORMS
-from attackers.geometry import Metric
+from attackers import ATTACKS
+from attackers.geometry import NORMS, Metric
 from attackers.losses import misclassified
 from attackers.noise import random_search
 from attackers.threat import Threat
@@ -16,7 +16,7 @@ from audit.models.classifier import Classifier
 from audit.report import Health, HealthStatus
 from audit.samples import Samples
 
-NAMED = {**dict.fromkeys(sorted(NORMS), "PGD"), "wasserstein": "Moving mass along gradients"}
+NAMED = {**dict.fromkeys(NORMS, "PGD"), "wasserstein": "Moving mass along gradients"}
 """What a metric's attack by steps is called in a sentence."""
 
 

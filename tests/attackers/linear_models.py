@@ -8,7 +8,7 @@ from torch import Tensor
 
 from attackers import ATTACKS, METRICS_OF, Attack
 from attackers.generator import SampleGenerator
-from attackers.geometry import Metric
+from attackers.geometry import NORMS, Metric
 from attackers.losses import misclassified
 from attackers.minimal import minimal_radius
 from attackers.threat import Threat
@@ -33,7 +33,7 @@ class Linear:
         """|w·(x - 1/2) + b| / ||w||_*, exact where the box does not bind."""
         weight = self.weight.double()
         value = ((x0.double() - 0.5) * weight).flatten(1).sum(1) + self.bias
-        return value.abs() / metric.dual_norm(weight[None])
+        return value.abs() / metric.dual_norm(weight[None], weight[None])
 
 
 def linear_problem(
@@ -68,7 +68,11 @@ def minimal_at(
 
 
 EVERY_ATTACK: dict[str, Attack] = {
-    **{name: attack for name, attack in ATTACKS.items() if name not in METRICS_OF},
+    **{
+        name: attack
+        for name, attack in ATTACKS.items()
+        if METRICS_OF.get(name, NORMS.keys()) >= NORMS.keys()
+    },
     "minimal": minimal_at,
 }
 """The attacks that work in every metric; the others have files of their own."""

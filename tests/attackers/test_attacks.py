@@ -19,7 +19,7 @@ from torch import Tensor
 from attackers import ATTACKS, GRADIENT_FREE, METRICS_OF, Attack
 from attackers.apgd import apgd
 from attackers.boundary import nearest_on_segment
-from attackers.geometry import L1, L2, METRICS, Linf, Metric
+from attackers.geometry import L1, L2, NORMS, Linf, Metric
 from attackers.gradient import value_and_grad
 from attackers.losses import LOSSES, cross_entropy, margin, misclassified
 from attackers.minimal import minimal_radius
@@ -30,7 +30,7 @@ GRADIENT_BASED = sorted(EVERY_ATTACK.keys() - GRADIENT_FREE)
 # How far above the true radius a found one may lie: the brackets' width of 2 %, and for l1, where
 # the optimum moves few coordinates, a little more (measured: at most 1.6, 1.6 and 1.9 %).
 CLOSE = {"linf": 1.02, "l2": 1.02, "l1": 1.03}
-every_metric = pytest.mark.parametrize("metric", [METRICS[n]() for n in METRICS], ids=METRICS)
+every_metric = pytest.mark.parametrize("metric", [NORMS[n]() for n in NORMS], ids=NORMS)
 every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 
 

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 
 from attackers.balls import Ball
-from attackers.geometry import METRICS, Metric
+from attackers.geometry import NORMS, Metric
 
 RADII = {"linf": 0.1, "l2": 1.0, "l1": 6.0}
-every_metric = pytest.mark.parametrize("metric", [METRICS[n]() for n in METRICS], ids=METRICS)
+every_metric = pytest.mark.parametrize("metric", [NORMS[n]() for n in NORMS], ids=NORMS)
 
 
 def crowded(shape: tuple[int, ...] = (6, 1, 12, 12)) -> tuple[Tensor, Tensor, Tensor]:
@@ -53,7 +53,7 @@ def test_steps_gain_what_the_exact_ones_gain(metric: Metric) -> None:
 
 
 def test_an_l2_step_that_the_box_cuts_keeps_its_length() -> None:
-    metric = METRICS["l2"]()
+    metric = NORMS["l2"]()
     # Nine of ten coordinates have little room left, and the gradient points there.
     x0 = torch.full((1, 1000), 0.98)
     x0[:, ::10] = 0.5

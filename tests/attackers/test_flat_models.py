@@ -5,7 +5,7 @@ from torch import Tensor
 
 from attackers.anchors import anchors
 from attackers.generator import SampleGenerator
-from attackers.geometry import METRICS, Linf
+from attackers.geometry import NORMS, Linf
 from attackers.losses import misclassified
 from attackers.minimal import minimal_radius
 from attackers.pgd import pgd
@@ -38,7 +38,7 @@ def test_every_sample_gets_a_radius_that_is_the_true_one():
 
 
 def test_anchors_stay_in_the_box_and_depend_on_the_sample_alone():
-    for name, kind in METRICS.items():
+    for name, kind in NORMS.items():
         metric = kind(-1.0, 2.0)
         x0 = torch.linspace(-1, 2, 48).reshape(3, 1, 4, 4)
         together = list(anchors(metric, x0, GENERATOR))

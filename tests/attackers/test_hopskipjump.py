@@ -5,11 +5,11 @@ import torch
 from linear_models import SHAPES, linear_problem, streams
 from torch import Tensor
 
-from attackers.geometry import L2, METRICS, Linf, Metric
+from attackers.geometry import L2, NORMS, Linf, Metric
 from attackers.hopskipjump import hop_skip_jump, nearest_on_balls
 from attackers.losses import misclassified
 
-every_metric = pytest.mark.parametrize("metric", [METRICS[n]() for n in METRICS], ids=METRICS)
+every_metric = pytest.mark.parametrize("metric", [NORMS[n]() for n in NORMS], ids=NORMS)
 # How far above the true radius 4,000 decisions come, measured and rounded up.
 CLOSE = {"linf": 1.15, "l2": 1.1, "l1": 3.0}
 

@@ -220,7 +220,7 @@ def test_a_model_that_never_changes_its_mind(metric: Metric) -> None:
 @every_metric
 def test_a_warm_start_is_projected_and_tried_first(metric: Metric) -> None:
     model, x0, labels = linear_problem((12,))
-    away = x0 - 10 * (labels * 2 - 1)[:, None] * metric.direction(model.weight.expand_as(x0))
+    away = x0 - 10 * (labels * 2 - 1)[:, None] * metric.direction(x0, model.weight.expand_as(x0))
     threat = Threat(metric, 1.01 * model.radius(x0, metric))
     x = square(model, x0, labels, threat, generator=streams(x0), queries=1, start=away)
     assert misclassified(model(x), labels).all()

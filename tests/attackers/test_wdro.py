@@ -12,7 +12,7 @@ from linear_models import Linear, linear_problem
 from torch import Tensor
 
 from attackers.fgsm import fgsm
-from attackers.geometry import L2, METRICS, Metric
+from attackers.geometry import L2, NORMS, Metric
 from attackers.gradient import value_and_grad
 from attackers.losses import margin, misclassified
 from attackers.threat import Threat
@@ -27,7 +27,7 @@ from attackers.wdro import (
 )
 
 ORDERS = [1.5, 2.0, 4.0, math.inf]
-every_metric = pytest.mark.parametrize("metric", [METRICS[n]() for n in METRICS], ids=METRICS)
+every_metric = pytest.mark.parametrize("metric", [NORMS[n]() for n in NORMS], ids=NORMS)
 norms = st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=20).map(
     lambda values: torch.tensor(values, dtype=torch.float64)
 )
@@ -94,8 +94,8 @@ def test_per_sample_linear_losses_gain_delta_upsilon_exactly(metric: Metric, ord
     metric = wide(metric)
     random = torch.Generator().manual_seed(1)
     x0, grad = (torch.randn((40, 6), generator=random) for _ in range(2))
-    x = first_order_move(x0, grad, metric, 0.3, order)
-    upsilon = power_mean(metric.dual_norm(grad), conjugate(order))
+    x = first_order_move(x0, x0, grad, metric, 0.3, order)
+    upsilon = power_mean(metric.dual_norm(grad, grad), conjugate(order))
     gain = ((x - x0).double() * grad.double()).sum(1).mean()
     assert float(gain) == pytest.approx(0.3 * float(upsilon), rel=1e-5)
 
@@ -125,7 +125,7 @@ def test_the_worst_law_of_the_squared_loss_is_found_exactly() -> None:
     metric, delta = wide(L2()), 0.1
     _, values, grad = value_and_grad(score, squared, x0, labels)
     at_zero, norm = float(values.mean()), float(weight.norm())
-    upsilon = power_mean(metric.dual_norm(grad), 2.0)
+    upsilon = power_mean(metric.dual_norm(grad, grad), 2.0)
     assert float(upsilon) == pytest.approx(2 * norm * at_zero**0.5, rel=1e-9)
     x = w_fgsm(x0, grad, Threat(metric, delta, 2.0))
     reached = float(squared(score(x), labels).mean())

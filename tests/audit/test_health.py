@@ -8,7 +8,7 @@ import torch
 from fakes import WEIGHT, classifier, inputs, linear, samples_of, two_sided
 from torch import Tensor
 
-from attackers.geometry import L2, METRICS, Linf
+from attackers.geometry import L2, NORMS, Linf
 from audit import health
 from audit.models.classifier import Classifier
 from audit.report import Health
@@ -170,12 +170,12 @@ def test_finite_differences() -> None:
     assert found(classifier(linear, output="probabilities")) == "not_applicable"
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", NORMS)
 def test_unbounded_attack(name: str) -> None:
     never = torch.full((len(X),), torch.inf).double()
 
     def found(model: Classifier, attacked: Tensor = never) -> str:
-        entry = health.unbounded_attack(model, METRICS[name](), SAMPLES, attacked)
+        entry = health.unbounded_attack(model, NORMS[name](), SAMPLES, attacked)
         return status(entry, f"unbounded_attack.{name}")
 
     assert found(MODEL) == "pass"

@@ -9,7 +9,7 @@ from fakes import classifier, inputs, linear, samples_of
 from torch import Tensor
 
 from attackers.generator import SampleGenerator
-from attackers.geometry import L2, METRICS, Linf, Metric
+from attackers.geometry import L2, NORMS, Linf, Metric
 from attackers.gradient import Logits, value_and_grad
 from attackers.losses import margin, misclassified, outvoted
 from attackers.pgd import pgd
@@ -103,9 +103,9 @@ def found(
     return entry
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", NORMS)
 def test_the_hidden_example_is_one(name: str) -> None:
-    metric, delta = METRICS[name](), BUDGETS[name]
+    metric, delta = NORMS[name](), BUDGETS[name]
     rows = SAMPLES.probe(32)
     readout, there = hide(MODEL, metric, SAMPLES, rows, delta, points=64)
     assert int(there.sum()) >= 24
@@ -127,9 +127,9 @@ def test_the_hidden_example_is_one(name: str) -> None:
             assert float(outvoted(readout(x), clean).double().mean()) < 0.1
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", NORMS)
 def test_clean_points_fill_the_ball_and_lie_on_its_surface(name: str) -> None:
-    metric, delta = METRICS[name](), BUDGETS[name]
+    metric, delta = NORMS[name](), BUDGETS[name]
     x0, streams = SAMPLES.x[:8], SAMPLES.generator.take(torch.arange(8))
     distance = [metric.distance(x0, x) for x in active._clean(metric, x0, delta, streams, 4)]
     for inside, surface in zip(distance[::2], distance[1::2], strict=True):
@@ -162,9 +162,9 @@ def test_every_point_is_read_by_its_own_readout() -> None:
     torch.testing.assert_close(readout.take(order)(x[order])[:, 1], direct.float()[order])
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", NORMS)
 def test_working_attacks_pass_and_crippled_ones_fail(name: str) -> None:
-    metric = METRICS[name]()
+    metric = NORMS[name]()
     assert found(oracle, metric=metric).status == "pass"
     assert found(pgd, metric=metric).status == "pass"
     assert found(tiny, metric=metric).status == "fail"

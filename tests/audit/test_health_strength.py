@@ -7,7 +7,7 @@ import torch
 from fakes import WEIGHT, classifier, inputs, linear, samples_of, two_sided
 from torch import Tensor
 
-from attackers.geometry import L1, L2, METRICS, Linf, Metric
+from attackers.geometry import L1, L2, NORMS, Linf, Metric
 from attackers.gradient import Logits
 from attackers.pgd import pgd
 from attackers.threat import Threat
@@ -106,9 +106,9 @@ def test_convergence_of_a_real_attack() -> None:
     assert drop == pytest.approx(0.5, abs=0.02)
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", NORMS)
 def test_broken_wants_the_ball_and_the_served_model(name: str) -> None:
-    metric = METRICS[name]()
+    metric = NORMS[name]()
     rows = torch.arange(N)
     delta = {"linf": 0.05, "l2": 0.1, "l1": 0.1}[name]
     by_pgd = broken(MODEL, metric, SAMPLES, rows, delta, pgd)

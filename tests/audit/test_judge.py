@@ -8,13 +8,13 @@ import torch
 from fakes import WEIGHT, classifier, inputs, linear, samples_of, two_sided
 from torch import Tensor
 
-from attackers.geometry import L2, METRICS, Linf, Metric
+from attackers.geometry import L2, NORMS, Linf, Metric
 from attackers.losses import misclassified
 from audit.frontier import Frontier
 from audit.judge import Verdict, admissible, judge
 
 MODEL = classifier(linear)
-every_metric = pytest.mark.parametrize("metric", [METRICS[n]() for n in METRICS], ids=METRICS)
+every_metric = pytest.mark.parametrize("metric", [NORMS[n]() for n in NORMS], ids=NORMS)
 
 
 def crossing(n: int = 8) -> tuple[Tensor, Tensor, Tensor]:

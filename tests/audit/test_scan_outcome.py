@@ -50,7 +50,9 @@ def report(done: Scan) -> Report:
 def test_every_radius_is_the_closed_form(done: Scan) -> None:
     value = ((X.double() - 0.5) * WEIGHT.double()).sum(1).abs()
     for run in done.runs:
-        exact = torch.where(done.samples.correct, value / run.metric.dual_norm(WEIGHT[None]), 0.0)
+        exact = torch.where(
+            done.samples.correct, value / run.metric.dual_norm(WEIGHT[None], WEIGHT[None]), 0.0
+        )
         found = run.frontier.radius
         assert (found >= exact * (1 - 1e-5)).all()
         # Up to what the box or the search of l1 costs.

@@ -9,7 +9,7 @@ from fakes import WEIGHT, classifier, inputs, linear, noisy_labels, samples_of, 
 from scipy.stats import norm
 from torch import Tensor
 
-from attackers.geometry import L2, METRICS, Linf, Metric
+from attackers.geometry import L2, NORMS, Linf, Metric
 from attackers.gradient import value_and_grad
 from attackers.losses import LOSSES, cross_entropy
 from audit.distributional import adversarial_accuracy
@@ -116,9 +116,9 @@ def test_violations_compare_the_right_order_and_budget() -> None:
             assert point.violated is (None if e.order == "2" else True)
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", NORMS)
 def test_upsilon_and_value_are_plain_averages(name: str) -> None:
-    model, metric = classifier(linear), METRICS[name]()
+    model, metric = classifier(linear), NORMS[name]()
     x = inputs(60)
     samples = samples_of(model, x, noisy_labels(x))
     entries = measure(model, metric, samples, orders=(math.inf, 2.0, 3.0))
@@ -127,7 +127,7 @@ def test_upsilon_and_value_are_plain_averages(name: str) -> None:
     }
     for e in entries:
         _, values, grad = value_and_grad(linear, LOSSES[e.loss], x, samples.labels)
-        g = metric.dual_norm(grad).numpy()
+        g = metric.dual_norm(grad, grad).numpy()
         q = {"inf": 1.0, "2": 2.0, "3": 1.5}[e.order]
         assert e.upsilon.value == pytest.approx(np.mean(g**q) ** (1 / q), rel=1e-6)
         assert e.value_at_zero.value == pytest.approx(values.double().mean().item(), rel=1e-6)
@@ -209,7 +209,7 @@ def test_intervals_hold_their_value_for_orders_of_any_size(order: float) -> None
     model = classifier(lambda x: 1e-3 * linear(x))
     x = inputs(60)
     e = entry(measure(model, L2(), samples_of(model, x), orders=(order,)), f"{order:g}", "ce")
-    norms = float(L2().dual_norm(1e-3 * WEIGHT[None]))
+    norms = float(L2().dual_norm(WEIGHT[None], 1e-3 * WEIGHT[None]))
     assert 0.2 * norms < e.upsilon.low <= e.upsilon.value <= e.upsilon.high < norms
 
 
