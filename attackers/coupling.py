@@ -20,7 +20,7 @@ duals do. Everything is float64: exponents of a sharp plan leave the range of fl
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
@@ -48,8 +48,6 @@ TINY = 1e-300
 TOGETHER = 2**15
 """Values that are worked on at once on a CPU: they stay in its cache, and torch does not divide so
 few between threads, which costs more than it brings where other work runs beside."""
-
-PER_IMAGE = ("mass", "room", "budget", "level", "price", "sharpness", "stretch")
 
 
 @dataclass(frozen=True)
@@ -131,7 +129,7 @@ class Coupling:
 
     def take(self, keep: Tensor) -> Self:
         """The couplings of some images; ``keep``: mask or indices."""
-        return replace(self, **{name: getattr(self, name)[keep] for name in PER_IMAGE})
+        return self._per_image(lambda values: values(self)[keep])
 
     def resized(self, budget: Tensor) -> Self:
         """The same couplings with other budgets ``(B,)``."""
@@ -139,12 +137,20 @@ class Coupling:
 
     def together(self, others: Sequence[Self]) -> Self:
         """This coupling's images, followed by those of others."""
-        every = (self, *others)
+        return self._per_image(lambda values: torch.cat([values(one) for one in (self, *others)]))
 
-        def joined(name: str) -> Tensor:
-            return torch.cat([getattr(one, name) for one in every])
-
-        return replace(self, **{name: joined(name) for name in PER_IMAGE})
+    def _per_image(self, changed: Callable[[Callable[[Self], Tensor]], Tensor]) -> Self:
+        """Change all that has a row per image; ``changed`` gets what reads the values."""
+        return replace(
+            self,
+            mass=changed(lambda one: one.mass),
+            room=changed(lambda one: one.room),
+            budget=changed(lambda one: one.budget),
+            level=changed(lambda one: one.level),
+            price=changed(lambda one: one.price),
+            sharpness=changed(lambda one: one.sharpness),
+            stretch=changed(lambda one: one.stretch),
+        )
 
     def moved(self, potential: Tensor, level: float) -> tuple[Self, Tensor, Tensor]:
         """Move mass up the potential, as far as budget and room allow.

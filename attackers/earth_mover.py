@@ -9,6 +9,7 @@ any case, so its cost never understates the distance.
 
 import warnings
 from dataclasses import dataclass
+from importlib import import_module
 from math import hypot
 from types import ModuleType
 
@@ -82,9 +83,7 @@ def transport_plan(change: Floats) -> Transport:
 
 def _solver() -> ModuleType:
     """POT, imported when it is first needed: it takes seconds."""
-    import ot
-
-    return ot
+    return import_module("ot")
 
 
 def _by_near_pairs(

@@ -14,6 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from attackers.geometry import Metric, Wasserstein
+from audit import mass_flow
 from audit.errors import UsageError
 from audit.report import GalleryItem
 from audit.state import MetricRun, Scan
@@ -114,6 +116,7 @@ def _gallery(scan: Scan, run: MetricRun) -> Iterator[GalleryItem]:
     for row in ordered[places].tolist():
         x0, x = scan.samples.x[row], run.frontier.x[row]
         original, adversarial = (x0 - low) / (high - low), (x - low) / (high - low)
+        flow, note = _mass_flow(run.metric, x0, x, original)
         moved = adversarial - original
         # Grey is no change; amplified to the full range, since small changes are invisible.
         difference = 0.5 + 0.5 * moved / moved.abs().max().clamp_min(1e-12)
@@ -127,7 +130,18 @@ def _gallery(scan: Scan, run: MetricRun) -> Iterator[GalleryItem]:
             original=_png(original),
             adversarial=_png(adversarial),
             difference=_png(difference),
+            flow=flow,
+            note=note,
         )
+
+
+def _mass_flow(metric: Metric, x0: Tensor, x: Tensor, original: Tensor) -> tuple[str | None, str]:
+    """How mass moved, as a picture and a sentence, where the metric is about that."""
+    if not isinstance(metric, Wasserstein):
+        return None, ""
+    (plans,) = metric.plans(x0[None], x[None])
+    mass = float(metric.mass(x0[None]))
+    return _uri(mass_flow.draw(original, plans)), mass_flow.sentence(mass, plans)
 
 
 def _png(image: Tensor) -> str:
@@ -136,6 +150,11 @@ def _png(image: Tensor) -> str:
     picture = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     if max(picture.size) > 160:
         picture.thumbnail((160, 160))
+    return _uri(picture)
+
+
+def _uri(picture: Image.Image) -> str:
+    """The picture as a PNG data URI."""
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -225,7 +225,10 @@ class Gate(Record):
 
 
 class GalleryItem(Record):
-    """One broken sample as pictures (PNG data URIs), for the HTML report."""
+    """One broken sample as pictures (PNG data URIs), for the HTML report.
+
+    ``flow`` and ``note`` show and tell how mass moved, under the image-Wasserstein threat.
+    """
 
     metric: str
     index: int
@@ -236,6 +239,8 @@ class GalleryItem(Record):
     original: str
     adversarial: str
     difference: str
+    flow: str | None = None
+    note: str = ""
 
 
 class Artifacts(Record):

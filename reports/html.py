@@ -148,8 +148,8 @@ def _pictures(gallery: Sequence[GalleryItem]) -> tuple[list[Picture], int]:
     pictures: list[Picture] = []
     size = 0
     for item in gallery:
-        names = ("original", "adversarial", "difference")
-        images = [(name, getattr(item, name)) for name in names]
+        names = ("original", "adversarial", "difference", "flow")
+        images = [(name, uri) for name in names if (uri := getattr(item, name)) is not None]
         size += sum(len(uri) for _, uri in images)
         if size > GALLERY_BYTES:
             break
