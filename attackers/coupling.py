@@ -182,9 +182,10 @@ class Coupling:
             reach = now.window.sums(target)
             now = replace(now, level=now._newton(source, reach))
             weights = now._weights(now.level)
-            stay = now.mass / (1 + source * _combined(weights, reach))
+            moving = source * _combined(weights, reach)
+            stay = now.mass / (1 + moving)
             arriving = target * _combined(weights, now.window.sums(source * stay))
-            now = replace(now, price=now._repriced(arriving, now.mass - stay))
+            now = replace(now, price=now._repriced(arriving, stay * moving))
         # `target` and `source` belong to `stay` and `arriving`; the newest prices wait.
         return now._repaired(source * stay, target, arriving, weights, level)
 
@@ -208,10 +209,11 @@ class Coupling:
     def _repriced(self, arriving: Tensor, leaving: Tensor) -> Tensor:
         """Prices scaled by the s of s·arriving - leaving / s = room, where the pixel overflows.
 
-        A higher price lets less arrive and more leave, by the same factor to first order.
+        A higher price lets less arrive and more leave, by the same factor to first order. Where
+        nothing arrives there is nothing to keep out.
         """
         root = (self.room.square() + 4 * arriving * leaving).sqrt()
-        scale = (self.room + root) / (2 * arriving.clamp_min(1e-30))
+        scale = torch.where(arriving > 0, (self.room + root) / (2 * arriving), torch.inf)
         return (self.price * scale.clamp(1e-6, 1e6)).clamp(CHEAPEST, 1)
 
     def _repaired(

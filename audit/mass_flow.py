@@ -66,7 +66,7 @@ def sentence(mass: float, plans: Sequence[Transport]) -> str:
     if not moved or not mass:
         return "No mass moves."
     length = sum(plan.cost for plan in plans) / moved
-    return f"{moved / mass:.2%} of the mass moves, {length:.2f} pixels on average."
+    return f"{100 * moved / mass:.3g} % of the mass moves, {length:.2f} pixels on average."
 
 
 def _arrow(
