@@ -59,12 +59,11 @@ def summarise(
         confidence: of every interval.
     """
     lower = certified.radius.numpy()
-    # A certificate that may fail with some probability per sample is discounted by it.
-    discount = certified.certifier.failure_probability
+    failure = certified.certifier.failure_probability * len(samples)
     brackets = {
         order: (
             accuracy(attacked, ~samples.correct.numpy(), deltas, order),
-            np.maximum(accuracy(lower, ~samples.correct.numpy(), deltas, order) - discount, 0.0),
+            accuracy(lower, ~samples.correct.numpy(), deltas, order),
         )
         for order in orders
     }
@@ -72,8 +71,8 @@ def summarise(
         int(samples.correct.sum()), len(samples), 1 - (1 - confidence) / 2
     )
 
-    def relative(value: float, order: float) -> Interval:
-        above = _bounds(value, len(samples), order, 1 - (1 - confidence) / 2)
+    def relative(value: float, order: float, failure: float = 0.0) -> Interval:
+        above = _bounds(value, len(samples), order, 1 - (1 - confidence) / 2, failure)
         low, high = ratio(above, clean_bounds)
         share = value / samples.accuracy if samples.accuracy > 0 else 0.0
         return Interval(value=share, low=min(low, share), high=max(high, share))
@@ -93,10 +92,10 @@ def summarise(
                 Point(
                     delta=delta,
                     attacked=_interval(float(above), len(samples), order, confidence),
-                    certified=_interval(float(below), len(samples), order, confidence),
+                    certified=_interval(float(below), len(samples), order, confidence, failure),
                     robustness=Robustness(
                         attacked=relative(float(above), order),
-                        certified=relative(float(below), order),
+                        certified=relative(float(below), order, failure),
                     ),
                     first_order=as_first_order(primary(marked, order_name(order), delta)),
                 )
@@ -132,16 +131,36 @@ def accuracy(
     return np.where(budgets > 0, values, np.count_nonzero(~wrong) / len(wrong))
 
 
-def _interval(value: float, n: int, order: float, confidence: float) -> Interval:
-    low, high = _bounds(value, n, order, confidence)
+def _interval(
+    value: float, n: int, order: float, confidence: float, failure: float = 0.0
+) -> Interval:
+    low, high = _bounds(value, n, order, confidence, failure)
     return Interval(value=value, low=low, high=high)
 
 
-def _bounds(value: float, n: int, order: float, confidence: float) -> Bounds:
-    """Exact binomial for the pointwise threat, DKW (uniform in delta and order) for the others."""
-    if math.isinf(order):
-        return clopper_pearson(round(value * n), n, confidence)
-    return dkw(value, n, confidence)
+def _bounds(value: float, n: int, order: float, confidence: float, failure: float) -> Bounds:
+    """Exact binomial for the pointwise threat, DKW (uniform in delta and order) for the others.
+
+    ``failure`` bounds the probability that any of the radii is not the lower bound it is said to
+    be. Where none fails, the accuracy by the true radii r is on these samples at least the value by
+    the certified ones, at every delta and order; and by r it exceeds the population's by the slack
+    of an error e with probability at most e. So
+
+        P(A_delta(P) < low) <= failure + e,    e = (1 - confidence)/2 - failure,
+
+    and the lower end spends the same error as that of a certificate which cannot fail.
+    """
+
+    def two_sided(confidence: float) -> Bounds:
+        if math.isinf(order):
+            return clopper_pearson(round(value * n), n, confidence)
+        return dkw(value, n, confidence)
+
+    low, high = two_sided(confidence)
+    if failure > 0:
+        narrower = confidence + 2 * failure
+        low = two_sided(narrower).low if narrower < 1 else 0.0
+    return Bounds(low, high)
 
 
 def _quantiles(radii: Floats) -> Quantiles:

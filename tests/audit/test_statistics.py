@@ -117,10 +117,30 @@ def test_robustness_is_relative_to_the_clean_accuracy_and_wider() -> None:
     assert relative.high == pytest.approx(min(1, (point.attacked.value + slack) / ends.low))
 
 
-def test_a_certificate_that_may_fail_is_discounted() -> None:
+def test_what_certificates_may_fail_with_is_taken_from_the_error_of_the_interval() -> None:
     lower = np.full(len(SAMPLES), 0.2) * SAMPLES.correct.numpy()
-    sure, unsure = (summary(radii(), certified(lower, p)).curves[0].points[2] for p in (0.0, 0.01))
-    assert unsure.certified.value == pytest.approx(sure.certified.value - 0.01)
+    failure = 0.005 / len(SAMPLES)
+    sure, unsure = (summary(radii(), certified(lower, p)) for p in (0.0, failure))
+    for certain, doubtful in zip(sure.curves, unsure.curves, strict=True):
+        for a, b in zip(certain.points, doubtful.points, strict=True):
+            assert (a.attacked, a.certified.value) == (b.attacked, b.certified.value)
+            assert b.certified.low <= a.certified.low
+            assert b.robustness.certified.low <= a.robustness.certified.low
+    # By hand: 0.025 - 0.005 is left for the sampling, and half as much for either end of a ratio.
+    pointwise, shared = (curve.points[2] for curve in unsure.curves[:2])
+    assert pointwise.certified.low == pytest.approx(clopper_pearson(180, 200, 1 - 2 * 0.02).low)
+    value = shared.certified.value
+    assert value - shared.certified.low == pytest.approx(dkw_slack(200, 0.02))
+    assert pointwise.robustness.certified.low == pytest.approx(
+        clopper_pearson(180, 200, 1 - 2 * (0.0125 - 0.005)).low
+        / clopper_pearson(180, 200, 0.975).high
+    )
+
+
+def test_certificates_that_fail_more_often_than_the_interval_may_say_nothing() -> None:
+    lower = np.full(len(SAMPLES), 0.2) * SAMPLES.correct.numpy()
+    for curve in summary(radii(), certified(lower, 0.03 / len(SAMPLES))).curves:
+        assert {point.certified.low for point in curve.points} == {0.0}
 
 
 def test_clean_accuracy_counts_all_samples() -> None:
