@@ -50,6 +50,15 @@ EffortName = Annotated[
 Seed = Annotated[
     int, typer.Option("--seed", metavar="N", help="Of the subset and of all random numbers.")
 ]
+Smooth = Annotated[
+    str | None,
+    typer.Option(
+        "--smooth",
+        metavar="SIGMA",
+        help="Audit the model smoothed by noise of this standard deviation: Gaussian, or for "
+        "wasserstein flows of mass. [default: the model itself]",
+    ),
+]
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the report.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the verdict line.")]
 Verbose = Annotated[
@@ -172,6 +181,7 @@ def config_of(
     attack: list[str] | None,
     effort: str,
     certify: str,
+    smooth: str | None,
     samples: int | None,
     seed: int,
     confidence: float,
@@ -194,6 +204,7 @@ def config_of(
         **{name: value for name, value in chosen.items() if value is not None},
         effort=effort,
         certify=certify,
+        smooth=None if smooth is None else options.number(smooth, "--smooth"),
         samples=samples,
         seed=seed,
         confidence=confidence,

@@ -61,7 +61,9 @@ def report_of(scan: Scan, *, config: dict[str, Any], minimum: float | None, stri
 
 
 def _model(scan: Scan) -> Model:
-    classifier, spec = scan.classifier, scan.classifier.spec
+    classifier = scan.classifier
+    served = classifier.base or classifier
+    spec = served.spec
     return Model(
         path=classifier.source.path,
         sha256=classifier.source.sha256,
@@ -76,9 +78,10 @@ def _model(scan: Scan) -> Model:
             mean=None if spec.mean is None else list(spec.mean),
             std=None if spec.std is None else list(spec.std),
         ),
-        output=classifier.output,
+        output=served.output,
         gradient=classifier.gradient,
         parity=scan.parity,
+        smoothed=scan.config.smooth,
     )
 
 
@@ -115,6 +118,7 @@ def record(scan: Scan, loading: LoadOptions, others: dict[str, Any]) -> dict[str
         "attack": None if config.attacks is None else list(config.attacks),
         "effort": config.effort,
         "certify": config.certify,
+        "smooth": config.smooth,
         "samples": config.samples,
         "seed": config.seed,
         "confidence": config.confidence,

@@ -27,6 +27,15 @@ STEPS = 50
 QUERIES = 300
 """Queries of the random search that attacks with gradients are compared with."""
 
+SMOOTHED = "It searches at random, which is left out for a smoothed model: run it without --smooth."
+"""Why a check is not made."""
+
+OVERSHOT = (
+    "Many steps stop where their stand-in for the smoothed model changes its decision, where votes "
+    "settle nothing, and one long step goes beyond: the two cannot be compared."
+)
+"""The same."""
+
 
 def check_metric(scan: Scan, run: MetricRun, progress: Progress) -> None:
     """Append the checks that need a metric."""
@@ -110,6 +119,8 @@ def _active(scan: Scan, run: MetricRun, delta: float) -> Health:
     classifier, samples, metric = scan.classifier, scan.samples, run.metric
     if classifier.attackable is None:
         return health.without_gradients(f"active_test.{metric.name}")
+    if classifier.base is not None:
+        return health.entry(f"active_test.{metric.name}", "not_applicable", SMOOTHED)
     attack = iterative(metric)
     both = health.in_turn(
         partial(attack, loss=cross_entropy, steps=STEPS), partial(attack, loss=margin, steps=STEPS)
@@ -123,6 +134,8 @@ def _square(scan: Scan, run: MetricRun, delta: float) -> Health:
     """Let a random search try what the attacks with gradients left standing."""
     classifier, samples, metric = scan.classifier, scan.samples, run.metric
     check = f"square.{metric.name}"
+    if classifier.base is not None:
+        return health.entry(check, "not_applicable", SMOOTHED)
     if classifier.attackable is None:
         return health.without_gradients(check)
     if metric.name not in METRICS_OF["square"]:
@@ -138,6 +151,8 @@ def _iterative(scan: Scan, run: MetricRun, delta: float) -> Health:
     classifier, samples, metric = scan.classifier, scan.samples, run.metric
     if classifier.attackable is None:
         return health.without_gradients(f"iterative.{metric.name}")
+    if classifier.base is not None:
+        return health.entry(f"iterative.{metric.name}", "not_applicable", OVERSHOT)
     rows = samples.probe(health.PROBE)
     by_single = health.broken(classifier, metric, samples, rows, delta, fgsm)
     by_many = ~_standing(run, delta)[rows]

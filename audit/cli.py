@@ -29,6 +29,7 @@ from audit.arguments import (
     Reading,
     Resize,
     Seed,
+    Smooth,
     Std,
     Threats,
     Trust,
@@ -150,6 +151,7 @@ def scan(
         str,
         typer.Option("--certify", metavar="HOW", help="Accuracy no attack can take: auto or none."),
     ] = "auto",
+    smooth: Smooth = None,
     samples: Annotated[
         int | None,
         typer.Option(
@@ -202,8 +204,8 @@ def scan(
     minimum = None if fail_under is None else options.number(fail_under, "--fail-under")
     if minimum is not None and not 0 <= minimum <= 1:
         raise UsageError(f"--fail-under is a share from 0 to 1 such as 0.5, found {minimum:g}.")
-    config = config_of(threat, order, delta, attack, effort, certify, samples, seed, confidence,
-                       batch_size, low, high)  # fmt: skip
+    config = config_of(threat, order, delta, attack, effort, certify, smooth, samples, seed,
+                       confidence, batch_size, low, high)  # fmt: skip
     loading = loading_of(trust_model, device, layout, mean, std, low, high, allow_domain)
     reading = Reading(resize, class_map)
     outcome = _scan(model, data, config, loading, out, reading, quiet=quiet)

@@ -33,6 +33,7 @@ class ScanConfig:
         attacks: names of `ATTACK_NAMES`, or None for all that apply.
         effort: a name of `audit.effort.EFFORTS`.
         certify: ``auto`` or ``none``.
+        smooth: sigma of the noise under which the model is audited, or None for the model itself.
         samples: size of the random subset, or None for all.
         seed: of the subset and of every random number.
         confidence: of every interval.
@@ -46,6 +47,7 @@ class ScanConfig:
     attacks: tuple[str, ...] | None = None
     effort: str = "standard"
     certify: str = "auto"
+    smooth: float | None = None
     samples: int | None = None
     seed: int = 0
     confidence: float = 0.95
@@ -73,12 +75,23 @@ class ScanConfig:
             raise UsageError(
                 f"--confidence must lie between 0 and 1, found {self.confidence:g}: 0.95 is usual."
             )
+        if self.smooth is not None:
+            self._check_smoothing(self.smooth)
         if self.samples is not None and self.samples < 1:
             raise UsageError(f"--samples must be at least 1, found {self.samples}.")
         if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"--batch-size must be at least 1, found {self.batch_size}.")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"--seed must be between 0 and 2**63 - 1, found {self.seed}.")
+
+    def _check_smoothing(self, sigma: float) -> None:
+        if not 0 < sigma < math.inf:
+            raise UsageError(f"--smooth must be positive and finite, found {sigma:g}.")
+        if "wasserstein" in self.metrics and len(set(self.metrics)) > 1:
+            raise UsageError(
+                "--smooth adds Gaussian noise for linf, l2 and l1 but moves mass for wasserstein, "
+                "which makes two different models: scan wasserstein by itself."
+            )
 
     @property
     def effort_preset(self) -> Effort:

@@ -50,6 +50,7 @@ class Effort:
         near_grid: the same for the many budgets of the default grid.
         stages: of each attack at a fixed radius, in order.
         queries: model calls of a decision-based attack.
+        draws: of noise per sample, for the certificate of a smoothed model.
         doublings: how often steps are doubled where the convergence check asks for it.
     """
 
@@ -61,6 +62,7 @@ class Effort:
     near_grid: float
     stages: Mapping[str, tuple[Stage, ...]] = field(hash=False)
     queries: int
+    draws: int
     doublings: int
 
     def stages_of(self, attack: str, times: int = 1) -> tuple[Stage, ...]:
@@ -115,6 +117,7 @@ EFFORTS: dict[str, Effort] = {
                 "square": (Stage(steps=300),),
             },
             queries=1000,
+            draws=1_000,
             doublings=0,
         ),
         Effort(
@@ -135,6 +138,7 @@ EFFORTS: dict[str, Effort] = {
                 "square": (Stage(steps=2500),),
             },
             queries=5000,
+            draws=10_000,
             doublings=1,
         ),
         Effort(
@@ -161,6 +165,7 @@ EFFORTS: dict[str, Effort] = {
                 "square": (Stage(steps=10000),),
             },
             queries=25000,
+            draws=100_000,
             doublings=2,
         ),
     )

@@ -20,6 +20,12 @@ from audit.models.classifier import Classifier
 LINE_SEARCH = 12
 """Halvings of the walk back to the decision boundary."""
 
+SMOOTHED_LINE_SEARCH = 6
+"""The same for a smoothed model, whose votes settle nothing near the boundary."""
+
+STRETCHES = (1.05, 1.15, 1.35, 1.7)
+"""How much farther from the original a candidate is tried where votes do not settle it."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -71,6 +77,9 @@ def judge(
             farther = representable(point, away_from=x0)
             rescued = ~broken & valid & outvoted(classifier.deployed(farther), labels)
             x, broken = torch.where(over(rescued, x), farther, x), broken | rescued
+    if classifier.base is not None:
+        x, broken = _settle(classifier, metric, x0, x, labels, broken)
+        line_search = min(line_search, SMOOTHED_LINE_SEARCH)
     rows = broken.nonzero()[:, 0]
     if line_search and len(rows):
         near = representable(
@@ -89,6 +98,30 @@ def judge(
     x = torch.where(over(broken, x), x, x0)
     distance = torch.where(broken, metric.distance(x0, x), torch.inf)
     return Verdict(broken, distance, x, classifier.predict(x))
+
+
+def _settle(
+    classifier: Classifier, metric: Metric, x0: Tensor, x: Tensor, labels: Tensor, broken: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Move candidates outwards until the votes of a smoothed model settle that they are wrong.
+
+    Attacks stop where their smooth stand-in changes its decision: near there votes settle nothing.
+
+    Returns:
+        Candidates and ``broken``, as they were where nothing was settled.
+    """
+    x, broken = x.clone(), broken.clone()
+    rows = (~broken & (x != x0).flatten(1).any(1)).nonzero()[:, 0]
+    for stretch in STRETCHES:
+        if not len(rows):
+            break
+        origin, farther = x0[rows], x0[rows] + stretch * (x[rows] - x0[rows])
+        reach = stretch * metric.distance(origin, x[rows])
+        farther = metric.project(origin, farther, reach)
+        wrong = outvoted(classifier.deployed(farther), labels[rows]) & admissible(metric, farther)
+        x[rows[wrong]], broken[rows[wrong]] = farther[wrong], True
+        rows = rows[~wrong]
+    return x, broken
 
 
 def admissible(metric: Metric, x: Tensor) -> Tensor:

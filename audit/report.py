@@ -71,7 +71,10 @@ class Parity(Record):
 
 
 class Model(Record):
-    """The audited file."""
+    """The audited file; with ``smoothed``, under noise of that standard deviation.
+
+    All numbers then speak of the class that the file's model names most often under the noise.
+    """
 
     path: str
     sha256: str
@@ -81,6 +84,7 @@ class Model(Record):
     output: Literal["logits", "probabilities", "labels"]
     gradient: Literal["native", "lifted", "none"]
     parity: Parity | None
+    smoothed: float | None = None
 
 
 class Data(Record):

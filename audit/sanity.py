@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from audit.errors import DataError, ModelError, NothingToEvaluate
+from audit.errors import DataError, ModelError, NothingToEvaluate, UsageError
 from audit.models.classifier import Classifier
 from audit.models.preprocess import InputSpec, alternatives
 from audit.samples import Samples
@@ -42,6 +42,20 @@ def require_better_than_chance(classifier: Classifier, samples: Samples) -> None
         f"correctly with {classifier.classes} classes, so data and model do not fit together. "
         f"Tried on {min(n, TRIED)} samples: {listing}. Do: {advice}."
     )
+
+
+def require_votes(classifier: Classifier, samples: Samples, sigma: float) -> None:
+    """Check that the smoothed model is still above chance.
+
+    Raises:
+        UsageError: it is not: the noise drowns the samples.
+    """
+    correct, n = int(samples.correct.sum()), len(samples)
+    if not correct or samples.accuracy <= chance_level(classifier.classes, n):
+        raise UsageError(
+            f"Under the noise of --smooth {sigma:g} only {correct} of {n} samples are classified "
+            "correctly, which is chance: choose less noise, or a model trained under it."
+        )
 
 
 def chance_level(classes: int, n: int) -> float:

@@ -1,20 +1,24 @@
 """The scan: samples, attacks, judge, certificates, health; the state it leaves is the outcome."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from attackers.geometry import METRICS, Metric
+from attackers.losses import outvoted
 from audit import certify, health, sanity
 from audit.attacking import attack_all
+from audit.certify import Certified, smoothing
+from audit.certify.smoothing import law_of
 from audit.checking import check_metric
 from audit.config import ScanConfig
 from audit.data import Dataset, check_labels
 from audit.errors import InternalError, ModelError, NothingToEvaluate, UsageError
 from audit.frontier import Frontier
 from audit.models.classifier import Classifier
+from audit.models.smoothed import Noise, smooth
 from audit.report import Health, Parity
 from audit.samples import Samples, choose, evaluate, read_samples
 from audit.state import MetricRun, Progress, Scan, silent
@@ -50,14 +54,40 @@ def prepare(dataset: Dataset, config: ScanConfig, load: Load) -> Scan:
     samples = evaluate(classifier, x, labels, index, config.seed)
     sanity.require_better_than_chance(classifier, samples)
     _require_images(config, x)
+    if config.smooth is not None:
+        classifier = smooth(classifier, _noise(config), config.seed)
+        samples = evaluate(classifier, x, labels, index, config.seed)
+        sanity.require_votes(classifier, samples, config.smooth)
     scan = Scan(classifier, dataset, config, samples)
     scan.warnings.extend((*classifier.notes, *dataset.notes))
+    if config.smooth is not None:
+        scan.warnings.extend(undecided(scan))
     if len(samples) < len(dataset):
         scan.warnings.append(
             f"A random subset of {len(samples)} of {len(dataset)} samples was audited "
             f"(seed {config.seed})."
         )
     return scan
+
+
+def _noise(config: ScanConfig) -> Noise:
+    """The noise of ``--smooth``; all metrics of a scan share its law."""
+    assert config.smooth is not None
+    return Noise(config.smooth, law_of(config.metrics[0]), config.low)
+
+
+def undecided(scan: Scan) -> Iterator[str]:
+    """Say how many samples a poll leaves open; they count as errors from the start."""
+    samples = scan.samples
+    rows = (~samples.correct).nonzero()[:, 0]
+    if not len(rows):
+        return
+    wrong = outvoted(scan.classifier.deployed(samples.x[rows]), samples.labels[rows])
+    if not bool(wrong.all()):
+        yield (
+            f"On {int((~wrong).sum())} of {len(samples)} samples the votes do not settle the class "
+            "of the smoothed model: they count as errors, and its accuracy may be higher by them."
+        )
 
 
 def _require_images(config: ScanConfig, x: Tensor) -> None:
@@ -94,17 +124,18 @@ def run(scan: Scan, progress: Progress = silent) -> Scan:
 
 def _check_model(scan: Scan, progress: Progress) -> None:
     samples = scan.samples
+    served = scan.classifier.base or scan.classifier
     with progress("health checks", 6) as tick:
-        entry, difference, count = health.parity(scan.classifier, samples)
+        entry, difference, count = health.parity(served, samples)
         if difference is not None:
             scan.parity = Parity(max_abs_difference=difference, samples=count)
-        if entry.status != "pass" and scan.classifier.copy is not None:
+        if entry.status != "pass" and served.copy is not None:
             scan.classifier = scan.classifier.score_only(entry.detail)
             scan.warnings.append(entry.detail)
         checks: list[Callable[[], Health]] = [
             lambda: health.clean_accuracy(samples, scan.classifier.classes),
             lambda: health.sample_size(samples, scan.config.confidence),
-            lambda: health.output_kind(scan.classifier, samples),
+            lambda: health.output_kind(served, samples),
             lambda: health.determinism(scan.classifier, samples),
             lambda: health.batch_invariance(scan.classifier, samples),
             lambda: health.finite_differences(scan.classifier, samples),
@@ -135,8 +166,26 @@ def _scan_metric(scan: Scan, metric: Metric, progress: Progress) -> None:
     )
     scan.runs.append(run)
     attack_all(scan, run, progress)
+    if scan.classifier.base is not None and config.certify != "none":
+        run.certified = _certify_smoothed(scan, scan.classifier.base, metric, progress)
     _check_contradiction(run, samples)
     check_metric(scan, run, progress)
+
+
+def _certify_smoothed(
+    scan: Scan, base: Classifier, metric: Metric, progress: Progress
+) -> Certified:
+    samples, config = scan.samples, scan.config
+    with progress(f"{metric.name}: certificates", int(samples.correct.sum())) as tick:
+        return smoothing.certify(
+            base,
+            _noise(config),
+            samples,
+            metric,
+            draws=config.effort_preset.draws,
+            confidence=config.confidence,
+            tick=tick,
+        )
 
 
 def _check_contradiction(run: MetricRun, samples: Samples) -> None:

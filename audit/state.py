@@ -20,6 +20,7 @@ from audit.config import ScanConfig
 from audit.data import Dataset
 from audit.frontier import Frontier
 from audit.models.classifier import Classifier
+from audit.models.smoothed import SOFT_DRAWS
 from audit.report import Attack, Clean, Health, Parity, Sensitivity, ThreatResult
 from audit.samples import Samples
 
@@ -28,6 +29,9 @@ WHITE_BOX = ("fgsm", "minimal", "apgd", "transport")
 
 BLACK_BOX = ("random", "hopskipjump", "square")
 """What runs by default where there are none."""
+
+SMOOTHED_BLACK_BOX = ("random",)
+"""The same for a smoothed model, of which a single score costs up to a thousand calls."""
 
 
 class Progress(Protocol):
@@ -73,6 +77,8 @@ class Scan:
     def __post_init__(self) -> None:
         """Attack together what the user chose, or what bounds the memory of gradients."""
         size = max(1, self.samples.x[0].numel())
+        if self.classifier.base is not None:
+            size *= SOFT_DRAWS
         room, most = (2**21, 512) if self.classifier.device.type == "cpu" else (2**27, 8192)
         chosen = self.config.batch_size or max(32, min(most, room // size) // 32 * 32)
         self.batches = Batches(min(chosen, len(self.samples)))
@@ -82,6 +88,10 @@ class Scan:
         """The attacks that the user named, or else the strongest that apply."""
         if self.config.attacks is not None:
             return self.config.attacks
+        if self.classifier.base is not None:
+            searched = self.classifier.attackable is None or bool(self.flat.any())
+            gradients = () if self.classifier.attackable is None else WHITE_BOX
+            return (*gradients, *SMOOTHED_BLACK_BOX[: int(searched)])
         if self.classifier.attackable is None:
             return BLACK_BOX
         return (*WHITE_BOX, "hopskipjump") if bool(self.flat.any()) else WHITE_BOX

@@ -104,7 +104,14 @@ def _header(report: Report, full: bool) -> Group:
     colour, meaning = summary.reliability_line(report)
     model, data = report.model, report.data
     rows = [
-        ("model", _text((model.path, "bold"), f"  {model.format}, {count(model.classes)} classes")),
+        (
+            "model",
+            _text(
+                (model.path, "bold"),
+                f"  {model.format}, {count(model.classes)} classes",
+                "" if model.smoothed is None else f", smoothed with sigma {exact(model.smoothed)}",
+            ),
+        ),
         (
             "data",
             _text(

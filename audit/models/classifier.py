@@ -38,6 +38,7 @@ class Classifier:
         attackable: the differentiable copy up to the logits: prepared inputs to ``(B, K)``.
         device: where the differentiable copy lives.
         notes: what was noticed while loading, for the report's warnings.
+        base: the classifier of which this one is the smoothed version, if it is one.
     """
 
     spec: InputSpec
@@ -50,6 +51,7 @@ class Classifier:
     attackable: Run | None
     device: torch.device
     notes: tuple[str, ...] = ()
+    base: "Classifier | None" = None
 
     @torch.no_grad()
     def deployed(self, x: Tensor) -> Tensor:

@@ -1,0 +1,224 @@
+"""The smoothed classifier: the class that a served model names most often under random noise.
+
+    g(x) = argmax_c P(f(x + noise) = c)
+
+The noise is in the user's units, before the model's own normalisation, and is not clipped: f sees
+values outside the box. Two laws, one for each kind of threat:
+
+- ``gaussian`` (Cohen, Rosenfeld, Kolter 2019): x + sigma·N(0, I).
+- ``flow`` (Levine & Feizi 2020): x + M·div(e), with e a flow of mass over every edge between
+  neighbouring pixels of a row or column of a channel, drawn from a Laplace law of standard
+  deviation sigma (scale sigma/√2), and M the mass of the image over all channels.
+
+g itself cannot be computed, only polled. What stands for it here is a function of the input alone:
+its random numbers are keyed by the content of the input, so that no result depends on batch or
+order.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+from attackers.generator import SampleGenerator
+from attackers.rows import expand, row_sum
+from audit.models.classifier import Classifier
+from audit.models.execution import Function
+from audit.models.preprocess import InputSpec
+
+Law = Literal["gaussian", "flow"]
+
+SOFT_DRAWS = 16
+"""Noise draws through which attacks by gradients see the smoothed model."""
+
+LOOKS = (64, 256, 1024)
+"""Votes after which a poll is looked at; it ends where the winner is settled."""
+
+DOUBT = 1e-9
+"""Probability, per input, that a poll settles on a class although the label's is more likely."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The law of the noise.
+
+    Attributes:
+        sigma: standard deviation; of a coordinate in the user's units for ``gaussian``, of an
+            edge's flow as a share of the image's mass for ``flow``.
+        law: see the module's docstring.
+        low: value of a pixel without mass.
+    """
+
+    sigma: float
+    law: Law
+    low: float = 0.0
+
+    def patterns(self, shape: tuple[int, ...], count: int, generator: torch.Generator) -> Tensor:
+        """Noise for inputs of unit `scale`, ``(count, *shape)`` float32.
+
+        ``flow`` needs images ``(C, H, W)``, and keeps the mass of every channel.
+        """
+        if self.law == "gaussian":
+            return self.sigma * torch.randn((count, *shape), generator=generator)
+        pattern = torch.zeros((count, *shape))
+        for dim in (-2, -1):
+            edges = list(pattern.shape)
+            edges[dim] -= 1
+            # The difference of two exponential variables is a Laplace one of the same scale.
+            first, second = (torch.empty(edges).exponential_(generator=generator) for _ in range(2))
+            flow = self.sigma / math.sqrt(2) * (first - second)
+            pattern.narrow(dim, 0, edges[dim]).sub_(flow)
+            pattern.narrow(dim, 1, edges[dim]).add_(flow)
+        return pattern
+
+    def scale(self, x: Tensor) -> Tensor:
+        """What a pattern is multiplied by, one number per sample of ``x``: ``(B,)``."""
+        if self.law == "gaussian":
+            return x.new_ones(len(x))
+        return row_sum(x.double() - self.low).to(x)
+
+    def __str__(self) -> str:
+        """In words, for the report."""
+        if self.law == "gaussian":
+            return f"Gaussian noise of sigma {self.sigma:g} in the units of the input"
+        return f"Laplace flows of mass between pixels, of sigma {self.sigma:g} of the image's mass"
+
+
+def smooth(base: Classifier, noise: Noise, seed: int) -> Classifier:
+    """The smoothed classifier, over the same samples as ``base``.
+
+    Its ``deployed`` polls ``base.deployed`` (see `poll`): class frequencies, with a tie wherever
+    the votes do not settle who wins. So an input that is not settled is no adversarial example, and
+    a sample that is not settled from the start counts as an error. Its ``differentiable`` is the
+    logarithm of the mean softmax over `SOFT_DRAWS` draws, the same for all inputs: a smooth,
+    deterministic stand-in.
+
+    Args:
+        base: the served model f.
+        noise: the law of the noise.
+        seed: of all draws.
+    """
+    spec = base.spec
+    generator = SampleGenerator.seeded([b"smoothing"], seed)
+    fixed = noise.patterns(spec.sample, SOFT_DRAWS, stream(generator.fold("attack").keys[0]))
+    return Classifier(
+        spec=InputSpec(spec.sample, (), torch.float32, None, spec.low, spec.high),
+        classes=base.classes,
+        output="probabilities",
+        gradient=base.gradient,
+        source=base.source,
+        serve=partial(poll, base, noise, seed),
+        copy=None,
+        attackable=None if base.attackable is None else soft_votes(base, noise, fixed),
+        device=base.device,
+        notes=(
+            *base.notes,
+            f"All numbers speak of the smoothed model: the class that the served model names most "
+            f"often under {noise}. Without that noise the file is another classifier, of which "
+            "nothing is said.",
+            f"Attacks see the smoothed model through {SOFT_DRAWS} fixed draws; an example counts "
+            f"where at most {LOOKS[-1]:,} votes settle that another class is more likely than the "
+            f"label (failure at most {DOUBT:g}). Passes are counted in inputs of the smoothed "
+            "model, not in draws.",
+        ),
+        base=base,
+    )
+
+
+def poll(base: Classifier, noise: Noise, seed: int, x: Tensor) -> Tensor:
+    """Class frequencies under noise, tied where the votes do not settle who wins.
+
+    For every label y fixed beforehand: with probability 1 - `DOUBT` per input, a class scores
+    strictly more than y only if it is more likely than y under the noise. Given the votes a and b
+    of a class and of y, a is binomial of (a + b); the class is settled above y where a fair coin
+    gives a or more heads with probability at most DOUBT / (looks · K), which is where the lower
+    Clopper-Pearson bound of a / (a + b) exceeds 1/2. Looks and classes by the union bound.
+
+    Args:
+        base: what votes.
+        noise: the law.
+        seed: of the draws, together with the content of each input.
+        x: (B, ...) float32 on the CPU.
+
+    Returns:
+        (B, K) float32.
+
+    Source: the test of Cohen, Rosenfeld, Kolter 2019 (PREDICT), made sequential.
+    """
+    keys = SampleGenerator.seeded((row.contiguous().numpy().tobytes() for row in x), seed)
+    votes = torch.zeros((len(x), base.classes), dtype=torch.int64)
+    level = DOUBT / (len(LOOKS) * base.classes)
+    rows, before = torch.arange(len(x)), 0
+    for look in LOOKS:
+        streams = keys.take(rows).fold(f"poll {look}")
+        for row, key in zip(rows.tolist(), streams.keys, strict=True):
+            votes[row] += count_votes(base, x[row], noise, look - before, stream(key))
+        before = look
+        rows = rows[~settled(votes[rows], level).all(1)]
+        if not len(rows):
+            break
+    winner = votes.amax(1, keepdim=True)
+    # Divided by votes cast; the looks that a row took do not change who is ahead.
+    shares = torch.where(settled(votes, level), votes, winner) / votes.sum(1, True).clamp_min(1)
+    return shares.float()
+
+
+def settled(votes: Tensor, level: float) -> Tensor:
+    """Whether the class of most votes is more likely than each, ``(B, K)``; true for itself.
+
+    A row without a unique winner is settled for none but its first class.
+    """
+    ahead = votes.amax(1, keepdim=True)
+    tail = stats.binom.sf((ahead - 1).numpy(), (ahead + votes).numpy(), 0.5)
+    return (torch.from_numpy(tail) <= level).scatter(1, votes.argmax(1, keepdim=True), True)
+
+
+def count_votes(
+    base: Classifier, x: Tensor, noise: Noise, count: int, generator: torch.Generator
+) -> Tensor:
+    """How often the served model names each class under noise: ``(K,)`` int64.
+
+    A draw on which the top class is tied, or no number, is a vote for none.
+
+    Args:
+        base: the served model.
+        x: one sample, ``(...)`` float32 on the CPU.
+        noise: the law.
+        count: draws.
+        generator: of the draws; they come in calls of bounded size, fixed by the sample's shape.
+    """
+    at_once = max(32, min(1024, 2**21 // max(1, x.numel())))
+    scale = noise.scale(x[None])
+    votes = torch.zeros(base.classes + 1, dtype=torch.int64)
+    for start in range(0, count, at_once):
+        pattern = noise.patterns(tuple(x.shape), min(at_once, count - start), generator)
+        top = base.deployed(x + scale * pattern).topk(2, dim=1)
+        unique = top.values[:, 0] > top.values[:, 1]
+        named = torch.where(unique, top.indices[:, 0], base.classes)
+        votes += torch.bincount(named, minlength=base.classes + 1)
+    return votes[:-1]
+
+
+def soft_votes(base: Classifier, noise: Noise, patterns: Tensor) -> Function:
+    """Log of the mean softmax of the differentiable copy over fixed draws, ``(B, K)``.
+
+    Source: expectation over transformation (Athalye et al. 2018), as in Salman et al. 2019.
+    """
+
+    def logits(x: Tensor) -> Tensor:
+        draws = patterns.to(x)
+        scale = expand(noise.scale(x), x)
+        noisy = (x[:, None] + scale[:, None] * draws).flatten(0, 1)
+        votes = base.differentiable(noisy).log_softmax(1).reshape(len(x), len(draws), -1)
+        return votes.logsumexp(1) - math.log(len(draws))
+
+    return logits
+
+
+def stream(key: int) -> torch.Generator:
+    """The random stream of a key."""
+    return torch.Generator().manual_seed(key)
