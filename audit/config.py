@@ -87,6 +87,11 @@ class ScanConfig:
     def _check_smoothing(self, sigma: float) -> None:
         if not 0 < sigma < math.inf:
             raise UsageError(f"--smooth must be positive and finite, found {sigma:g}.")
+        if self.certify not in ("auto", "none"):
+            raise UsageError(
+                f"--certify {self.certify} bounds the model itself, not the one that --smooth "
+                "audits: leave one of them out."
+            )
         if "wasserstein" in self.metrics and len(set(self.metrics)) > 1:
             raise UsageError(
                 "--smooth adds Gaussian noise for linf, l2 and l1 but moves mass for wasserstein, "

@@ -45,16 +45,16 @@ def require_better_than_chance(classifier: Classifier, samples: Samples) -> None
 
 
 def require_votes(classifier: Classifier, samples: Samples, sigma: float) -> None:
-    """Check that the smoothed model is still above chance.
+    """Check that the votes of the smoothed model still settle more samples than chance would.
 
     Raises:
-        UsageError: it is not: the noise drowns the samples.
+        UsageError: they do not: the noise drowns the samples.
     """
-    correct, n = int(samples.correct.sum()), len(samples)
-    if not correct or samples.accuracy <= chance_level(classifier.classes, n):
+    if samples.accuracy <= 1 / classifier.classes:
         raise UsageError(
-            f"Under the noise of --smooth {sigma:g} only {correct} of {n} samples are classified "
-            "correctly, which is chance: choose less noise, or a model trained under it."
+            f"Under the noise of --smooth {sigma:g} the votes settle on the right class for only "
+            f"{int(samples.correct.sum())} of {len(samples)} samples, no more than chance: choose "
+            "less noise, or a model trained under it."
         )
 
 

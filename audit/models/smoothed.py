@@ -68,9 +68,7 @@ class Noise:
         for dim in (-2, -1):
             edges = list(pattern.shape)
             edges[dim] -= 1
-            # The difference of two exponential variables is a Laplace one of the same scale.
-            first, second = (torch.empty(edges).exponential_(generator=generator) for _ in range(2))
-            flow = self.sigma / math.sqrt(2) * (first - second)
+            flow = self.sigma / math.sqrt(2) * _laplace(edges, generator)
             pattern.narrow(dim, 0, edges[dim]).sub_(flow)
             pattern.narrow(dim, 1, edges[dim]).add_(flow)
         return pattern
@@ -217,6 +215,16 @@ def soft_votes(base: Classifier, noise: Noise, patterns: Tensor) -> Function:
         return votes.logsumexp(1) - math.log(len(draws))
 
     return logits
+
+
+def _laplace(shape: list[int], generator: torch.Generator) -> Tensor:
+    """Laplace variables of scale one, by the inverse of their distribution function.
+
+    The uniform ones have 24 bits, so none comes out beyond 17 scales.
+    """
+    uniform = 2 * torch.rand(shape, generator=generator) - 1
+    size = torch.log1p(-uniform.abs().clamp_max(1 - 2.0**-24)).neg_()
+    return size.copysign_(uniform)
 
 
 def stream(key: int) -> torch.Generator:

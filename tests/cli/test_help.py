@@ -12,9 +12,10 @@ from audit import __version__
 
 COMMANDS = ("scan", "demo", "inspect", "report")
 SCAN_OPTIONS = (
-    "--data", "--threat", "--order", "--delta", "--attack", "--certify", "--samples", "--seed",
-    "--confidence", "--trust-model", "--device", "--batch-size", "--layout", "--mean", "--std",
-    "--low", "--high", "--resize", "--fail-under", "--strict", "--out", "--quiet", "--verbose",
+    "--data", "--threat", "--order", "--delta", "--attack", "--certify", "--smooth", "--samples",
+    "--seed", "--confidence", "--trust-model", "--device", "--batch-size", "--layout", "--mean",
+    "--std", "--low", "--high", "--resize", "--fail-under", "--strict", "--out", "--quiet",
+    "--verbose",
 )  # fmt: skip
 
 
