@@ -22,6 +22,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from attackers.balls import Ball, room
@@ -90,6 +91,10 @@ class Metric(ABC):
     @abstractmethod
     def diameter(self, x0: Tensor) -> Tensor:
         """Return the largest distance from ``x0`` to a point of the box, ``(B,)``."""
+
+    def extent(self, x0: Tensor) -> Tensor:
+        """By what a norm of the change is divided to give the distance, ``(B,)`` float64."""
+        return torch.ones(len(x0), dtype=torch.float64, device=x0.device)
 
     def clamp(self, x: Tensor) -> Tensor:
         """Clip to the box."""

@@ -61,6 +61,10 @@ class Wasserstein(Metric):
         """M, ``(B,)`` float64."""
         return row_sum(x0.double() - self.low)
 
+    def extent(self, x0: Tensor) -> Tensor:
+        """The mass: the cost of a transport over it is the distance."""
+        return self.mass(x0)
+
     def distance(self, x0: Tensor, x: Tensor) -> Tensor:
         """Exact by linear programming; ``inf`` where a channel's mass changed.
 
@@ -85,7 +89,8 @@ class Wasserstein(Metric):
         """Restore mass and box, then walk towards ``x0`` until inside.
 
         The first is the Euclidean projection onto {mass of ``x0`` in every channel} ∩ box; the
-        second is the nearest point in this distance, not in the Euclidean one.
+        second is the nearest point in this distance, not in the Euclidean one. Radii below about
+        0.005 may be exceeded by 1e-8 in float32, whose rounding of the pixels is that large.
         """
         z = self._conserved(x0, x)
         wanted = expand(radius, z.double()).flatten()
@@ -120,9 +125,11 @@ class Wasserstein(Metric):
 
     def direction(self, x0: Tensor, grad: Tensor) -> Tensor:
         """All mass between the pixels of steepest slope, over their distance, ignoring the box."""
-        slopes, offsets = zip(*self._slopes(grad), strict=True)
+        unit, found = torch.zeros_like(grad), self._slopes(grad)
+        if not found:  # a single pixel
+            return unit
+        slopes, offsets = zip(*found, strict=True)
         steepest = torch.stack([row_max(slope.abs()) for slope in slopes]).argmax(0)
-        unit = torch.zeros_like(grad)
         mass = self.mass(x0)
         for row, choice in enumerate(steepest.tolist()):
             (rows, columns), slope = offsets[choice], slopes[choice][row]
@@ -217,9 +224,13 @@ class Wasserstein(Metric):
 
 
 def steepened(grad: Tensor) -> Tensor:
-    """The gradient over its largest difference between adjacent pixels of a row or column."""
+    """The gradient over its largest difference between adjacent pixels of a row or column.
+
+    Zero where there is none: what is worth the same everywhere in a channel moves nothing.
+    """
     steepest = torch.zeros(len(grad), dtype=grad.dtype, device=grad.device)
     for dim in (-2, -1):
         if grad.shape[dim] > 1:
             steepest = torch.maximum(steepest, row_max(grad.diff(dim=dim).abs()))
-    return grad / over(steepest, grad).clamp_min(torch.finfo(grad.dtype).tiny)
+    unit = grad / over(steepest, grad).clamp_min(torch.finfo(grad.dtype).tiny)
+    return torch.where(over(steepest > 0, grad), unit, 0)

@@ -149,7 +149,11 @@ def scan(
     effort: EffortName = "standard",
     certify: Annotated[
         str,
-        typer.Option("--certify", metavar="HOW", help="Accuracy no attack can take: auto or none."),
+        typer.Option(
+            "--certify",
+            metavar="HOW",
+            help="Accuracy no attack takes: auto, crown, crown-ibp, none.",
+        ),
     ] = "auto",
     smooth: Smooth = None,
     samples: Annotated[

@@ -17,6 +17,9 @@ DEFAULT_DELTAS: dict[str, tuple[float, ...]] = {
 }
 """Budgets per metric for the box [0, 1]; scaled with the box where the unit is its own."""
 
+CERTIFICATES = ("auto", "crown", "crown-ibp", "none")
+"""What ``--certify`` takes; ``auto`` is the tightest that the effort allows."""
+
 ATTACK_NAMES = (*ATTACKS, *MINIMAL, "w-pgd")
 """What ``--attack`` takes: the attacks at a fixed radius, the searches for minimal radii, and the
 published distributional attack."""
@@ -32,7 +35,7 @@ class ScanConfig:
         deltas: budgets shared by all metrics, or None for a grid per metric.
         attacks: names of `ATTACK_NAMES`, or None for all that apply.
         effort: a name of `audit.effort.EFFORTS`.
-        certify: ``auto`` or ``none``.
+        certify: one of `CERTIFICATES`.
         smooth: sigma of the noise under which the model is audited, or None for the model itself.
         samples: size of the random subset, or None for all.
         seed: of the subset and of every random number.
@@ -60,7 +63,7 @@ class ScanConfig:
         _each(self.metrics, METRICS, "threat")
         _each(self.attacks or (), ATTACK_NAMES, "attack")
         _each((self.effort,), EFFORTS, "effort")
-        _each((self.certify,), ("auto", "none"), "certificate")
+        _each((self.certify,), CERTIFICATES, "certificate")
         if not self.metrics or not self.orders:
             raise UsageError("At least one threat and one order are needed.")
         for order in self.orders:

@@ -50,6 +50,9 @@ class Effort:
         near_grid: the same for the many budgets of the default grid.
         stages: of each attack at a fixed radius, in order.
         queries: model calls of a decision-based attack.
+        radii: that are tried per sample for a certificate by bound propagation.
+        work: products that such certificates may spend on the bounds before the margins; beyond it
+            those come from interval arithmetic.
         draws: of noise per sample, for the certificate of a smoothed model.
         doublings: how often steps are doubled where the convergence check asks for it.
     """
@@ -63,6 +66,8 @@ class Effort:
     stages: Mapping[str, tuple[Stage, ...]] = field(hash=False)
     queries: int
     draws: int
+    radii: int
+    work: float
     doublings: int
 
     def stages_of(self, attack: str, times: int = 1) -> tuple[Stage, ...]:
@@ -118,6 +123,8 @@ EFFORTS: dict[str, Effort] = {
             },
             queries=1000,
             draws=1_000,
+            radii=3,
+            work=2e12,
             doublings=0,
         ),
         Effort(
@@ -139,6 +146,8 @@ EFFORTS: dict[str, Effort] = {
             },
             queries=5000,
             draws=10_000,
+            radii=5,
+            work=1e13,
             doublings=1,
         ),
         Effort(
@@ -166,6 +175,8 @@ EFFORTS: dict[str, Effort] = {
             },
             queries=25000,
             draws=100_000,
+            radii=9,
+            work=1e15,
             doublings=2,
         ),
     )

@@ -10,7 +10,7 @@ from attackers.geometry import METRICS, Metric
 from attackers.losses import outvoted
 from audit import certify, health, sanity
 from audit.attacking import attack_all
-from audit.certify import Certified, smoothing
+from audit.certify import Certified, bounding, smoothing
 from audit.certify.smoothing import law_of
 from audit.checking import check_metric
 from audit.config import ScanConfig
@@ -168,8 +168,25 @@ def _scan_metric(scan: Scan, metric: Metric, progress: Progress) -> None:
     attack_all(scan, run, progress)
     if scan.classifier.base is not None and config.certify != "none":
         run.certified = _certify_smoothed(scan, scan.classifier.base, metric, progress)
+    elif config.certify != "none":
+        run.certified = _certify_by_bounds(scan, run, progress) or run.certified
     _check_contradiction(run, samples)
     check_metric(scan, run, progress)
+
+
+def _certify_by_bounds(scan: Scan, run: MetricRun, progress: Progress) -> Certified | None:
+    samples = scan.samples
+    with progress(f"{run.metric.name}: certificates", int(samples.correct.sum())) as tick:
+        return bounding.certify(
+            scan.classifier,
+            run.metric,
+            samples,
+            run.frontier.radius,
+            how=scan.config.certify,
+            steps=scan.config.effort_preset.radii,
+            work=scan.config.effort_preset.work,
+            tick=tick,
+        )
 
 
 def _certify_smoothed(

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from audit.models.preprocess import InputSpec
+
+if TYPE_CHECKING:
+    from audit.models.onnx import OnnxModule
 
 Output = Literal["logits", "probabilities", "labels"]
 Gradient = Literal["native", "lifted", "none"]
@@ -37,6 +40,7 @@ class Classifier:
         copy: the differentiable copy: prepared inputs to the same scores, or None.
         attackable: the differentiable copy up to the logits: prepared inputs to ``(B, K)``.
         device: where the differentiable copy lives.
+        graph: makes the node graph of the logits, for bound propagation; None where none is.
         notes: what was noticed while loading, for the report's warnings.
         base: the classifier of which this one is the smoothed version, if it is one.
     """
@@ -51,6 +55,7 @@ class Classifier:
     attackable: Run | None
     device: torch.device
     notes: tuple[str, ...] = ()
+    graph: Callable[[], "OnnxModule"] | None = None
     base: "Classifier | None" = None
 
     @torch.no_grad()
@@ -79,7 +84,12 @@ class Classifier:
     def score_only(self, reason: str) -> "Classifier":
         """The same served model without its differentiable copy."""
         return replace(
-            self, gradient="none", copy=None, attackable=None, notes=(*self.notes, reason)
+            self,
+            gradient="none",
+            copy=None,
+            attackable=None,
+            graph=None,
+            notes=(*self.notes, reason),
         )
 
 

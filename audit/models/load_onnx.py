@@ -83,6 +83,7 @@ def load_onnx(
         attackable=logits,
         device=device,
         notes=notes,
+        graph=(lambda: module) if spec.dtype.is_floating_point else None,
     )
     return with_classes(classifier, sample)
 

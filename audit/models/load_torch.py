@@ -73,6 +73,14 @@ def _classifier(
     example = spec.prepare(sample)
     with torch.no_grad():
         scores = native(example)
+    inputs = as_dtype(example.to(device), spec.dtype)
+    several = inputs.repeat(rows, *[1] * (inputs.dim() - 1))[:rows]
+
+    def graph_of() -> OnnxModule:
+        from audit.models.graph import as_graph
+
+        return as_graph(module, several)
+
     plain = Classifier(
         spec=spec,
         classes=0,
@@ -83,11 +91,11 @@ def _classifier(
         copy=native,
         attackable=native,
         device=device,
+        graph=graph_of if spec.dtype.is_floating_point else None,
     )
     if plain.output == "logits" and spec.dtype.is_floating_point:
         return with_classes(plain, sample)
-    inputs = as_dtype(example.to(device), spec.dtype)
-    graph, reason = _graph(module, inputs.repeat(rows, *[1] * (inputs.dim() - 1))[:rows])
+    graph, reason = _graph(module, several)
     if plain.output == "labels":
         return with_classes(_by_labels(plain, graph, reason, rows, inputs, label_classes), sample)
     return with_classes(_by_scores(plain, graph, reason, rows, scores), sample)

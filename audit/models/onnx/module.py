@@ -86,6 +86,8 @@ class OnnxModule(nn.Module):
         self._scores = _Path(scores, head.target)
         self._output_dtype = TORCH.get(output.type.tensor_type.elem_type)
         self._constants = {**scores.constants, **served.constants}
+        self._lifted_scores = scores
+        self._scores_target = scores.names.get(head.target, head.target)
         self._register({**scores.parameters, **served.parameters}, scores, served)
 
     def _register(self, parameters: Mapping[str, Tensor], *lifted: Lifted) -> None:
@@ -101,6 +103,17 @@ class OnnxModule(nn.Module):
     def initializers(self) -> dict[str, nn.Parameter]:
         """The float initializers that take part in the computation, under the file's own names."""
         return dict(zip(self._names, self.parameters(), strict=True))
+
+    def scores_program(self) -> tuple[list[Step], Values, str, str]:
+        """The steps to the logits as the file lists them, what they start from, input and output.
+
+        The values are the constants and weights by name; the program reads its input under the
+        first name returned and leaves the logits under the second.
+        """
+        values: Values = dict(self._constants)
+        values.update(zip(self._names, self._parameters.values(), strict=True))
+        values.update(zip(self._buffer_names, self._buffers.values(), strict=True))
+        return self._lifted_scores.steps, values, self.input_name, self._scores_target
 
     def forward(self, x: Tensor) -> Tensor:
         """The served output for `x` of shape (B, …); labels come back as integers."""

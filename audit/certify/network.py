@@ -1,0 +1,400 @@
+"""A classifier as affine maps and a few nonlinear operations, for bound propagation.
+
+The importer's own kernels compute the affine operations; automatic differentiation passes linear
+bounds backwards through them, exactly. Only the nonlinear operations are replaced, by functions
+whose backward pass is their relaxation (`audit.certify.relaxation`), so every graph whose other
+operations are affine in the input can be bounded, and a wrong weight layout or padding cannot be
+bounded differently than it is served.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from audit.certify import relaxation
+from audit.certify.relaxation import Candidates, Lines, Relaxed, RelaxedMaximum
+from audit.models.onnx import OnnxModule
+from audit.models.onnx.node import Node
+from audit.models.onnx.operators.window import read_window
+from audit.models.onnx.program import Step, Values
+
+NEVER = -1e30
+"""What pads a maximum: it cannot win."""
+
+CURVED = 1e-3
+"""Width of an interval below which a curve is as good as straight."""
+
+MOVING = frozenset(
+    {
+        "Flatten",
+        "Reshape",
+        "Transpose",
+        "Squeeze",
+        "Unsqueeze",
+        "Slice",
+        "Split",
+        "Pad",
+        "Concat",
+        "Gather",
+        "Expand",
+        "Dropout",
+        "Cast",
+        "DepthToSpace",
+        "SpaceToDepth",
+        "AveragePool",
+        "GlobalAveragePool",
+        "ReduceMean",
+        "ReduceSum",
+        "Sum",
+        "Add",
+        "Identity",
+    }
+)
+"""Affine, with coefficients that are not negative: what bounds the size of a change is the same."""
+
+WEIGHTED = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "MatMul": 2, "Mul": 2, "Div": 2, "Sub": 2}
+"""Affine in one operand as long as the other is constant; the number of factors, before a bias."""
+
+RESHAPING = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
+
+
+@dataclass
+class Bounds:
+    """Lower and upper bounds of what enters a nonlinear operation, ``(B, ...)`` each."""
+
+    low: Tensor
+    high: Tensor
+
+
+Relaxation = Lines | Candidates
+
+
+@dataclass
+class Layer:
+    """A nonlinear operation.
+
+    Attributes:
+        step: the step of the graph.
+        value: the operation.
+        lines: its relaxation between bounds.
+        bends: where the operation bends, so that values on one side of all need no tighter bounds;
+            None where it is curved everywhere.
+        spread: gathers the values that compete for a maximum; None for operations on each value.
+    """
+
+    step: Step
+    value: Callable[[Tensor], Tensor]
+    lines: Callable[[Tensor, Tensor], Relaxation]
+    bends: tuple[float, ...] | None = None
+    spread: Callable[[Tensor], Tensor] | None = None
+
+    def loose(self, bounds: Bounds) -> Tensor:
+        """Which values would gain from tighter bounds, bool of their shape."""
+        if self.bends is None:
+            return bounds.high - bounds.low > CURVED
+        found = torch.zeros_like(bounds.low, dtype=torch.bool)
+        for bend in self.bends:
+            found |= (bounds.low < bend) & (bounds.high > bend)
+        return found
+
+    def relax(self, bounds: Bounds) -> Relaxation:
+        """The relaxation between these bounds of its input."""
+        spread = self.spread or (lambda x: x)
+        return self.lines(spread(bounds.low), spread(bounds.high))
+
+    def apply(self, x: Tensor, gap: Tensor, found: Relaxation) -> Tensor:
+        """The operation, relaxed when differentiated."""
+        if isinstance(found, Candidates):
+            assert self.spread is not None
+            out = RelaxedMaximum.apply(self.spread(x), gap, found)
+        else:
+            out = Relaxed.apply(x, gap, self.value(x.detach()), found)
+        assert isinstance(out, Tensor)
+        return out
+
+    def exact(self, x: Tensor) -> Tensor:
+        """The operation itself, increasing in its input."""
+        return self.value(x if self.spread is None else self.spread(x))
+
+
+@dataclass
+class Network:
+    """The scores of a classifier of samples ``(B, ...)`` in the user's units.
+
+    Attributes:
+        steps: in order.
+        layers: the nonlinear ones among them, by place.
+        constants: values that do not depend on the input, by name.
+        sources: name of the graph's input, and of the scores.
+        prepare: samples to the graph's input; affine.
+        shapes: shape of every value for one sample, by name.
+        moving: names of the values that depend on the input's values.
+        dtype: of everything.
+    """
+
+    steps: list[Step]
+    layers: dict[int, Layer]
+    constants: Values
+    source: str
+    target: str
+    prepare: Callable[[Tensor], Tensor]
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    moving: set[str] = field(default_factory=set)
+    dtype: torch.dtype = torch.float32
+
+    def double(self) -> "Network":
+        """The same network in float64."""
+        constants: Values = {
+            name: value.double() if value is not None and value.is_floating_point() else value
+            for name, value in self.constants.items()
+        }
+        return replace(self, constants=constants, dtype=torch.float64)
+
+    def run(
+        self,
+        x: Tensor,
+        gap: Tensor | None = None,
+        relaxed: Mapping[int, Relaxation] | None = None,
+        until: int | None = None,
+    ) -> Tensor:
+        """Evaluate the network at samples.
+
+        Args:
+            x: (B, ...) samples.
+            gap: (B,) zeros that collect what the relaxations lose; None evaluates it exactly.
+            relaxed: the relaxation of every layer before the end, by place.
+            until: stop at this layer and return its input; None returns the scores (B, K).
+        """
+        values: Values = {**self.constants, self.source: self.prepare(x)}
+        for place, step in enumerate(self.steps):
+            inputs = [values[name] if name else None for name in step.inputs]
+            layer = self.layers.get(place)
+            if layer is not None:
+                entering = inputs[0]
+                assert entering is not None
+                if place == until:
+                    return entering
+                if gap is None:
+                    values[step.outputs[0]] = layer.exact(entering)
+                else:
+                    assert relaxed is not None
+                    values[step.outputs[0]] = layer.apply(entering, gap, relaxed[place])
+                continue
+            result = self.affine(step, inputs, len(x))
+            values.update(zip(step.outputs, result, strict=False))
+        scores = values[self.target]
+        assert scores is not None
+        return _two_columns(scores.reshape(len(x), -1))
+
+    def affine(self, step: Step, inputs: list[Tensor | None], batch: int) -> tuple[Tensor, ...]:
+        """What a step that is no layer makes of its inputs, for so many samples."""
+        name = step.node.operator
+        if name in RESHAPING and step.outputs[0] in self.moving:
+            data = inputs[0]
+            assert data is not None
+            # A graph exported for one sample names its batch size here.
+            return (data.reshape(batch, *self.shapes[step.outputs[0]][1:]),)
+        if name == "Cast" and inputs[0] is not None and inputs[0].is_floating_point():
+            return (inputs[0],)
+        result = step.kernel(*inputs)
+        return result if isinstance(result, tuple) else (result,)
+
+
+@dataclass
+class Interval:
+    """Interval arithmetic: the middle and the largest change of each value, step by step.
+
+    Attributes:
+        network: what is evaluated.
+        centre: (B, ...) middle of what the samples may become, value by value.
+        radius: (B, ...) how far each value may move from it.
+        known: bounds of what enters each layer before the one asked for.
+    """
+
+    network: Network
+    centre: Tensor
+    radius: Tensor
+    known: Mapping[int, Bounds]
+
+    def at(self, layer: int) -> Bounds:
+        """Bounds of what enters a layer."""
+        network = self.network
+        start = network.prepare(self.centre)
+        change = (network.prepare(self.centre + self.radius) - start).abs()
+        values: Values = {**network.constants, network.source: start}
+        radii: Values = {network.source: change}
+        for place, step in enumerate(network.steps):
+            inputs = [values[name] if name else None for name in step.inputs]
+            found = network.layers.get(place)
+            if found is not None:
+                if place == layer:
+                    centre, radius = values[step.inputs[0]], radii[step.inputs[0]]
+                    assert centre is not None
+                    assert radius is not None
+                    return Bounds(centre - radius, centre + radius)
+                bounds = self.known[place]
+                low, high = found.exact(bounds.low), found.exact(bounds.high)
+                values[step.outputs[0]] = (low + high) / 2
+                radii[step.outputs[0]] = (high - low) / 2
+                continue
+            result = network.affine(step, inputs, len(self.centre))
+            values.update(zip(step.outputs, result, strict=False))
+            if any(name in radii for name in step.inputs if name):
+                moved = self._change(step, inputs, radii)
+                radii.update(zip(step.outputs, moved, strict=False))
+        raise AssertionError(f"there is no layer {layer}")
+
+    def _change(self, step: Step, inputs: list[Tensor | None], radii: Values) -> tuple[Tensor, ...]:
+        """The largest change of a step's outputs: absolute weights, no bias."""
+        name = step.node.operator
+        changes: list[Tensor | None] = []
+        for place, (source, value) in enumerate(zip(step.inputs, inputs, strict=True)):
+            if source in radii:
+                changes.append(radii[source])
+            elif value is None or not value.is_floating_point():
+                changes.append(value)
+            elif name == "BatchNormalization":
+                changes.append(self._statistics(place, value))
+            elif place >= WEIGHTED.get(name, 0) or name == "Sub":
+                changes.append(torch.zeros_like(value))
+            else:
+                changes.append(value.abs())
+        if name == "Sub":
+            left, right = changes
+            assert left is not None
+            assert right is not None
+            return (left + right,)
+        if name == "Neg":
+            assert changes[0] is not None
+            return (changes[0],)
+        return self.network.affine(step, changes, len(self.centre))
+
+    def _statistics(self, place: int, value: Tensor) -> Tensor:
+        """Scale by absolute values; neither shift nor mean; the variance as it is."""
+        if place == 1:
+            return value.abs()
+        return value if place == 4 else torch.zeros_like(value)
+
+
+def network_of(module: OnnxModule, prepare: Callable[[Tensor], Tensor], sample: Tensor) -> Network:
+    """Find the affine and the nonlinear operations of a lifted graph.
+
+    Args:
+        module: the lifted graph, up to its logits.
+        prepare: samples to its input.
+        sample: (1 or more, ...) samples; the first is run to learn shapes.
+
+    Raises:
+        UnsupportedOperator: an operation is neither affine in the input nor one with a relaxation.
+    """
+    lifted, constants, source, target = module.scores_program()
+    network = Network([], {}, constants, source, target, prepare)
+    values: Values = {**constants, source: prepare(sample[:1]).to(torch.float32)}
+    network.moving.add(source)
+    for step in lifted:
+        inputs = [values[name] if name else None for name in step.inputs]
+        moving = [place for place, name in enumerate(step.inputs) if name in network.moving]
+        result = step.kernel(*inputs)
+        result = result if isinstance(result, tuple) else (result,)
+        values.update(zip(step.outputs, result, strict=False))
+        for name, value in zip(step.outputs, result, strict=False):
+            if isinstance(value, Tensor):
+                network.shapes[name] = tuple(value.shape)
+        if moving and not step.shape_only:
+            network.moving.update(name for name in step.outputs if name)
+            layer = _layer(step, inputs)
+            if layer is not None:
+                network.layers[len(network.steps)] = layer
+            else:
+                _require_affine(step, moving)
+        network.steps.append(step)
+    return network
+
+
+def _require_affine(step: Step, moving: list[int]) -> None:
+    name = step.node.operator
+    if step.node.domain == "" and (name in MOVING or name == "Neg"):
+        return
+    if name in WEIGHTED and (name in ("Sub",) or len(moving) == 1):
+        if name == "Div" and moving != [0]:
+            raise step.node.refuse("dividing by what depends on the input has no linear bound here")
+        return
+    if name == "BatchNormalization" and moving == [0]:
+        return
+    raise step.node.refuse("no linear bound of this operation is known")
+
+
+def _layer(step: Step, inputs: list[Tensor | None]) -> Layer | None:
+    node = step.node
+    if node.domain:
+        return None
+    if node.operator == "Relu":
+        return Layer(step, torch.relu, lambda low, high: relaxation.kinked(low, high, 0.0), (0.0,))
+    if node.operator == "LeakyRelu":
+        slope = float(node.attributes.get("alpha", 0.01))
+        if not 0 <= slope <= 1:
+            raise node.refuse(f"a negative slope of {slope:g} has no linear bound here")
+        return Layer(
+            step,
+            lambda x: F.leaky_relu(x, slope),
+            lambda low, high: relaxation.kinked(low, high, slope),
+            (0.0,),
+        )
+    if node.operator == "Clip":
+        floor, ceiling = _limits(node, inputs)
+        return Layer(
+            step,
+            lambda x: x.clamp(floor, ceiling),
+            lambda low, high: relaxation.clipped(low, high, floor, ceiling),
+            (floor, ceiling),
+        )
+    if node.operator == "Sigmoid":
+        return Layer(step, torch.sigmoid, relaxation.sigmoid)
+    if node.operator == "Tanh":
+        return Layer(step, torch.tanh, relaxation.tanh)
+    if node.operator in ("MaxPool", "GlobalMaxPool"):
+        return Layer(step, lambda x: x.amax(-1), Candidates.of, spread=_windows(node))
+    return None
+
+
+def _limits(node: Node, inputs: list[Tensor | None]) -> tuple[float, float]:
+    given = [*inputs[1:], None, None][:2]
+    names = ("min", "max")
+    ends = (-3.4e38, 3.4e38)
+    low, high = (
+        float(node.attributes.get(name, end)) if value is None else float(value)
+        for name, end, value in zip(names, ends, given, strict=True)
+    )
+    return low, high
+
+
+def _windows(node: Node) -> Callable[[Tensor], Tensor]:
+    """Gather what competes for each maximum along a last axis."""
+    if node.operator == "GlobalMaxPool":
+        return lambda x: x.flatten(2).reshape(*x.shape[:2], *[1] * (x.dim() - 2), -1)
+    kernel = list(node.attributes.get("kernel_shape", []))
+    window = read_window(node, len(kernel), kernel)
+    if window.ceil or any(dilation != 1 for dilation in window.dilations):
+        raise node.refuse("a maximum with ceil_mode or dilations has no linear bound here")
+
+    def gather(x: Tensor) -> Tensor:
+        begins, ends = window.padding(x.shape[2:])
+        pads = [
+            size for pair in zip(reversed(begins), reversed(ends), strict=True) for size in pair
+        ]
+        x = F.pad(x, pads, value=NEVER) if any(pads) else x
+        for axis, (size, stride) in enumerate(zip(window.kernel, window.strides, strict=True)):
+            x = x.unfold(2 + axis, size, stride)
+        return x.flatten(-len(kernel))
+
+    return gather
+
+
+def _two_columns(scores: Tensor) -> Tensor:
+    """A single logit z stands for (0, z)."""
+    if scores.shape[1] > 1:
+        return scores
+    return torch.cat([torch.zeros_like(scores), scores], dim=1)

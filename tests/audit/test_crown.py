@@ -1,0 +1,340 @@
+"""CROWN: relaxations that enclose, bounds that hold, radii that are right where they are known."""
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
+
+from attackers.generator import SampleGenerator
+from attackers.geometry import METRICS, NORMS, Linf, Wasserstein
+from audit.certify import relaxation
+from audit.certify.crown import Crown, certified_radii, checked
+from audit.certify.network import Bounds, Interval, Network, network_of
+from audit.certify.relaxation import Candidates, Lines, Relaxed, RelaxedMaximum
+from audit.errors import UnsupportedOperator
+from audit.models.onnx import lift
+
+SHAPE = (1, 6, 6)
+CLASSES = 4
+seeds = st.integers(0, 2**32 - 1)
+
+CURVES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Lines]]] = {
+    "relu": (torch.relu, lambda low, high: relaxation.kinked(low, high, 0.0)),
+    "leaky": (
+        lambda x: torch.nn.functional.leaky_relu(x, 0.2),
+        lambda low, high: relaxation.kinked(low, high, 0.2),
+    ),
+    "clip": (
+        lambda x: x.clamp(-0.5, 1.0),
+        lambda low, high: relaxation.clipped(low, high, -0.5, 1.0),
+    ),
+    "sigmoid": (torch.sigmoid, relaxation.sigmoid),
+    "tanh": (torch.tanh, relaxation.tanh),
+}
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def graph(nodes: list[onnx.NodeProto], weights: dict[str, Tensor]) -> onnx.ModelProto:
+    """A model from `x` (N, 1, 6, 6) to `scores`."""
+    made = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", *SHAPE])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", CLASSES])],
+        [numpy_helper.from_array(value.numpy(), name) for name, value in weights.items()],
+    )
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def convolutional(activation: str, seed: int = 0) -> onnx.ModelProto:
+    """Conv, batch norm, activation, conv with a residual Add, pooling, two dense layers."""
+    weights = {
+        "w1": 0.5 * random(3, 1, 3, 3, seed=seed),
+        "b1": 0.1 * random(3, seed=seed + 1),
+        "scale": 1 + 0.3 * random(3, seed=seed + 2),
+        "shift": 0.1 * random(3, seed=seed + 3),
+        "mean": 0.1 * random(3, seed=seed + 4),
+        "var": 0.5 + random(3, seed=seed + 5).abs(),
+        "w2": 0.3 * random(3, 3, 3, 3, seed=seed + 6),
+        "w3": 0.4 * random(27, 8, seed=seed + 7),
+        "b3": 0.1 * random(8, seed=seed + 8),
+        "w4": 0.6 * random(CLASSES, 8, seed=seed + 9),
+        "two": torch.tensor(2.0),
+    }
+    node = helper.make_node
+    nodes = [
+        node("Conv", ["x", "w1", "b1"], ["c1"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        node("BatchNormalization", ["c1", "scale", "shift", "mean", "var"], ["n1"]),
+        node(activation, ["n1"], ["a1"]),
+        node("Conv", ["a1", "w2"], ["c2"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        node("Div", ["c2", "two"], ["d2"]),
+        node("Add", ["d2", "a1"], ["s2"]),
+        node(activation, ["s2"], ["a2"]),
+        node("MaxPool", ["a2"], ["p2"], kernel_shape=[2, 2], strides=[2, 2]),
+        node("Flatten", ["p2"], ["f"]),
+        node("MatMul", ["f", "w3"], ["m3"]),
+        node("Sub", ["m3", "b3"], ["z3"]),
+        node(activation, ["z3"], ["a3"]),
+        node("Gemm", ["a3", "w4"], ["scores"], transB=1),
+    ]
+    return graph(nodes, weights)
+
+
+def linear(seed: int = 0) -> tuple[onnx.ModelProto, Tensor]:
+    """Scores W·x, and the weight (K, 36)."""
+    weight = random(CLASSES, 36, seed=seed)
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["f"]),
+        helper.make_node("Gemm", ["f", "w"], ["scores"], transB=1),
+    ]
+    return graph(nodes, {"w": weight}), weight
+
+
+def network(model: onnx.ModelProto) -> Network:
+    module = lift(model).eval().requires_grad_(False)
+    return network_of(module, lambda x: x, torch.rand(1, *SHAPE))
+
+
+def images(count: int = 5, seed: int = 0) -> Tensor:
+    """Samples of the box, some values on its faces."""
+    x = torch.rand((count, *SHAPE), generator=torch.Generator().manual_seed(seed))
+    return torch.where(x < 0.2, 0.0, torch.where(x > 0.8, 1.0, x))
+
+
+def labels_of(net: Network, x: Tensor) -> Tensor:
+    return net.run(x).argmax(1)
+
+
+def streams(x: Tensor, seed: int = 0) -> SampleGenerator:
+    return SampleGenerator.seeded([row.numpy().tobytes() for row in x], seed)
+
+
+@given(st.sampled_from(sorted(CURVES)), seeds, st.floats(-3, 1.5))
+@settings(max_examples=80, deadline=None)
+def test_lines_enclose_the_operation(name: str, seed: int, spread: float) -> None:
+    curve, lines = CURVES[name]
+    centre, width = 2 * random(40, seed=seed % 1000), 10.0**spread
+    low = (centre - width * random(40, seed=seed % 997 + 1).abs()).double()
+    high = (centre + width * random(40, seed=seed % 991 + 2).abs()).double()
+    # An end a hair beyond the bend, the other far away.
+    low[:4], high[:4] = (
+        torch.tensor([-0.03, -7.6, -1e-4, -9.0]),
+        torch.tensor([7.6, 0.03, 9.0, 1e-4]),
+    )
+    found = lines(low, high)
+    for share in torch.linspace(0, 1, 41):
+        z = low + share * (high - low)
+        value = curve(z)
+        assert bool((found.lower_slope * z + found.lower_offset <= value + 1e-9).all())
+        assert bool((found.upper_slope * z + found.upper_offset >= value - 1e-9).all())
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_lines_are_exact_where_nothing_bends(name: str) -> None:
+    curve, lines = CURVES[name]
+    low = torch.tensor([-3.0, 2.0, 0.3]).double()
+    high = low + 1e-7
+    found = lines(low, high)
+    for slope, offset in (
+        (found.lower_slope, found.lower_offset),
+        (found.upper_slope, found.upper_offset),
+    ):
+        assert torch.allclose(slope * low + offset, curve(low), atol=1e-5)
+
+
+def test_backwards_a_positive_coefficient_takes_the_lower_line() -> None:
+    z, gap = torch.tensor([[0.5, 0.5]], requires_grad=True), torch.zeros(1, requires_grad=True)
+    lines = relaxation.kinked(torch.tensor([[-1.0, -1.0]]), torch.tensor([[3.0, 3.0]]), 0.0)
+    out = Relaxed.apply(z, gap, torch.relu(z.detach()), lines)
+    coefficients, lost = torch.autograd.grad(out, (z, gap), torch.tensor([[2.0, -2.0]]))
+    assert coefficients[0].tolist() == pytest.approx([2.0, -1.5])
+    # Below: z itself, 0.5. Above: 0.75·z + 0.75 = 1.125, by 0.625 more than relu(0.5).
+    assert lost.tolist() == pytest.approx([-2 * 0.625], rel=1e-5)
+
+
+def test_a_maximum_passes_to_its_best_value_and_to_a_constant() -> None:
+    low = torch.tensor([[[0.0, 2.0, 1.0], [0.0, 5.0, 1.0]]])
+    high = torch.tensor([[[1.0, 3.0, 2.5], [1.0, 6.0, 2.0]]])
+    found = Candidates.of(low, high)
+    assert found.best[..., 0].tolist() == [[1, 1]]
+    assert found.decided.tolist() == [[False, True]]
+    z, gap = ((low + high) / 2).requires_grad_(), torch.zeros(1, requires_grad=True)
+    out = RelaxedMaximum.apply(z, gap, found)
+    coefficients, lost = torch.autograd.grad(out, (z, gap), torch.tensor([[-1.0, -1.0]]))
+    assert coefficients.tolist() == [[[0, 0, 0], [0, -1, 0]]]
+    assert lost.tolist() == pytest.approx([-(3.0 - 2.5)])
+
+
+@pytest.mark.parametrize("activation", ["Relu", "LeakyRelu", "Sigmoid", "Tanh"])
+@pytest.mark.parametrize("name", METRICS)
+def test_bounds_hold_at_every_point_of_the_ball(activation: str, name: str) -> None:
+    net, metric = network(convolutional(activation)), METRICS[name]()
+    x0 = images()
+    labels = labels_of(net, x0)
+    for radius in (0.003, 0.03, 0.3):
+        radii = torch.full((len(x0),), radius).double()
+        low, entering = Crown(net, metric).margins(x0, labels, radii)
+        for draw in range(30):
+            x = metric.sample(x0, radius, streams(x0, draw))
+            if draw % 2:
+                x = metric.farthest(x0, random(*x0.shape, seed=draw), radius)
+            scores = net.run(x)
+            own = scores.gather(1, labels[:, None])
+            others = scores[torch.arange(CLASSES) != labels[:, None]].reshape(len(x0), -1)
+            assert bool((own - others >= low - 1e-4).all())
+            for place, bounds in entering.items():
+                z = net.run(x, until=place)
+                assert bool((z >= bounds.low - 1e-4).all())
+                assert bool((z <= bounds.high + 1e-4).all())
+
+
+@pytest.mark.parametrize("activation", ["Relu", "Tanh"])
+def test_intervals_hold_and_backward_bounds_are_tighter(activation: str) -> None:
+    net = network(convolutional(activation))
+    x0 = images()
+    radii = torch.full((len(x0),), 0.05).double()
+    labels = labels_of(net, x0)
+    tight, close = Crown(net, Linf()).margins(x0, labels, radii)
+    loose, wide = Crown(net, Linf(), backwards=False).margins(x0, labels, radii)
+    assert bool((tight >= loose - 1e-5).all())
+    assert float((tight - loose).mean()) > 1e-3
+    for place in close:
+        assert bool((close[place].low >= wide[place].low - 1e-5).all())
+        assert bool((close[place].high <= wide[place].high + 1e-5).all())
+
+
+def test_intervals_of_an_affine_map_are_its_absolute_weights() -> None:
+    model, weight = linear()
+    relu = helper.make_node("Relu", ["scores"], ["after"])
+    model.graph.node.append(relu)
+    model.graph.output[0].name = "after"
+    net = network(model)
+    x0 = images(3)
+    reach = torch.full_like(x0, 0.1)
+    bounds = Interval(net, x0, reach, {}).at(next(iter(net.layers)))
+    expected = (weight.abs() * 0.1).sum(1)
+    assert torch.allclose(bounds.high - bounds.low, 2 * expected.expand(3, -1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_radii_of_a_linear_model_are_the_closed_form(name: str) -> None:
+    model, weight = linear()
+    net, metric = network(model), METRICS[name](low=-100.0, high=100.0)
+    x0 = images(12)
+    labels = labels_of(net, x0)
+    scores = net.run(x0).double()
+    exact = torch.full((len(x0),), torch.inf).double()
+    for rival in range(CLASSES):
+        slope = (weight[labels] - weight[rival]).double().reshape(-1, *SHAPE)
+        gap = scores.gather(1, labels[:, None])[:, 0] - scores[:, rival]
+        dual = metric.dual_norm(x0, slope)
+        exact = torch.where(labels == rival, exact, torch.minimum(exact, gap / dual))
+    found = certified_radii(
+        Crown(net, metric), x0, labels, torch.full((12,), 50.0).double(), steps=20
+    )
+    confirmed = checked(Crown(net.double(), metric), x0, labels, found)
+    assert bool((confirmed <= exact).all())
+    assert confirmed.numpy() == pytest.approx(exact.numpy(), rel=2e-2)
+
+
+@given(seeds, st.sampled_from(["linf", "l2", "l1", "wasserstein"]))
+@settings(max_examples=12, deadline=None)
+def test_a_certificate_never_exceeds_an_example(seed: int, name: str) -> None:
+    net, metric = network(convolutional("Relu", seed % 10_000)), METRICS[name]()
+    x0 = images(4, seed % 10_007)
+    labels = labels_of(net, x0)
+    limit = metric.diameter(x0).double()
+    found = certified_radii(Crown(net, metric), x0, labels, limit)
+    for draw in range(40):
+        radius = limit * float(10 ** -(draw % 8 / 2))
+        x = metric.farthest(x0, random(*x0.shape, seed=draw), radius)
+        wrong = net.run(x).argmax(1) != labels
+        assert bool((found[wrong] <= metric.distance(x0, x)[wrong]).all())
+
+
+def test_radii_do_not_depend_on_the_batch() -> None:
+    net = network(convolutional("Relu"))
+    x0 = images(6)
+    labels, limit = labels_of(net, x0), torch.full((6,), 0.5).double()
+    every = certified_radii(Crown(net, Linf()), x0, labels, limit)
+    assert bool((every > 0).all())
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    again = certified_radii(Crown(net, Linf()), x0[order], labels[order], limit[order])
+    assert torch.allclose(again, every[order], rtol=1e-4)
+    alone = torch.cat(
+        [
+            certified_radii(Crown(net, Linf()), x0[i : i + 1], labels[i : i + 1], limit[i : i + 1])
+            for i in range(6)
+        ]
+    )
+    assert torch.allclose(alone, every, rtol=1e-4)
+
+
+def test_more_steps_come_closer_and_the_limit_holds() -> None:
+    net = network(convolutional("Relu"))
+    x0 = images(6)
+    labels = labels_of(net, x0)
+    crown = Crown(net, Linf())
+    few = certified_radii(crown, x0, labels, torch.full((6,), 0.5).double(), steps=3)
+    many = certified_radii(crown, x0, labels, torch.full((6,), 0.5).double(), steps=12)
+    assert bool((many >= 0.999 * few).all())
+    tiny = torch.full((6,), 1e-4).double()
+    assert bool((certified_radii(crown, x0, labels, tiny) <= tiny).all())
+
+
+def test_the_float64_check_takes_back_what_does_not_hold() -> None:
+    net = network(convolutional("Relu"))
+    x0 = images(4)
+    labels = labels_of(net, x0)
+    exact = Crown(net.double(), Linf())
+    assert checked(exact, x0, labels, torch.full((4,), 0.9).double()).tolist() == [0.0] * 4
+    small = torch.full((4,), 1e-5).double()
+    assert torch.equal(checked(exact, x0, labels, small), small)
+
+
+def test_an_operation_without_a_bound_is_named() -> None:
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["f"]),
+        helper.make_node("Exp", ["f"], ["e"]),
+        helper.make_node("Gemm", ["e", "w"], ["scores"], transB=1),
+    ]
+    with pytest.raises(UnsupportedOperator, match="Exp"):
+        network(graph(nodes, {"w": random(CLASSES, 36)}))
+    squared = [
+        helper.make_node("Mul", ["x", "x"], ["s"]),
+        helper.make_node("Flatten", ["s"], ["f"]),
+        helper.make_node("Gemm", ["f", "w"], ["scores"], transB=1),
+    ]
+    with pytest.raises(UnsupportedOperator, match="Mul"):
+        network(graph(squared, {"w": random(CLASSES, 36)}))
+
+
+def test_a_black_image_is_certified_for_all_its_ball_in_wasserstein() -> None:
+    net = network(convolutional("Relu"))
+    x0 = torch.zeros(1, *SHAPE)
+    low, _ = Crown(net, Wasserstein()).margins(x0, labels_of(net, x0), torch.tensor([0.5]).double())
+    scores = net.run(x0)
+    own = scores.max()
+    others = np.sort(scores.numpy()[0])[:-1]
+    assert np.sort(low.numpy()[0]) == pytest.approx(np.sort(float(own) - others), abs=1e-5)
+
+
+def test_bounds_given_from_a_larger_ball_are_kept_where_tighter() -> None:
+    net = network(convolutional("Relu"))
+    x0, crown = images(3), Crown(net, Linf())
+    labels = labels_of(net, x0)
+    small, large = (torch.full((3,), r).double() for r in (0.02, 0.05))
+    _, wide = crown.margins(x0, labels, large)
+    alone, _ = crown.margins(x0, labels, small)
+    helped, bounds = crown.margins(x0, labels, small, wide)
+    assert bool((helped >= alone - 1e-4).all())
+    assert all(isinstance(found, Bounds) for found in bounds.values())
