@@ -15,7 +15,7 @@ The search for the radius runs in float32, never beyond the radius at which the 
 break; what it finds is checked in float64, with a margin for rounding.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -305,7 +305,13 @@ def certified_radii(
 
 
 def checked(
-    exact: Crown, x0: Tensor, labels: Tensor, radius: Tensor, *, margin: float = MARGIN
+    exact: Crown,
+    x0: Tensor,
+    labels: Tensor,
+    radius: Tensor,
+    *,
+    margin: float = MARGIN,
+    shares: Sequence[float] = RETRIES,
 ) -> Tensor:
     """The radii that float64 confirms, each at one of a few shares, ``(B,)`` float64.
 
@@ -315,11 +321,12 @@ def checked(
         labels: (B,) int64.
         radius: (B,) float64, what the search found.
         margin: what every margin has to exceed, in units of the largest score.
+        shares: of the radius that are tried in turn, until one holds.
     """
     x, confirmed = x0.double(), torch.zeros_like(radius)
     with torch.no_grad():
         needed = margin * exact.network.run(x).abs().amax(1).clamp_min(1)
-    for share in RETRIES:
+    for share in shares:
         rows = ((confirmed == 0) & (radius > 0)).nonzero()[:, 0]
         if not len(rows):
             break
