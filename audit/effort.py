@@ -124,7 +124,7 @@ EFFORTS: dict[str, Effort] = {
             queries=1000,
             draws=1_000,
             radii=3,
-            work=2e12,
+            work=1e11,
             doublings=0,
         ),
         Effort(
@@ -147,7 +147,7 @@ EFFORTS: dict[str, Effort] = {
             queries=5000,
             draws=10_000,
             radii=5,
-            work=1e13,
+            work=1e12,
             doublings=1,
         ),
         Effort(
