@@ -81,7 +81,7 @@ class Mover:
         Returns:
             The mover, the new images (B, C, H, W), and what they cost (B,) float64.
         """
-        potential = MEMORY * self.potential + steepened(grad.double())
+        potential = MEMORY * self.potential + steepened(grad.double().nan_to_num())
         level = FIRST_LEVEL * (LAST_LEVEL / FIRST_LEVEL) ** progress
         coupling, change, cost = self.coupling.moved(potential, level)
         # Rounded to the dtype of the images, which the budget's INWARD leaves room for.
