@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from attackers import ATTACKS, GRADIENT_FREE, METRICS_OF, MINIMAL
+from attackers import ATTACKS, GRADIENT_FREE, ITERATIVE, METRICS_OF, MINIMAL
 from attackers.geometry import METRICS
 from attackers.losses import LOSSES
 
@@ -122,6 +122,10 @@ def test_every_entry_is_documented() -> None:
 
 def test_registries_fit_together() -> None:
     assert ATTACKS.keys() | MINIMAL.keys() >= GRADIENT_FREE
-    assert ATTACKS.keys() >= METRICS_OF.keys()
+    assert ATTACKS.keys() | MINIMAL.keys() >= METRICS_OF.keys()
+    assert all(known <= METRICS.keys() for known in METRICS_OF.values())
+    assert ITERATIVE.keys() == METRICS.keys()
+    for metric, name in ITERATIVE.items():
+        assert metric in METRICS_OF.get(name, METRICS)
     assert all(metric.name == name for name, metric in METRICS.items())
     assert all(metric.unit for metric in METRICS.values())
