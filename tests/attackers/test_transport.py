@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from image_mass import images, inside, least_radius
+from image_mass import images, inside, least_radius, noise
 from linear_models import Linear, broken_at, streams
 from torch import Tensor
 
@@ -16,7 +16,7 @@ from attackers.generator import SampleGenerator
 from attackers.losses import cross_entropy, margin, misclassified, targeted_margin
 from attackers.minimal import minimal_radius
 from attackers.threat import Threat
-from attackers.transport import transport, transport_hunt
+from attackers.transport import Mover, transport, transport_hunt
 from attackers.wasserstein import Wasserstein
 
 METRIC = Wasserstein()
@@ -244,6 +244,18 @@ def test_gradients_that_say_nothing_do_no_harm() -> None:
         x = transport(model, x0, labels, threat, generator=streams(x0), steps=10)
         inside(METRIC, x0, x, 0.1)
         assert not misclassified(model(x), labels).any()
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_gradient_that_is_not_finite_is_forgotten(value: float) -> None:
+    """On a GPU gradients are looked at every few steps only: a bad one gets into the potential."""
+    x0 = images((2, 1, 5, 5))
+    mover = Mover.of(METRIC, x0, torch.full((2,), 0.1).double(), 2)
+    bad = torch.where(torch.eye(5) > 0, value, 1.0).expand_as(x0)
+    mover, _, _ = mover.climbed(bad, 0.0)
+    _, x, cost = mover.climbed(noise(x0), 0.5)
+    assert (cost > 0).all()
+    inside(METRIC, x0, x, 0.1)
 
 
 def test_a_plateau_is_left_by_chance() -> None:
