@@ -262,8 +262,8 @@ def report(args: argparse.Namespace) -> list[str]:
         "every misclassified image, `left, feasible` only those inside ball, box and mass "
         "(1e-6). Distances are exact (linear program), seconds are of the processor per 100.",
         "",
-        "| model | radius | method | left | left, feasible | s / 100 | farthest | outside the box | "
-        "mass changed |",
+        "| model | radius | method | left | left, feasible | s / 100 | farthest | "
+        "outside the box | mass changed |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name in names:

@@ -1,6 +1,7 @@
-"""Make the picture of the README: the demo's report in headless Chromium.
+"""Make the pictures of the manual: a report in headless Chromium.
 
     audit demo && python scripts/screenshot.py audit-report/report.html docs/report.png
+    python scripts/screenshot.py REPORT.html docs/bracket.png     # of docs/certified-robustness.md
 
 Needs `chromium` on the path, or its place in the environment variable CHROMIUM.
 """
