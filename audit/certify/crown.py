@@ -17,6 +17,7 @@ break; what it finds is checked in float64, with a margin for rounding.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 import torch
 from torch import Tensor
@@ -64,6 +65,19 @@ class FirstLayer:
 
 
 @dataclass
+class Segment:
+    """What enters a layer, as a function of what earlier layers give and of the input.
+
+    Attributes:
+        before: (n, m) coefficients of the outputs of each earlier layer that takes part, by place.
+        direct: (n, d) those of the input, or None where it takes no part itself.
+    """
+
+    before: dict[int, Tensor]
+    direct: Tensor | None
+
+
+@dataclass
 class Crown:
     """Bounds of one network in one metric.
 
@@ -72,12 +86,14 @@ class Crown:
         metric: of the balls.
         backwards: whether what enters later layers is bounded backwards where that helps.
         first: the first layer's matrix, made when it is first needed.
+        segments: those of later layers; None where they are too large to be kept.
     """
 
     network: Network
     metric: Metric
     backwards: bool = True
     first: FirstLayer | None = field(default=None)
+    segments: dict[int, Segment | None] = field(default_factory=dict)
 
     def margins(
         self,
@@ -138,10 +154,7 @@ class Crown:
         if not len(samples):
             return bounds
 
-        def value(out: Tensor, rows: slice) -> Tensor:
-            return flat(out).gather(1, values[rows, None])[:, 0]
-
-        low, high = self._propagated(x0, radius, relaxed, place, samples, value, both=True)
+        low, high = self._bounded(x0, radius, relaxed, place, samples, values)
         lows, highs = flat(bounds.low).clone(), flat(bounds.high).clone()
         lows[samples, values] = torch.maximum(lows[samples, values], low)
         highs[samples, values] = torch.minimum(highs[samples, values], high)
@@ -152,6 +165,83 @@ class Crown:
         """Whether what enters is what another layer gives: then intervals are as tight."""
         source = self.network.layers[place].step.inputs[0]
         return any(source in layer.step.outputs for layer in self.network.layers.values())
+
+    def _bounded(
+        self,
+        x0: Tensor,
+        radius: Tensor,
+        relaxed: Mapping[int, Relaxation],
+        place: int,
+        samples: Tensor,
+        values: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Bounds (R,) of chosen values that enter a layer, each of a sample."""
+        segment = self._segment(place, x0[:1], sorted(relaxed))
+        if segment is None or not segment.before:
+
+            def value(out: Tensor, rows: slice) -> Tensor:
+                return flat(out).gather(1, values[rows, None])[:, 0]
+
+            return self._propagated(x0, radius, relaxed, place, samples, value, both=True)
+        with torch.no_grad():
+            centre = flat(self.network.run(x0, until=place))[samples, values]
+        lows: list[Tensor] = []
+        highs: list[Tensor] = []
+        for rows in torch.arange(len(samples), device=x0.device).split(ROWS):
+            mine, chosen = samples[rows], values[rows]
+            with torch.enable_grad():
+                x = x0[mine].requires_grad_()
+                gap = x0.new_zeros(len(mine), requires_grad=True)
+                taken = {earlier: found.take(mine) for earlier, found in relaxed.items()}
+                given = self.network.outputs(x, gap, taken, list(segment.before))
+            weights = [
+                matrix[chosen].reshape(out.shape)
+                for matrix, out in zip(segment.before.values(), given, strict=True)
+            ]
+            for sign, found in ((1.0, lows), (-1.0, highs)):
+                coefficients, lost = torch.autograd.grad(
+                    given, (x, gap), [sign * w for w in weights], retain_graph=True
+                )
+                if segment.direct is not None:
+                    coefficients = coefficients + sign * segment.direct[chosen].reshape(x.shape)
+                least = self._least(x0[mine], coefficients, radius[mine])
+                found.append((sign * centre[rows] + lost + least) * sign)
+        return torch.cat(lows), torch.cat(highs)
+
+    def _segment(self, place: int, sample: Tensor, earlier: list[int]) -> Segment | None:
+        """The affine map into a layer, by differentiating it; kept, as it is the same for all."""
+        if place not in self.segments:
+            self.segments[place] = self._made(place, sample, earlier)
+        return self.segments[place]
+
+    def _made(self, place: int, sample: Tensor, earlier: list[int]) -> Segment | None:
+        network = self.network
+        gives = {p: network.shapes[network.steps[p].outputs[0]][1:] for p in earlier}
+        values = prod(network.shapes[network.layers[place].step.inputs[0]])
+        if values * max(sample.numel(), *map(prod, gives.values())) > DENSE // 4:
+            return None
+        before: dict[int, list[Tensor]] = {p: [] for p in earlier}
+        direct: list[Tensor] = []
+        for places in torch.arange(values, device=sample.device).split(ROWS):
+            with torch.enable_grad():
+                x = sample.expand(len(places), *sample.shape[1:]).clone().requires_grad_()
+                given = {
+                    p: sample.new_zeros((len(places), *shape), requires_grad=True)
+                    for p, shape in gives.items()
+                }
+                out = flat(network.run(x, until=place, given=given)).gather(1, places[:, None])
+                *grads, straight = torch.autograd.grad(
+                    out.sum(), (*given.values(), x), materialize_grads=True
+                )
+            for p, grad in zip(given, grads, strict=True):
+                before[p].append(flat(grad))
+            direct.append(flat(straight))
+        matrices = {p: torch.cat(rows) for p, rows in before.items()}
+        whole = torch.cat(direct)
+        return Segment(
+            {p: matrix for p, matrix in matrices.items() if bool(matrix.any())},
+            whole if bool(whole.any()) else None,
+        )
 
     def _propagated(
         self,

@@ -7,7 +7,7 @@ operations are affine in the input can be bounded, and a wrong weight layout or 
 bounded differently than it is served.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -159,6 +159,7 @@ class Network:
         gap: Tensor | None = None,
         relaxed: Mapping[int, Relaxation] | None = None,
         until: int | None = None,
+        given: Mapping[int, Tensor] | None = None,
     ) -> Tensor:
         """Evaluate the network at samples.
 
@@ -167,27 +168,55 @@ class Network:
             gap: (B,) zeros that collect what the relaxations lose; None evaluates it exactly.
             relaxed: the relaxation of every layer before the end, by place.
             until: stop at this layer and return its input; None returns the scores (B, K).
+            given: outputs of layers that are taken as they are, by place.
         """
-        values: Values = {**self.constants, self.source: self.prepare(x)}
+        values = self._start(x)
         for place, step in enumerate(self.steps):
-            inputs = [values[name] if name else None for name in step.inputs]
-            layer = self.layers.get(place)
-            if layer is not None:
-                entering = inputs[0]
+            if place == until:
+                entering = values[step.inputs[0]]
                 assert entering is not None
-                if place == until:
-                    return entering
-                if gap is None:
-                    values[step.outputs[0]] = layer.exact(entering)
-                else:
-                    assert relaxed is not None
-                    values[step.outputs[0]] = layer.apply(entering, gap, relaxed[place])
-                continue
-            result = self.affine(step, inputs, len(x))
-            values.update(zip(step.outputs, result, strict=False))
+                return entering
+            if given and place in given:
+                values[step.outputs[0]] = given[place]
+            else:
+                self._advance(place, values, len(x), gap, relaxed)
         scores = values[self.target]
         assert scores is not None
         return _two_columns(scores.reshape(len(x), -1))
+
+    def outputs(
+        self, x: Tensor, gap: Tensor, relaxed: Mapping[int, Relaxation], places: Sequence[int]
+    ) -> list[Tensor]:
+        """What some layers give, relaxed when differentiated; nothing behind them is evaluated."""
+        values = self._start(x)
+        for place in range(max(places) + 1):
+            self._advance(place, values, len(x), gap, relaxed)
+        found = [values[self.steps[place].outputs[0]] for place in places]
+        return [value for value in found if value is not None]
+
+    def _start(self, x: Tensor) -> Values:
+        return {**self.constants, self.source: self.prepare(x)}
+
+    def _advance(
+        self,
+        place: int,
+        values: Values,
+        batch: int,
+        gap: Tensor | None,
+        relaxed: Mapping[int, Relaxation] | None,
+    ) -> None:
+        step, layer = self.steps[place], self.layers.get(place)
+        inputs = [values[name] if name else None for name in step.inputs]
+        if layer is None:
+            values.update(zip(step.outputs, self.affine(step, inputs, batch), strict=False))
+            return
+        entering = inputs[0]
+        assert entering is not None
+        if gap is None:
+            values[step.outputs[0]] = layer.exact(entering)
+        else:
+            assert relaxed is not None
+            values[step.outputs[0]] = layer.apply(entering, gap, relaxed[place])
 
     def affine(self, step: Step, inputs: list[Tensor | None], batch: int) -> tuple[Tensor, ...]:
         """What a step that is no layer makes of its inputs, for so many samples."""

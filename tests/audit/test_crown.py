@@ -338,3 +338,46 @@ def test_bounds_given_from_a_larger_ball_are_kept_where_tighter() -> None:
     helped, bounds = crown.margins(x0, labels, small, wide)
     assert bool((helped >= alone - 1e-4).all())
     assert all(isinstance(found, Bounds) for found in bounds.values())
+
+
+@pytest.mark.parametrize("name", ["linf", "l2"])
+def test_maps_between_layers_that_are_kept_change_nothing(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, metric = network(convolutional("Relu")), METRICS[name]()
+    x0 = images()
+    labels, radii = labels_of(net, x0), torch.full((5,), 0.05).double()
+    kept = Crown(net, metric)
+    low, entering = kept.margins(x0, labels, radii)
+    # The residual connection makes the second layer's input feed on the first one's output.
+    assert any(segment is not None and segment.before for segment in kept.segments.values())
+    monkeypatch.setattr(Crown, "_made", lambda *_: None)
+    again, without = Crown(net, metric).margins(x0, labels, radii)
+    assert torch.allclose(low, again, atol=1e-4)
+    for place, bounds in entering.items():
+        assert torch.allclose(bounds.low, without[place].low, atol=1e-4)
+        assert torch.allclose(bounds.high, without[place].high, atol=1e-4)
+
+
+def test_a_layer_may_feed_on_the_input_itself() -> None:
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["f"]),
+        helper.make_node("Gemm", ["f", "w"], ["z1"], transB=1),
+        helper.make_node("Relu", ["z1"], ["a1"]),
+        helper.make_node("Gemm", ["f", "v"], ["skip"], transB=1),
+        helper.make_node("Add", ["a1", "skip"], ["z2"]),
+        helper.make_node("Relu", ["z2"], ["scores"]),
+    ]
+    weights = {"w": 0.3 * random(CLASSES, 36), "v": 0.3 * random(CLASSES, 36, seed=9)}
+    net = network(graph(nodes, weights))
+    x0, crown = images(), Crown(net, Linf())
+    labels, radii = labels_of(net, x0), torch.full((5,), 0.05).double()
+    _, entering = crown.margins(x0, labels, radii)
+    last = max(net.layers)
+    segment = crown.segments[last]
+    assert segment is not None
+    assert segment.direct is not None
+    for draw in range(30):
+        z = net.run(Linf().sample(x0, 0.05, streams(x0, draw)), until=last)
+        assert bool((z >= entering[last].low - 1e-5).all())
+        assert bool((z <= entering[last].high + 1e-5).all())
