@@ -34,7 +34,8 @@ def test_commands_run(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     shutil.copy(model_path(), "model.onnx")
     shutil.copy(data_path(), "test.npz")
     words = shlex.split(line)
-    sized = [*words, "--samples", "24", "--order", "inf"] if words[1] == "scan" else words
+    quick = ["--samples", "24", "--order", "inf", "--certify", "crown-ibp"]
+    sized = [*words, *quick] if words[1] == "scan" else words
     monkeypatch.setattr(sys, "argv", sized)
     with pytest.raises(SystemExit) as stopped:
         main()

@@ -17,8 +17,9 @@ from audit.models.onnx.program import Step
 from audit.report import Certifier
 from audit.samples import Samples
 
-TOGETHER = 16
-"""Samples whose bounds are computed together."""
+TOGETHER = 1
+"""Samples bounded together. Matrix products of several would round differently with other
+neighbours, and a result belongs to its sample alone."""
 
 ROUNDED_DOWN = 1 - 1e-9
 """Of a certified radius."""

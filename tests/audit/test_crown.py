@@ -1,11 +1,13 @@
 """CROWN: relaxations that enclose, bounds that hold, radii that are right where they are known."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from fakes import classifier, samples_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -13,11 +15,12 @@ from torch import Tensor
 
 from attackers.generator import SampleGenerator
 from attackers.geometry import METRICS, NORMS, Linf, Wasserstein
-from audit.certify import relaxation
+from audit.certify import bounding, relaxation
 from audit.certify.crown import Crown, certified_radii, checked
 from audit.certify.network import Bounds, Interval, Network, network_of
 from audit.certify.relaxation import Candidates, Lines, Relaxed, RelaxedMaximum
 from audit.errors import UnsupportedOperator
+from audit.models.classifier import Classifier
 from audit.models.onnx import lift
 
 SHAPE = (1, 6, 6)
@@ -381,3 +384,68 @@ def test_a_layer_may_feed_on_the_input_itself() -> None:
         z = net.run(Linf().sample(x0, 0.05, streams(x0, draw)), until=last)
         assert bool((z >= entering[last].low - 1e-5).all())
         assert bool((z <= entering[last].high + 1e-5).all())
+
+
+def served(model: onnx.ModelProto) -> Classifier:
+    module = lift(model).eval().requires_grad_(False)
+    plain = classifier(module.logits, sample=SHAPE, classes=CLASSES)
+    return replace(plain, graph=lambda: module)
+
+
+@pytest.mark.parametrize("how", ["crown", "crown-ibp"])
+def test_a_certificate_is_the_same_to_the_bit_for_any_neighbours(how: str) -> None:
+    model, x = served(convolutional("Relu")), images(9)
+    order = torch.tensor([4, 0, 8, 3, 6, 1])
+
+    def radii(rows: Tensor) -> Tensor:
+        samples = samples_of(model, x[rows])
+        limit = torch.full((len(rows),), 0.5).double()
+        found = bounding.certify(model, Linf(), samples, limit, how=how, steps=5, work=0.0)
+        assert found is not None
+        assert found.certifier.name == how
+        return found.radius
+
+    every = radii(torch.arange(9))
+    assert bool((every > 0).all())
+    assert torch.equal(radii(order), every[order])
+
+
+def test_auto_takes_what_the_work_allows() -> None:
+    model, x = served(convolutional("Relu")), images(4)
+    samples, limit = samples_of(model, x), torch.full((4,), 0.5).double()
+
+    def found(how: str, work: float) -> bounding.Certified:
+        made = bounding.certify(model, Linf(), samples, limit, how=how, steps=5, work=work)
+        assert made is not None
+        return made
+
+    small, large = found("auto", 1.0), found("auto", 1e15)
+    assert small.certifier.name == "crown-ibp"
+    assert "--certify crown" in small.certifier.detail
+    assert large.certifier.name == "crown"
+    assert bool((large.radius >= small.radius * (1 - 1e-6)).all())
+    assert torch.equal(large.radius, found("crown", 1.0).radius)
+
+
+def test_a_network_without_bounds_says_why_and_claims_nothing() -> None:
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["f"]),
+        helper.make_node("Exp", ["f"], ["e"]),
+        helper.make_node("Gemm", ["e", "w"], ["scores"], transB=1),
+    ]
+    model, x = served(graph(nodes, {"w": random(CLASSES, 36)})), images(3)
+    limit = torch.full((3,), 0.5).double()
+    found = bounding.certify(
+        model, Linf(), samples_of(model, x), limit, how="auto", steps=3, work=1e9
+    )
+    assert found is not None
+    assert found.certifier.status == "not_applicable"
+    assert "Exp" in found.certifier.detail
+    assert found.radius.tolist() == [0.0] * 3
+    without = replace(model, graph=None)
+    assert (
+        bounding.certify(
+            without, Linf(), samples_of(model, x), limit, how="auto", steps=3, work=1e9
+        )
+        is None
+    )
