@@ -76,3 +76,8 @@ METRICS_OF: dict[str, frozenset[str]] = {
 
 ITERATIVE: dict[str, str] = {**dict.fromkeys(NORMS, "apgd"), "wasserstein": "transport"}
 """For each metric the attack by many gradients that answers for it."""
+
+
+def defined(name: str, metric: Metric) -> bool:
+    """Whether the attack of that name works in the metric."""
+    return metric.name in METRICS_OF.get(name, {metric.name})

@@ -10,7 +10,7 @@ from math import isfinite
 
 from torch import Tensor
 
-from attackers import GRADIENT_FREE, ITERATIVE, METRICS_OF, MINIMAL
+from attackers import GRADIENT_FREE, ITERATIVE, METRICS_OF, MINIMAL, defined
 from attackers.geometry import Metric
 from attackers.hopskipjump import hop_skip_jump
 from attackers.losses import LOSSES
@@ -61,11 +61,6 @@ def reinforce(scan: Scan, run: MetricRun, times: int, progress: Progress) -> Non
     name = ITERATIVE[run.metric.name]
     with _recorded(run, name, scan, f"Again with {times} times the steps.", times) as attacker:
         _attack_fixed(scan, run, name, attacker, progress, times)
-
-
-def defined(name: str, metric: Metric) -> bool:
-    """Whether an attack works in the metric."""
-    return metric.name in METRICS_OF.get(name, {metric.name})
 
 
 def not_applicable(name: str, metric: Metric, classifier: Classifier) -> str:

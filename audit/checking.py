@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from attackers import ATTACKS, ITERATIVE, METRICS_OF
+from attackers import ATTACKS, ITERATIVE, defined
 from attackers.fgsm import fgsm
 from attackers.geometry import Metric
 from attackers.losses import cross_entropy, margin
@@ -138,7 +138,7 @@ def _square(scan: Scan, run: MetricRun, delta: float) -> Health:
         return health.entry(check, "not_applicable", SMOOTHED)
     if classifier.attackable is None:
         return health.without_gradients(check)
-    if metric.name not in METRICS_OF["square"]:
+    if not defined("square", metric):
         return health.entry(check, "not_applicable", "Square is defined for linf and l2.")
     rows = samples.probe(health.PROBE)
     left = rows[_standing(run, delta)[rows]]

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from attackers import ATTACKS, METRICS_OF
+from attackers import ATTACKS, defined
 from attackers.generator import SampleGenerator
 from attackers.gradient import Logits
 from attackers.losses import LOSSES, targeted_dlr
@@ -44,7 +44,7 @@ def at_radius(name: str, stage: Stage, threat: Threat, start: Tensor | None) -> 
     if stage.warm:
         options["start"] = start
     attack = partial(cast(Run, ATTACKS[name]), **options)
-    if stage.scout and threat.metric.name in METRICS_OF["square"]:
+    if stage.scout and defined("square", threat.metric):
         attack = partial(_scouted, attack, queries=stage.scout)
     if stage.loss == "targeted":
         return partial(_at_rivals, attack, threat=threat, runs=stage.runs)

@@ -27,6 +27,9 @@ from attackers.rows import flat, over
 from audit.certify.network import Bounds, Interval, Network, Relaxation
 from audit.errors import UnsupportedOperator
 
+Relaxations = Mapping[int, Relaxation]
+"""The relaxation of layers, by place."""
+
 FIRST = 0.35
 """The radius that is tried first, in units of the least that is known to fail."""
 
@@ -54,13 +57,12 @@ class FirstLayer:
     """What enters the first nonlinear operation, as a function of the input.
 
     Attributes:
-        layer: its place among the steps.
-        matrix: (n, d) coefficients.
+        positive, negative: (n, d) coefficients, those of the other sign zero.
         dual: (n,) float64, dual norms over the metric's extent.
     """
 
-    layer: int
-    matrix: Tensor
+    positive: Tensor
+    negative: Tensor
     dual: Tensor
 
 
@@ -75,6 +77,27 @@ class Segment:
 
     before: dict[int, Tensor]
     direct: Tensor | None
+
+
+@dataclass
+class Linear:
+    """One value per row, as a linear function of what is differentiated.
+
+    Attributes:
+        centre: (R,) the values at the samples.
+        outputs, weights: (R, ...) each; the value is the sum of their products, but for a constant.
+        direct: (R, ...) coefficients of the samples themselves, or None.
+    """
+
+    centre: Tensor
+    outputs: list[Tensor]
+    weights: list[Tensor]
+    direct: Tensor | None = None
+
+    @classmethod
+    def of(cls, value: Tensor) -> "Linear":
+        """The values as they were computed."""
+        return cls(value.detach(), [value], [torch.ones_like(value)])
 
 
 @dataclass
@@ -118,16 +141,17 @@ class Crown:
         for place, layer in self.network.layers.items():
             known[place] = self._entering(place, x0, radius, known, relaxed, within or {})
             relaxed[place] = layer.relax(known[place])
-        scores = self.network.run(x0[:1]).shape[1]
+        scores = self.network.classes
         others = torch.arange(scores - 1, device=x0.device).expand(len(x0), -1)
         rivals = others + (others >= labels[:, None])
         owner = torch.arange(len(x0), device=x0.device).repeat_interleave(scores - 1)
 
-        def margin(out: Tensor, rows: slice) -> Tensor:
+        def margin(x: Tensor, gap: Tensor, taken: Relaxations, rows: Tensor) -> Linear:
+            out = self.network.run(x, gap, taken)
             own = out.gather(1, labels[owner[rows], None])
-            return (own - out.gather(1, rivals.reshape(-1)[rows, None]))[:, 0]
+            return Linear.of((own - out.gather(1, rivals.reshape(-1)[rows, None]))[:, 0])
 
-        low, _ = self._propagated(x0, radius, relaxed, None, owner, margin, both=False)
+        low, _ = self._propagated(x0, radius, relaxed, owner, margin, both=False)
         return low.reshape(len(x0), -1), known
 
     def _entering(
@@ -136,7 +160,7 @@ class Crown:
         x0: Tensor,
         radius: Tensor,
         known: Mapping[int, Bounds],
-        relaxed: Mapping[int, Relaxation],
+        relaxed: Relaxations,
         within: Mapping[int, Bounds],
     ) -> Bounds:
         if not known:
@@ -170,7 +194,7 @@ class Crown:
         self,
         x0: Tensor,
         radius: Tensor,
-        relaxed: Mapping[int, Relaxation],
+        relaxed: Relaxations,
         place: int,
         samples: Tensor,
         values: Tensor,
@@ -179,34 +203,25 @@ class Crown:
         segment = self._segment(place, x0[:1], sorted(relaxed))
         if segment is None or not segment.before:
 
-            def value(out: Tensor, rows: slice) -> Tensor:
-                return flat(out).gather(1, values[rows, None])[:, 0]
+            def value(x: Tensor, gap: Tensor, taken: Relaxations, rows: Tensor) -> Linear:
+                out = flat(self.network.run(x, gap, taken, place))
+                return Linear.of(out.gather(1, values[rows, None])[:, 0])
 
-            return self._propagated(x0, radius, relaxed, place, samples, value, both=True)
+            return self._propagated(x0, radius, relaxed, samples, value, both=True)
         with torch.no_grad():
             centre = flat(self.network.run(x0, until=place))[samples, values]
-        lows: list[Tensor] = []
-        highs: list[Tensor] = []
-        for rows in torch.arange(len(samples), device=x0.device).split(ROWS):
-            mine, chosen = samples[rows], values[rows]
-            with torch.enable_grad():
-                x = x0[mine].requires_grad_()
-                gap = x0.new_zeros(len(mine), requires_grad=True)
-                taken = {earlier: found.take(mine) for earlier, found in relaxed.items()}
-                given = self.network.outputs(x, gap, taken, list(segment.before))
+
+        def combined(x: Tensor, gap: Tensor, taken: Relaxations, rows: Tensor) -> Linear:
+            given = self.network.outputs(x, gap, taken, list(segment.before))
+            chosen = values[rows]
             weights = [
                 matrix[chosen].reshape(out.shape)
                 for matrix, out in zip(segment.before.values(), given, strict=True)
             ]
-            for sign, found in ((1.0, lows), (-1.0, highs)):
-                coefficients, lost = torch.autograd.grad(
-                    given, (x, gap), [sign * w for w in weights], retain_graph=True
-                )
-                if segment.direct is not None:
-                    coefficients = coefficients + sign * segment.direct[chosen].reshape(x.shape)
-                least = self._least(x0[mine], coefficients, radius[mine])
-                found.append((sign * centre[rows] + lost + least) * sign)
-        return torch.cat(lows), torch.cat(highs)
+            direct = None if segment.direct is None else segment.direct[chosen].reshape(x.shape)
+            return Linear(centre[rows], given, weights, direct)
+
+        return self._propagated(x0, radius, relaxed, samples, combined, both=True)
 
     def _segment(self, place: int, sample: Tensor, earlier: list[int]) -> Segment | None:
         """The affine map into a layer, by differentiating it; kept, as it is the same for all."""
@@ -247,10 +262,9 @@ class Crown:
         self,
         x0: Tensor,
         radius: Tensor,
-        relaxed: Mapping[int, Relaxation],
-        until: int | None,
+        relaxed: Relaxations,
         owner: Tensor,
-        chosen: Callable[[Tensor, slice], Tensor],
+        chosen: Callable[[Tensor, Tensor, Relaxations, Tensor], Linear],
         *,
         both: bool,
     ) -> tuple[Tensor, Tensor]:
@@ -260,29 +274,31 @@ class Crown:
             x0: (B, ...) centres.
             radius: (B,) float64.
             relaxed: relaxations of the layers before.
-            until: the layer whose input holds the values; None for the scores.
             owner: (R,) int64, the sample of each row.
-            chosen: from outputs (r, ...) of some rows to the value of each, (r,).
+            chosen: the value of each of some rows, of (samples, gap, relaxations, rows).
             both: whether the upper bounds are needed.
         """
         lows: list[Tensor] = []
         highs: list[Tensor] = []
-        for start in range(0, len(owner), ROWS):
-            rows = slice(start, min(start + ROWS, len(owner)))
+        for rows in torch.arange(len(owner), device=x0.device).split(ROWS):
             mine = owner[rows]
             with torch.enable_grad():
                 x = x0[mine].requires_grad_()
                 gap = x0.new_zeros(len(mine), requires_grad=True)
                 taken = {place: found.take(mine) for place, found in relaxed.items()}
-                value = chosen(self.network.run(x, gap, taken, until), rows)
-                for sign, found in ((1.0, lows), (-1.0, highs)):
-                    if sign < 0 and not both:
-                        continue
-                    coefficients, lost = torch.autograd.grad(
-                        value.sum() * sign, (x, gap), retain_graph=both, materialize_grads=True
-                    )
-                    least = self._least(x0[mine], coefficients, radius[mine])
-                    found.append((value.detach() * sign + lost + least) * sign)
+                value = chosen(x, gap, taken, rows)
+            for sign, found in ((1.0, lows), (-1.0, highs))[: 1 + both]:
+                coefficients, lost = torch.autograd.grad(
+                    value.outputs,
+                    (x, gap),
+                    [sign * weight for weight in value.weights],
+                    retain_graph=both,
+                    materialize_grads=True,
+                )
+                if value.direct is not None:
+                    coefficients = coefficients + sign * value.direct
+                least = self._least(x0[mine], coefficients, radius[mine])
+                found.append((sign * value.centre + lost + least) * sign)
         low = torch.cat(lows)
         return low, torch.cat(highs) if both else low
 
@@ -303,14 +319,13 @@ class Crown:
         )
 
     def _first_bounds(self, place: int, x0: Tensor, radius: Tensor) -> Bounds:
-        if self.first is None or self.first.matrix.dtype != x0.dtype:
+        if self.first is None:
             self.first = self._first_layer(place, x0[:1])
         with torch.no_grad():
             centre = self.network.run(x0, until=place)
             if isinstance(self.metric, Linf):
                 down, up = self._room(x0, radius)
-                positive = self.first.matrix.clamp_min(0).T
-                negative = self.first.matrix.clamp_max(0).T
+                positive, negative = self.first.positive.T, self.first.negative.T
                 fall = flat(down) @ positive - flat(up) @ negative
                 rise = flat(up) @ positive - flat(down) @ negative
             else:
@@ -339,7 +354,8 @@ class Crown:
         # The dual norm is a norm times the extent; an image without mass has none of either.
         whole = torch.full_like(centres[:1], self.metric.high).expand_as(centres)
         dual = self.metric.dual_norm(whole, matrix) / self.metric.extent(whole)
-        return FirstLayer(place, flat(matrix), dual)
+        matrix = flat(matrix)
+        return FirstLayer(matrix.clamp_min(0), matrix.clamp_max(0), dual)
 
     def _by_intervals(
         self, place: int, x0: Tensor, radius: Tensor, known: Mapping[int, Bounds]

@@ -9,6 +9,7 @@ bounded differently than it is served.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 
 import torch
 import torch.nn.functional as F
@@ -128,11 +129,10 @@ class Network:
         steps: in order.
         layers: the nonlinear ones among them, by place.
         constants: values that do not depend on the input, by name.
-        sources: name of the graph's input, and of the scores.
+        source, target: names of the graph's input, and of the scores.
         prepare: samples to the graph's input; affine.
         shapes: shape of every value for one sample, by name.
         moving: names of the values that depend on the input's values.
-        dtype: of everything.
     """
 
     steps: list[Step]
@@ -143,7 +143,11 @@ class Network:
     prepare: Callable[[Tensor], Tensor]
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     moving: set[str] = field(default_factory=set)
-    dtype: torch.dtype = torch.float32
+
+    @property
+    def classes(self) -> int:
+        """How many scores there are; a single logit stands for two."""
+        return max(2, prod(self.shapes[self.target]))
 
     def double(self) -> "Network":
         """The same network in float64."""
@@ -151,7 +155,7 @@ class Network:
             name: value.double() if value is not None and value.is_floating_point() else value
             for name, value in self.constants.items()
         }
-        return replace(self, constants=constants, dtype=torch.float64)
+        return replace(self, constants=constants)
 
     def run(
         self,
