@@ -51,6 +51,7 @@ class Effort:
         stages: of each attack at a fixed radius, in order.
         queries: model calls of a decision-based attack.
         radii: that are tried per sample for a certificate by bound propagation.
+        tuning: gradients that look for good slopes of its lines, at each radius.
         work: products that such certificates may spend on the bounds before the margins; beyond it
             those come from interval arithmetic.
         draws: of noise per sample, for the certificate of a smoothed model.
@@ -67,6 +68,7 @@ class Effort:
     queries: int
     draws: int
     radii: int
+    tuning: int
     work: float
     doublings: int
 
@@ -124,6 +126,7 @@ EFFORTS: dict[str, Effort] = {
             queries=1000,
             draws=1_000,
             radii=3,
+            tuning=0,
             work=1e11,
             doublings=0,
         ),
@@ -146,7 +149,8 @@ EFFORTS: dict[str, Effort] = {
             },
             queries=5000,
             draws=10_000,
-            radii=5,
+            radii=3,
+            tuning=6,
             work=1e12,
             doublings=1,
         ),
@@ -175,7 +179,8 @@ EFFORTS: dict[str, Effort] = {
             },
             queries=25000,
             draws=100_000,
-            radii=9,
+            radii=8,
+            tuning=20,
             work=1e15,
             doublings=2,
         ),

@@ -184,6 +184,7 @@ def _certify_by_bounds(scan: Scan, run: MetricRun, progress: Progress) -> Certif
             run.frontier.radius,
             how=scan.config.certify,
             steps=scan.config.effort_preset.radii,
+            tuning=scan.config.effort_preset.tuning,
             work=scan.config.effort_preset.work,
             tick=tick,
         )

@@ -20,8 +20,9 @@ import torch
 
 from attackers.geometry import METRICS
 from audit import scan
-from audit.certify.crown import Crown, checked
+from audit.certify.crown import Crown
 from audit.certify.network import network_of
+from audit.certify.search import Radii, confirmed
 from audit.config import ScanConfig
 from audit.data import open_data
 from audit.models import load_classifier
@@ -109,7 +110,8 @@ def answered(shared: Path, subject: Subject, asked: list[Question]) -> Counter[s
     correct = classifier.predict(x) == labels
     held = torch.zeros(len(x), dtype=torch.bool)
     for rows in correct.nonzero()[:, 0].split(8):
-        held[rows] = checked(crown, x[rows], labels[rows], radii[rows], shares=(1.0,)) > 0
+        asked_for = Radii(radii[rows], {})
+        held[rows] = confirmed(crown, x[rows], labels[rows], asked_for) >= radii[rows]
     for question, certain in zip(asked, held.tolist(), strict=True):
         counts[question.verdict] += 1
         counts[f"{question.verdict} certified"] += certain

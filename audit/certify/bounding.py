@@ -9,8 +9,9 @@ from torch import Tensor
 
 from attackers.geometry import Metric
 from audit.certify import Certified
-from audit.certify.crown import Crown, certified_radii, checked
+from audit.certify.crown import Crown
 from audit.certify.network import Network, network_of
+from audit.certify.search import certified_radii, confirmed
 from audit.errors import AuditError
 from audit.models.classifier import Classifier
 from audit.models.onnx.program import Step
@@ -44,6 +45,7 @@ def certify(
     *,
     how: str,
     steps: int,
+    tuning: int,
     work: float,
     tick: Callable[[int], None] = lambda _: None,
 ) -> Certified | None:
@@ -57,6 +59,7 @@ def certify(
         how: ``crown`` bounds backwards what enters every nonlinear operation, ``crown-ibp`` only
             the margins and the rest by interval arithmetic; ``auto`` is the first within ``work``.
         steps: radii tried per sample.
+        tuning: gradients that look for good slopes at each.
         work: products that ``auto`` may spend on bounds before the margins.
         tick: called with how many samples are done.
 
@@ -71,14 +74,14 @@ def certify(
         network = network_of(classifier.graph(), classifier.spec.prepare, samples.x[:1])
         needed = int(samples.correct.sum()) * steps * effort_of(network)
         name = how if how != "auto" else "crown" if needed <= work else "crown-ibp"
-        search = Crown(network, metric, backwards=name == "crown")
+        search = Crown(network, metric, backwards=name == "crown", tuning=tuning)
         exact = Crown(network.double(), metric, backwards=name == "crown")
         limit = torch.minimum(attacked, metric.diameter(samples.x).double())
         for rows in samples.correct.nonzero()[:, 0].split(TOGETHER[name]):
             filled = rows[torch.arange(TOGETHER[name]) % len(rows)]
             x, labels = samples.x[filled], samples.labels[filled]
             found = certified_radii(search, x, labels, limit[filled], steps=steps)
-            radius[filled] = checked(exact, x, labels, found) * ROUNDED_DOWN
+            radius[filled] = confirmed(exact, x, labels, found) * ROUNDED_DOWN
             tick(len(rows))
     except AuditError as error:
         radius.zero_()

@@ -1,4 +1,4 @@
-"""CROWN: certified radii by linear bound propagation, in every metric from one implementation.
+"""CROWN: lower bounds of margins by linear bound propagation, in every metric.
 
 Whether a sample keeps its class within a radius is decided by lower bounds of its margins
 f_y(x) - f_k(x). A margin is propagated backwards to a linear function of the input that lies below
@@ -10,73 +10,24 @@ by the metric's dual norm; in linf the box takes part, coordinate by coordinate.
 enters each nonlinear operation are found the same way, layer by layer: those of the first layer
 exactly, for all samples by one matrix; those of later ones by interval arithmetic, and by backward
 propagation where that leaves it open on which side of a bend a value lies.
-
-The search for the radius runs in float32, never beyond the radius at which the sample is known to
-break; what it finds is checked in float64, with a margin for rounding.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from math import prod
 
 import torch
 from torch import Tensor
 
 from attackers.geometry import Linf, Metric
 from attackers.rows import flat, over
-from audit.certify.network import Bounds, Interval, Network, Relaxation
-from audit.errors import UnsupportedOperator
+from audit.certify.affine import ROWS, Maps
+from audit.certify.intervals import Interval
+from audit.certify.margins import NOTHING, Hints, Margins, Relaxations, slopes_of, tuned
+from audit.certify.network import Bounds, Network
+from audit.certify.relaxation import dot
 
-Relaxations = Mapping[int, Relaxation]
-"""The relaxation of layers, by place."""
-
-FIRST = 0.35
-"""The radius that is tried first, in units of the least that is known to fail."""
-
-STEPS = 6
-"""Radii that are tried."""
-
-EDGE = 0.05
-"""How near to an end of its bracket the next radius may lie, in units of the bracket."""
-
-ROWS = 256
-"""Linear functions that are propagated together."""
-
-DENSE = 2**26
-"""The most entries of the first layer's matrix."""
-
-MARGIN = 1e-6
-"""What a margin has to exceed in float64, in units of the largest score."""
-
-RETRIES = (1.0, 1 - 1e-4, 0.99, 0.9)
-"""Shares of the float32 radius that are checked in float64, until one holds."""
-
-
-@dataclass
-class FirstLayer:
-    """What enters the first nonlinear operation, as a function of the input.
-
-    Attributes:
-        positive, negative: (n, d) coefficients, those of the other sign zero.
-        dual: (n,) float64, dual norms over the metric's extent.
-    """
-
-    positive: Tensor
-    negative: Tensor
-    dual: Tensor
-
-
-@dataclass
-class Segment:
-    """What enters a layer, as a function of what earlier layers give and of the input.
-
-    Attributes:
-        before: (n, m) coefficients of the outputs of each earlier layer that takes part, by place.
-        direct: (n, d) those of the input, or None where it takes no part itself.
-    """
-
-    before: dict[int, Tensor]
-    direct: Tensor | None
+Chosen = Callable[[Tensor, Tensor, Relaxations, Tensor], "Linear"]
+"""The value of each of some rows (R,), of (samples, gap, relaxations, rows)."""
 
 
 @dataclass
@@ -108,51 +59,82 @@ class Crown:
         network: in float32 or float64.
         metric: of the balls.
         backwards: whether what enters later layers is bounded backwards where that helps.
-        first: the first layer's matrix, made when it is first needed.
-        segments: those of later layers; None where they are too large to be kept.
+        tuning: gradients that look for the best slopes of the margins.
+        maps: affine maps between layers.
     """
 
     network: Network
     metric: Metric
     backwards: bool = True
-    first: FirstLayer | None = field(default=None)
-    segments: dict[int, Segment | None] = field(default_factory=dict)
+    tuning: int = 0
+    maps: Maps = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Nothing is mapped yet."""
+        self.maps = Maps(self.network, self.metric)
 
     def margins(
-        self,
-        x0: Tensor,
-        labels: Tensor,
-        radius: Tensor,
-        within: Mapping[int, Bounds] | None = None,
-    ) -> tuple[Tensor, dict[int, Bounds]]:
+        self, x0: Tensor, labels: Tensor, radius: Tensor, hints: Hints = NOTHING
+    ) -> Margins:
         """Lower bounds of f_y - f_k over the balls.
 
         Args:
             x0: (B, ...) centres, in the network's dtype.
             labels: (B,) int64.
             radius: (B,) float64.
-            within: bounds that hold in balls at least as large, by layer.
-
-        Returns:
-            (B, K - 1) lower bounds, and the bounds of what enters each layer.
+            hints: what is known from other radii.
         """
         known: dict[int, Bounds] = {}
-        relaxed: dict[int, Relaxation] = {}
+        relaxed: Relaxations = {}
         for place, layer in self.network.layers.items():
-            known[place] = self._entering(place, x0, radius, known, relaxed, within or {})
-            relaxed[place] = layer.relax(known[place])
-        scores = self.network.classes
-        others = torch.arange(scores - 1, device=x0.device).expand(len(x0), -1)
-        rivals = others + (others >= labels[:, None])
-        owner = torch.arange(len(x0), device=x0.device).repeat_interleave(scores - 1)
+            known[place] = self._entering(place, x0, radius, known, relaxed, hints.within)
+            relaxed = {**relaxed, place: layer.relax(known[place])}
+
+        def bounded(relaxed: Relaxations) -> Margins:
+            return self._last(x0, labels, radius, known, relaxed)
+
+        best = tuned(bounded, relaxed, hints.slopes, self.tuning)
+        with torch.no_grad():
+            return bounded(best)
+
+    def _last(
+        self,
+        x0: Tensor,
+        labels: Tensor,
+        radius: Tensor,
+        known: Mapping[int, Bounds],
+        relaxed: Relaxations,
+    ) -> Margins:
+        rivals, owner = rivals_of(labels, self.network.classes)
 
         def margin(x: Tensor, gap: Tensor, taken: Relaxations, rows: Tensor) -> Linear:
             out = self.network.run(x, gap, taken)
             own = out.gather(1, labels[owner[rows], None])
-            return Linear.of((own - out.gather(1, rivals.reshape(-1)[rows, None]))[:, 0])
+            return Linear.of((own - out.gather(1, rivals[rows, None]))[:, 0])
 
-        low, _ = self._propagated(x0, radius, relaxed, owner, margin, both=False)
-        return low.reshape(len(x0), -1), known
+        found = [
+            self._linear(x0, relaxed, owner, rows, margin, both=False)
+            for rows in torch.arange(len(owner), device=x0.device).split(ROWS)
+        ]
+        centre = torch.cat([values for ((values, _),) in found]).reshape(len(x0), -1)
+        coefficients = torch.cat([slopes for ((_, slopes),) in found])
+        return Margins(
+            radius, centre, self._falling(x0, coefficients, owner), known, slopes_of(relaxed)
+        )
+
+    def _falling(
+        self, x0: Tensor, coefficients: Tensor, owner: Tensor
+    ) -> Callable[[Tensor], Tensor]:
+        """How far linear functions of the samples may fall within radii."""
+        if isinstance(self.metric, Linf):
+
+            def fall(radius: Tensor) -> Tensor:
+                least = self._least(x0, coefficients, radius, owner)
+                return -least.reshape(len(x0), -1)
+
+            return fall
+        dual = self.metric.dual_norm(x0[owner], coefficients).reshape(len(x0), -1)
+        return lambda radius: (radius[:, None] * dual).to(x0)
 
     def _entering(
         self,
@@ -200,14 +182,32 @@ class Crown:
         values: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Bounds (R,) of chosen values that enter a layer, each of a sample."""
-        segment = self._segment(place, x0[:1], sorted(relaxed))
+        chosen = self._chosen(x0, relaxed, place, samples, values)
+        lows: list[Tensor] = []
+        highs: list[Tensor] = []
+        with torch.no_grad():
+            for rows in torch.arange(len(samples), device=x0.device).split(ROWS):
+                below, above = self._linear(x0, relaxed, samples, rows, chosen, both=True)
+                for (centre, coefficients), sign, ends in (
+                    (below, 1.0, lows),
+                    (above, -1.0, highs),
+                ):
+                    least = self._least(x0, coefficients, radius, samples[rows])
+                    ends.append((centre + least) * sign)
+        return torch.cat(lows), torch.cat(highs)
+
+    def _chosen(
+        self, x0: Tensor, relaxed: Relaxations, place: int, samples: Tensor, values: Tensor
+    ) -> Chosen:
+        """Values that enter a layer, through the map into it where that is kept."""
+        segment = self.maps.segment(place, x0[:1], sorted(relaxed))
         if segment is None or not segment.before:
 
             def value(x: Tensor, gap: Tensor, taken: Relaxations, rows: Tensor) -> Linear:
                 out = flat(self.network.run(x, gap, taken, place))
                 return Linear.of(out.gather(1, values[rows, None])[:, 0])
 
-            return self._propagated(x0, radius, relaxed, samples, value, both=True)
+            return value
         with torch.no_grad():
             centre = flat(self.network.run(x0, until=place))[samples, values]
 
@@ -221,94 +221,66 @@ class Crown:
             direct = None if segment.direct is None else segment.direct[chosen].reshape(x.shape)
             return Linear(centre[rows], given, weights, direct)
 
-        return self._propagated(x0, radius, relaxed, samples, combined, both=True)
+        return combined
 
-    def _segment(self, place: int, sample: Tensor, earlier: list[int]) -> Segment | None:
-        """The affine map into a layer, by differentiating it; kept, as it is the same for all."""
-        if place not in self.segments:
-            self.segments[place] = self._made(place, sample, earlier)
-        return self.segments[place]
-
-    def _made(self, place: int, sample: Tensor, earlier: list[int]) -> Segment | None:
-        network = self.network
-        gives = {p: network.shapes[network.steps[p].outputs[0]][1:] for p in earlier}
-        values = prod(network.shapes[network.layers[place].step.inputs[0]])
-        if values * max(sample.numel(), *map(prod, gives.values())) > DENSE // 4:
-            return None
-        before: dict[int, list[Tensor]] = {p: [] for p in earlier}
-        direct: list[Tensor] = []
-        for places in torch.arange(values, device=sample.device).split(ROWS):
-            with torch.enable_grad():
-                x = sample.expand(len(places), *sample.shape[1:]).clone().requires_grad_()
-                given = {
-                    p: sample.new_zeros((len(places), *shape), requires_grad=True)
-                    for p, shape in gives.items()
-                }
-                out = flat(network.run(x, until=place, given=given)).gather(1, places[:, None])
-                *grads, straight = torch.autograd.grad(
-                    out.sum(), (*given.values(), x), materialize_grads=True
-                )
-            for p, grad in zip(given, grads, strict=True):
-                before[p].append(flat(grad))
-            direct.append(flat(straight))
-        matrices = {p: torch.cat(rows) for p, rows in before.items()}
-        whole = torch.cat(direct)
-        return Segment(
-            {p: matrix for p, matrix in matrices.items() if bool(matrix.any())},
-            whole if bool(whole.any()) else None,
-        )
-
-    def _propagated(
+    def _linear(
         self,
         x0: Tensor,
-        radius: Tensor,
         relaxed: Relaxations,
         owner: Tensor,
-        chosen: Callable[[Tensor, Tensor, Relaxations, Tensor], Linear],
+        rows: Tensor,
+        chosen: Chosen,
         *,
         both: bool,
-    ) -> tuple[Tensor, Tensor]:
-        """Bound one chosen value per row from below, and from above where both are asked.
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Linear functions of the samples below chosen values, and below minus them where asked.
 
         Args:
             x0: (B, ...) centres.
-            radius: (B,) float64.
             relaxed: relaxations of the layers before.
-            owner: (R,) int64, the sample of each row.
-            chosen: the value of each of some rows, of (samples, gap, relaxations, rows).
-            both: whether the upper bounds are needed.
-        """
-        lows: list[Tensor] = []
-        highs: list[Tensor] = []
-        for rows in torch.arange(len(owner), device=x0.device).split(ROWS):
-            mine = owner[rows]
-            with torch.enable_grad():
-                x = x0[mine].requires_grad_()
-                gap = x0.new_zeros(len(mine), requires_grad=True)
-                taken = {place: found.take(mine) for place, found in relaxed.items()}
-                value = chosen(x, gap, taken, rows)
-            for sign, found in ((1.0, lows), (-1.0, highs))[: 1 + both]:
-                coefficients, lost = torch.autograd.grad(
-                    value.outputs,
-                    (x, gap),
-                    [sign * weight for weight in value.weights],
-                    retain_graph=both,
-                    materialize_grads=True,
-                )
-                if value.direct is not None:
-                    coefficients = coefficients + sign * value.direct
-                least = self._least(x0[mine], coefficients, radius[mine])
-                found.append((sign * value.centre + lost + least) * sign)
-        low = torch.cat(lows)
-        return low, torch.cat(highs) if both else low
+            owner: (N,) int64, the sample of every row.
+            rows: (R,) int64, those that are asked for.
+            chosen: their values.
+            both: whether functions below minus the values are asked for too.
 
-    def _least(self, x0: Tensor, coefficients: Tensor, radius: Tensor) -> Tensor:
-        """The least A·(x - x0) over ball and box, ``(R,)``."""
+        Returns:
+            Values at the samples (R,) and coefficients (R, ...), for each sign.
+        """
+        mine, learns = owner[rows], torch.is_grad_enabled()
+        with torch.enable_grad():
+            x = x0[mine].requires_grad_()
+            gap = x0.new_zeros(len(mine), requires_grad=True)
+            # Of a single sample the relaxations serve all rows as they are.
+            taken = (
+                relaxed
+                if len(x0) == 1
+                else {place: found.take(mine) for place, found in relaxed.items()}
+            )
+            value = chosen(x, gap, taken, rows)
+        found = []
+        for sign in (1.0, -1.0)[: 1 + both]:
+            coefficients, lost = torch.autograd.grad(
+                value.outputs,
+                (x, gap),
+                [sign * weight for weight in value.weights],
+                retain_graph=both or learns,
+                create_graph=learns,
+                materialize_grads=True,
+            )
+            if value.direct is not None:
+                coefficients = coefficients + sign * value.direct
+            found.append((sign * value.centre + lost, coefficients))
+        return found
+
+    def _least(self, x0: Tensor, coefficients: Tensor, radius: Tensor, owner: Tensor) -> Tensor:
+        """The least A·(x - x0) over ball and box, ``(R,)``, of rows that belong to samples."""
         if isinstance(self.metric, Linf):
             down, up = self._room(x0, radius)
-            positive, negative = coefficients.clamp_min(0), coefficients.clamp_max(0)
-            return flat(negative * up - positive * down).sum(1)
-        return -(radius * self.metric.dual_norm(x0, coefficients)).to(x0)
+            if len(x0) > 1:
+                down, up = down[owner], up[owner]
+            # A positive coefficient falls with its value, a negative one as its value rises.
+            return dot(coefficients, up) - dot(coefficients.clamp_min(0), down + up)
+        return -(radius[owner] * self.metric.dual_norm(x0[owner], coefficients)).to(x0)
 
     def _room(self, x0: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
         """How far each value may fall and rise inside the box, in a ball that is linf's."""
@@ -319,149 +291,34 @@ class Crown:
         )
 
     def _first_bounds(self, place: int, x0: Tensor, radius: Tensor) -> Bounds:
-        if self.first is None:
-            self.first = self._first_layer(place, x0[:1])
+        first = self.maps.first(place, x0[:1])
         with torch.no_grad():
             centre = self.network.run(x0, until=place)
             if isinstance(self.metric, Linf):
                 down, up = self._room(x0, radius)
-                positive, negative = self.first.positive.T, self.first.negative.T
+                positive, negative = first.positive.T, first.negative.T
                 fall = flat(down) @ positive - flat(up) @ negative
                 rise = flat(up) @ positive - flat(down) @ negative
             else:
                 scale = radius * self.metric.extent(x0)
-                fall = rise = (scale[:, None] * self.first.dual).to(x0)
+                fall = rise = (scale[:, None] * first.dual).to(x0)
             shape = centre.shape
             return Bounds(centre - fall.reshape(shape), centre + rise.reshape(shape))
-
-    def _first_layer(self, place: int, sample: Tensor) -> FirstLayer:
-        with torch.no_grad():
-            values = flat(self.network.run(sample, until=place)).shape[1]
-        if values * sample.numel() > DENSE:
-            raise UnsupportedOperator(
-                f"the first layer has {values:,} values of {sample.numel():,} inputs, more than "
-                "bound propagation is meant for"
-            )
-        rows = []
-        for places in torch.arange(values, device=sample.device).split(ROWS):
-            with torch.enable_grad():
-                x = sample.expand(len(places), *sample.shape[1:]).clone().requires_grad_()
-                out = flat(self.network.run(x, until=place)).gather(1, places[:, None])
-                (grad,) = torch.autograd.grad(out.sum(), x)
-            rows.append(grad)
-        matrix = torch.cat(rows)
-        centres = sample.expand(len(matrix), *sample.shape[1:])
-        # The dual norm is a norm times the extent; an image without mass has none of either.
-        whole = torch.full_like(centres[:1], self.metric.high).expand_as(centres)
-        dual = self.metric.dual_norm(whole, matrix) / self.metric.extent(whole)
-        matrix = flat(matrix)
-        return FirstLayer(matrix.clamp_min(0), matrix.clamp_max(0), dual)
 
     def _by_intervals(
         self, place: int, x0: Tensor, radius: Tensor, known: Mapping[int, Bounds]
     ) -> Bounds:
         # No value moves farther than the norm of the change: the distance times the extent.
         down, up = self._room(x0, radius * self.metric.extent(x0))
-        centre, reach = x0 + (up - down) / 2, (up + down) / 2
         with torch.no_grad():
-            return Interval(self.network, centre, reach, known).at(place)
+            given = {p: self.network.layers[p].image(bounds) for p, bounds in known.items()}
+            middle, reach = x0 + (up - down) / 2, (up + down) / 2
+            return Interval(self.network, middle, reach, given).at(place)
 
 
-def certified_radii(
-    crown: Crown,
-    x0: Tensor,
-    labels: Tensor,
-    limit: Tensor,
-    *,
-    steps: int = STEPS,
-) -> Tensor:
-    """The largest radii found at which every margin is positive.
-
-    Args:
-        crown: a float32 network and its metric.
-        x0: (B, ...) float32 correctly classified samples.
-        labels: (B,) int64.
-        limit: (B,) float64 beyond which nothing can be certified: where the sample breaks.
-        steps: radii that are tried.
-
-    Returns:
-        (B,) float64, rounded down; 0 where nothing was certified.
-    """
-    low, high = torch.zeros_like(limit), limit.clone()
-    with torch.no_grad():
-        scores = crown.network.run(x0)
-    at_low = _clean_margin(scores, labels).double()
-    at_high = torch.full_like(at_low, -torch.inf)
-    within: dict[int, Bounds] = {}
-    for _ in range(steps):
-        # The margin falls almost linearly with the radius: where both ends are known, interpolate.
-        share = (at_low / (at_low - at_high)).clamp(EDGE, 1 - EDGE)
-        first = torch.where(low > 0, (low * high).sqrt(), FIRST * high)
-        radius = torch.where(at_high.isfinite(), low + share * (high - low), first)
-        margins, bounds = crown.margins(x0, labels, radius, within)
-        least = margins.amin(1).double()
-        holds = least > 0
-        # An end that stays is trusted less, so that both close in (Illinois rule).
-        at_low = torch.where(holds, least, at_low / 2)
-        at_high = torch.where(holds, at_high / 2, least)
-        low, high = torch.where(holds, radius, low), torch.where(holds, high, radius)
-        # What was found in the larger ball holds in every smaller one.
-        within = _replaced(within, bounds, ~holds)
-    return low
-
-
-def checked(
-    exact: Crown,
-    x0: Tensor,
-    labels: Tensor,
-    radius: Tensor,
-    *,
-    margin: float = MARGIN,
-    shares: Sequence[float] = RETRIES,
-) -> Tensor:
-    """The radii that float64 confirms, each at one of a few shares, ``(B,)`` float64.
-
-    Args:
-        exact: a float64 network and its metric.
-        x0: (B, ...) samples.
-        labels: (B,) int64.
-        radius: (B,) float64, what the search found.
-        margin: what every margin has to exceed, in units of the largest score.
-        shares: of the radius that are tried in turn, until one holds.
-    """
-    x, confirmed = x0.double(), torch.zeros_like(radius)
-    with torch.no_grad():
-        needed = margin * exact.network.run(x).abs().amax(1).clamp_min(1)
-    for share in shares:
-        rows = ((confirmed == 0) & (radius > 0)).nonzero()[:, 0]
-        if not len(rows):
-            break
-        tried = share * radius[rows]
-        margins, _ = exact.margins(x[rows], labels[rows], tried)
-        holds = (margins > needed[rows, None]).all(1)
-        confirmed[rows] = torch.where(holds, tried, 0.0)
-    return confirmed
-
-
-def _clean_margin(scores: Tensor, labels: Tensor) -> Tensor:
-    """Score of the label less the largest other one, ``(B,)``."""
-    own = scores.gather(1, labels[:, None])[:, 0]
-    return own - scores.scatter(1, labels[:, None], -torch.inf).amax(1)
-
-
-def _replaced(
-    old: Mapping[int, Bounds], new: Mapping[int, Bounds], rows: Tensor
-) -> dict[int, Bounds]:
-    """The new bounds of the given samples; of the others the old ones, or none."""
-    merged = {}
-    for place, bounds in new.items():
-        if place in old:
-            low, high = old[place].low, old[place].high
-        else:
-            low = torch.full_like(bounds.low, -torch.inf)
-            high = torch.full_like(bounds.high, torch.inf)
-        mask = over(rows, bounds.low)
-        merged[place] = Bounds(
-            torch.where(mask, bounds.low, low), torch.where(mask, bounds.high, high)
-        )
-    return merged
+def rivals_of(labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """For each sample all other classes: the class and the sample of every row, ``(B·(K-1),)``."""
+    others = torch.arange(classes - 1, device=labels.device).expand(len(labels), -1)
+    rivals = others + (others >= labels[:, None])
+    owner = torch.arange(len(labels), device=labels.device).repeat_interleave(classes - 1)
+    return rivals.reshape(-1), owner

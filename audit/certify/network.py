@@ -56,7 +56,7 @@ MOVING = frozenset(
 )
 """Affine, with coefficients that are not negative: what bounds the size of a change is the same."""
 
-WEIGHTED = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "MatMul": 2, "Mul": 2, "Div": 2, "Sub": 2}
+FACTORS = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "MatMul": 2, "Mul": 2, "Div": 2, "Sub": 2}
 """Affine in one operand as long as the other is constant; the number of factors, before a bias."""
 
 RESHAPING = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
@@ -119,6 +119,10 @@ class Layer:
     def exact(self, x: Tensor) -> Tensor:
         """The operation itself, increasing in its input."""
         return self.value(x if self.spread is None else self.spread(x))
+
+    def image(self, bounds: Bounds) -> Bounds:
+        """Bounds of what it gives, from bounds of what enters it."""
+        return Bounds(self.exact(bounds.low), self.exact(bounds.high))
 
 
 @dataclass
@@ -236,82 +240,6 @@ class Network:
         return result if isinstance(result, tuple) else (result,)
 
 
-@dataclass
-class Interval:
-    """Interval arithmetic: the middle and the largest change of each value, step by step.
-
-    Attributes:
-        network: what is evaluated.
-        centre: (B, ...) middle of what the samples may become, value by value.
-        radius: (B, ...) how far each value may move from it.
-        known: bounds of what enters each layer before the one asked for.
-    """
-
-    network: Network
-    centre: Tensor
-    radius: Tensor
-    known: Mapping[int, Bounds]
-
-    def at(self, layer: int) -> Bounds:
-        """Bounds of what enters a layer."""
-        network = self.network
-        start = network.prepare(self.centre)
-        change = (network.prepare(self.centre + self.radius) - start).abs()
-        values: Values = {**network.constants, network.source: start}
-        radii: Values = {network.source: change}
-        for place, step in enumerate(network.steps):
-            inputs = [values[name] if name else None for name in step.inputs]
-            found = network.layers.get(place)
-            if found is not None:
-                if place == layer:
-                    centre, radius = values[step.inputs[0]], radii[step.inputs[0]]
-                    assert centre is not None
-                    assert radius is not None
-                    return Bounds(centre - radius, centre + radius)
-                bounds = self.known[place]
-                low, high = found.exact(bounds.low), found.exact(bounds.high)
-                values[step.outputs[0]] = (low + high) / 2
-                radii[step.outputs[0]] = (high - low) / 2
-                continue
-            result = network.affine(step, inputs, len(self.centre))
-            values.update(zip(step.outputs, result, strict=False))
-            if any(name in radii for name in step.inputs if name):
-                moved = self._change(step, inputs, radii)
-                radii.update(zip(step.outputs, moved, strict=False))
-        raise AssertionError(f"there is no layer {layer}")
-
-    def _change(self, step: Step, inputs: list[Tensor | None], radii: Values) -> tuple[Tensor, ...]:
-        """The largest change of a step's outputs: absolute weights, no bias."""
-        name = step.node.operator
-        changes: list[Tensor | None] = []
-        for place, (source, value) in enumerate(zip(step.inputs, inputs, strict=True)):
-            if source in radii:
-                changes.append(radii[source])
-            elif value is None or not value.is_floating_point():
-                changes.append(value)
-            elif name == "BatchNormalization":
-                changes.append(self._statistics(place, value))
-            elif place >= WEIGHTED.get(name, 0) or name == "Sub":
-                changes.append(torch.zeros_like(value))
-            else:
-                changes.append(value.abs())
-        if name == "Sub":
-            left, right = changes
-            assert left is not None
-            assert right is not None
-            return (left + right,)
-        if name == "Neg":
-            assert changes[0] is not None
-            return (changes[0],)
-        return self.network.affine(step, changes, len(self.centre))
-
-    def _statistics(self, place: int, value: Tensor) -> Tensor:
-        """Scale by absolute values; neither shift nor mean; the variance as it is."""
-        if place == 1:
-            return value.abs()
-        return value if place == 4 else torch.zeros_like(value)
-
-
 def network_of(module: OnnxModule, prepare: Callable[[Tensor], Tensor], sample: Tensor) -> Network:
     """Find the affine and the nonlinear operations of a lifted graph.
 
@@ -351,7 +279,7 @@ def _require_affine(step: Step, moving: list[int]) -> None:
     name = step.node.operator
     if step.node.domain == "" and (name in MOVING or name == "Neg"):
         return
-    if name in WEIGHTED and (name in ("Sub",) or len(moving) == 1):
+    if name in FACTORS and (name in ("Sub",) or len(moving) == 1):
         if name == "Div" and moving != [0]:
             raise step.node.refuse("dividing by what depends on the input has no linear bound here")
         return

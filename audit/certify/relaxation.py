@@ -12,7 +12,7 @@ network was evaluated, the linear bound is the network's own value plus the gap.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -27,31 +27,53 @@ MARGIN = 1e-6
 
 @dataclass(frozen=True)
 class Lines:
-    """The two lines of every value, all of the shape of the input ``(B, ...)``."""
+    """The two lines of every value, all of the shape of the input ``(B, ...)``.
+
+    Attributes:
+        lower_slope, lower_offset, upper_slope, upper_offset: of the lines.
+        free: bool, where the lower line may have any slope between ``flattest`` and 1 (the bend of
+            the operation, at 0, lies inside the bounds); None where no slope may be changed.
+        flattest: the slope of the operation below its bend.
+    """
 
     lower_slope: Tensor
     lower_offset: Tensor
     upper_slope: Tensor
     upper_offset: Tensor
+    free: Tensor | None = None
+    flattest: float = 0.0
 
     def take(self, rows: Tensor) -> "Lines":
         """The lines of some samples, perhaps repeated; ``rows``: (R,) int64."""
-        return Lines(
-            self.lower_slope[rows],
-            self.lower_offset[rows],
-            self.upper_slope[rows],
-            self.upper_offset[rows],
+        return replace(
+            self,
+            lower_slope=self.lower_slope[rows],
+            lower_offset=self.lower_offset[rows],
+            upper_slope=self.upper_slope[rows],
+            upper_offset=self.upper_offset[rows],
+            free=None if self.free is None else self.free[rows],
         )
+
+    def sloped(self, slope: Tensor) -> "Lines":
+        """The same with other slopes of the lower line, where it is free to have them."""
+        if self.free is None:
+            return self
+        allowed = slope.to(self.lower_slope).clamp(self.flattest, 1.0)
+        return replace(self, lower_slope=torch.where(self.free, allowed, self.lower_slope))
 
 
 class Relaxed(torch.autograd.Function):
-    """An operation on each value whose backward pass propagates a linear lower bound."""
+    """An operation on each value whose backward pass propagates a linear lower bound.
+
+    The lines may belong to each row, or be one sample's, of which all rows are values.
+    """
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, gap: Tensor, value: Tensor, lines: Lines) -> Tensor:
         """Return ``value``, what the operation makes of ``z``; ``gap``: (B,) zeros."""
         del gap
-        ctx.save_for_backward(z, value)
+        shared = len(lines.lower_slope) == 1
+        ctx.save_for_backward(*(x[:1] if shared else x for x in (z, value)))
         ctx.lines = lines
         return value.clone()
 
@@ -59,11 +81,22 @@ class Relaxed(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Coefficients of the output to those of ``z``, and what the lines lose."""
         (coefficients,), (z, value), lines = grads, ctx.saved_tensors, ctx.lines
-        up, down = coefficients.clamp_min(0), coefficients.clamp_max(0)
-        lower = torch.addcmul(lines.lower_offset, lines.lower_slope, z).sub_(value)
-        upper = torch.addcmul(lines.upper_offset, lines.upper_slope, z).sub_(value)
-        lost = torch.addcmul(up * lower, down, upper).flatten(1).sum(1)
-        return torch.addcmul(up * lines.lower_slope, down, lines.upper_slope), lost, None, None
+        # A negative coefficient takes the upper line, a positive one the lower: all take the upper
+        # one, and the positive ones the difference too.
+        positive = coefficients.clamp_min(0)
+        above = lines.upper_slope * z + lines.upper_offset - value
+        below = lines.lower_slope * z + lines.lower_offset - value
+        lost = dot(coefficients, above) + dot(positive, below - above)
+        steeper = lines.lower_slope - lines.upper_slope
+        passed = torch.addcmul(coefficients * lines.upper_slope, positive, steeper)
+        return passed, lost, None, None
+
+
+def dot(rows: Tensor, others: Tensor) -> Tensor:
+    """Products of rows ``(R, ...)`` with their own others, or all with one, ``(R,)``."""
+    if len(others) == 1:
+        return rows.flatten(1) @ others.flatten()
+    return (rows * others).flatten(1).sum(1)
 
 
 def kinked(low: Tensor, high: Tensor, negative: float) -> Lines:
@@ -86,6 +119,8 @@ def kinked(low: Tensor, high: Tensor, negative: float) -> Lines:
         zero,
         torch.where(active, one, torch.where(dead, slope, chord)),
         torch.where(active | dead, zero, offset),
+        free=~(active | dead),
+        flattest=negative,
     )
 
 
@@ -239,7 +274,10 @@ class Candidates:
 
 
 class RelaxedMaximum(torch.autograd.Function):
-    """The maximum over the last axis: below it lies its best value, above that or a constant."""
+    """The maximum over the last axis: below it lies its best value, above that or a constant.
+
+    The candidates may belong to each row, or be one sample's, of which all rows are values.
+    """
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, gap: Tensor, candidates: Candidates) -> Tensor:
@@ -255,7 +293,8 @@ class RelaxedMaximum(torch.autograd.Function):
         """Coefficients go to the best value; undecided negative ones to the constant."""
         (coefficients,), (z, maxima), found = grads, ctx.saved_tensors, ctx.candidates
         to_best = torch.where(found.decided, coefficients, coefficients.clamp_min(0))
-        best = z.gather(-1, found.best)[..., 0]
+        winner = found.best.expand(len(z), *found.best.shape[1:])
+        best = z.gather(-1, winner)[..., 0]
         lost = to_best * (best - maxima) + (coefficients - to_best) * (found.ceiling - maxima)
-        passed = torch.zeros_like(z).scatter(-1, found.best, to_best[..., None])
+        passed = torch.zeros_like(z).scatter(-1, winner, to_best[..., None])
         return passed, lost.flatten(1).sum(1), None

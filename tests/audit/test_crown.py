@@ -16,9 +16,13 @@ from torch import Tensor
 from attackers.generator import SampleGenerator
 from attackers.geometry import METRICS, NORMS, Linf, Wasserstein
 from audit.certify import bounding, relaxation
-from audit.certify.crown import Crown, certified_radii, checked
-from audit.certify.network import Bounds, Interval, Network, network_of
+from audit.certify.affine import Maps
+from audit.certify.crown import Crown
+from audit.certify.intervals import Interval
+from audit.certify.margins import Hints
+from audit.certify.network import Bounds, Network, network_of
 from audit.certify.relaxation import Candidates, Lines, Relaxed, RelaxedMaximum
+from audit.certify.search import Radii, certified_radii, confirmed
 from audit.errors import UnsupportedOperator
 from audit.models.classifier import Classifier
 from audit.models.onnx import lift
@@ -177,15 +181,19 @@ def test_a_maximum_passes_to_its_best_value_and_to_a_constant() -> None:
     assert lost.tolist() == pytest.approx([-(3.0 - 2.5)])
 
 
-@pytest.mark.parametrize("activation", ["Relu", "LeakyRelu", "Sigmoid", "Tanh"])
+@pytest.mark.parametrize(
+    ("activation", "tuning"),
+    [("Relu", 0), ("Relu", 5), ("LeakyRelu", 5), ("Sigmoid", 0), ("Tanh", 0)],
+)
 @pytest.mark.parametrize("name", METRICS)
-def test_bounds_hold_at_every_point_of_the_ball(activation: str, name: str) -> None:
+def test_bounds_hold_at_every_point_of_the_ball(activation: str, tuning: int, name: str) -> None:
     net, metric = network(convolutional(activation)), METRICS[name]()
     x0 = images()
     labels = labels_of(net, x0)
     for radius in (0.003, 0.03, 0.3):
         radii = torch.full((len(x0),), radius).double()
-        low, entering = Crown(net, metric).margins(x0, labels, radii)
+        found = Crown(net, metric, tuning=tuning).margins(x0, labels, radii)
+        low, entering = found.at(radii), found.entering
         for draw in range(30):
             x = metric.sample(x0, radius, streams(x0, draw))
             if draw % 2:
@@ -206,10 +214,12 @@ def test_intervals_hold_and_backward_bounds_are_tighter(activation: str) -> None
     x0 = images()
     radii = torch.full((len(x0),), 0.05).double()
     labels = labels_of(net, x0)
-    tight, close = Crown(net, Linf()).margins(x0, labels, radii)
-    loose, wide = Crown(net, Linf(), backwards=False).margins(x0, labels, radii)
-    assert bool((tight >= loose - 1e-5).all())
-    assert float((tight - loose).mean()) > 1e-3
+    backward = Crown(net, Linf()).margins(x0, labels, radii)
+    forward = Crown(net, Linf(), backwards=False).margins(x0, labels, radii)
+    gained = backward.at(radii) - forward.at(radii)
+    assert bool((gained >= -1e-5).all())
+    assert float(gained.mean()) > 1e-3
+    close, wide = backward.entering, forward.entering
     for place in close:
         assert bool((close[place].low >= wide[place].low - 1e-5).all())
         assert bool((close[place].high <= wide[place].high + 1e-5).all())
@@ -242,11 +252,11 @@ def test_radii_of_a_linear_model_are_the_closed_form(name: str) -> None:
         dual = metric.dual_norm(x0, slope)
         exact = torch.where(labels == rival, exact, torch.minimum(exact, gap / dual))
     found = certified_radii(
-        Crown(net, metric), x0, labels, torch.full((12,), 50.0).double(), steps=20
+        Crown(net, metric), x0, labels, torch.full((12,), 50.0).double(), steps=2
     )
-    confirmed = checked(Crown(net.double(), metric), x0, labels, found)
-    assert bool((confirmed <= exact).all())
-    assert confirmed.numpy() == pytest.approx(exact.numpy(), rel=2e-2)
+    certain = confirmed(Crown(net.double(), metric), x0, labels, found)
+    assert bool((certain <= exact).all())
+    assert certain.numpy() == pytest.approx(exact.numpy(), rel=1e-3)
 
 
 @given(seeds, st.sampled_from(["linf", "l2", "l1", "wasserstein"]))
@@ -256,7 +266,7 @@ def test_a_certificate_never_exceeds_an_example(seed: int, name: str) -> None:
     x0 = images(4, seed % 10_007)
     labels = labels_of(net, x0)
     limit = metric.diameter(x0).double()
-    found = certified_radii(Crown(net, metric), x0, labels, limit)
+    found = certified_radii(Crown(net, metric, tuning=3), x0, labels, limit).radius
     for draw in range(40):
         radius = limit * float(10 ** -(draw % 8 / 2))
         x = metric.farthest(x0, random(*x0.shape, seed=draw), radius)
@@ -268,14 +278,15 @@ def test_radii_do_not_depend_on_the_batch() -> None:
     net = network(convolutional("Relu"))
     x0 = images(6)
     labels, limit = labels_of(net, x0), torch.full((6,), 0.5).double()
-    every = certified_radii(Crown(net, Linf()), x0, labels, limit)
+    crown = Crown(net, Linf(), tuning=3)
+    every = certified_radii(crown, x0, labels, limit).radius
     assert bool((every > 0).all())
     order = torch.tensor([3, 0, 5, 1, 4, 2])
-    again = certified_radii(Crown(net, Linf()), x0[order], labels[order], limit[order])
+    again = certified_radii(crown, x0[order], labels[order], limit[order]).radius
     assert torch.allclose(again, every[order], rtol=1e-4)
     alone = torch.cat(
         [
-            certified_radii(Crown(net, Linf()), x0[i : i + 1], labels[i : i + 1], limit[i : i + 1])
+            certified_radii(crown, x0[i : i + 1], labels[i : i + 1], limit[i : i + 1]).radius
             for i in range(6)
         ]
     )
@@ -287,11 +298,50 @@ def test_more_steps_come_closer_and_the_limit_holds() -> None:
     x0 = images(6)
     labels = labels_of(net, x0)
     crown = Crown(net, Linf())
-    few = certified_radii(crown, x0, labels, torch.full((6,), 0.5).double(), steps=3)
-    many = certified_radii(crown, x0, labels, torch.full((6,), 0.5).double(), steps=12)
-    assert bool((many >= 0.999 * few).all())
+    few, more, many = (
+        certified_radii(crown, x0, labels, torch.full((6,), 0.5).double(), steps=steps).radius
+        for steps in (2, 4, 12)
+    )
+    assert bool((more >= few).all())
+    assert bool((many >= more).all())
+    assert more.numpy() == pytest.approx(many.numpy(), rel=0.02)
     tiny = torch.full((6,), 1e-4).double()
-    assert bool((certified_radii(crown, x0, labels, tiny) <= tiny).all())
+    assert bool((certified_radii(crown, x0, labels, tiny).radius <= tiny).all())
+
+
+def test_a_search_ends_where_the_bounds_stop_holding() -> None:
+    net = network(convolutional("Relu"))
+    x0 = images(6)
+    labels, crown = labels_of(net, x0), Crown(net, Linf())
+    found = certified_radii(crown, x0, labels, torch.full((6,), 0.5).double(), steps=12).radius
+    assert bool((crown.margins(x0, labels, found * 0.999).least() > 0).all())
+    assert bool((crown.margins(x0, labels, found * 1.05).least() < 0).all())
+
+
+def test_bounds_of_a_ball_prove_smaller_ones_too() -> None:
+    net = network(convolutional("Relu"))
+    x0 = images(6)
+    labels, crown = labels_of(net, x0), Crown(net, Linf())
+    radius = 1.1 * certified_radii(crown, x0, labels, torch.full((6,), 0.5).double()).radius
+    found = crown.margins(x0, labels, radius)
+    reach = found.reach(radius)
+    assert bool((reach < radius).all())
+    assert bool((reach > 0.5 * radius).all())
+    for draw in range(30):
+        x = Linf().sample(x0, reach, streams(x0, draw))
+        assert torch.equal(labels_of(net, x), labels)
+
+
+def test_tuned_slopes_are_never_worse_and_mostly_better() -> None:
+    net = network(convolutional("Relu"))
+    x0 = images(8)
+    labels, radii = labels_of(net, x0), torch.full((8,), 0.06).double()
+    plain = Crown(net, Linf()).margins(x0, labels, radii).least()
+    better = Crown(net, Linf(), tuning=12).margins(x0, labels, radii)
+    assert bool((better.least() >= plain - 1e-5).all())
+    assert float((better.least() - plain).mean()) > 0.05 * float(plain.abs().mean())
+    again = Crown(net, Linf()).margins(x0, labels, radii, Hints(slopes=better.slopes))
+    assert torch.allclose(again.least(), better.least(), atol=1e-5)
 
 
 def test_the_float64_check_takes_back_what_does_not_hold() -> None:
@@ -299,9 +349,11 @@ def test_the_float64_check_takes_back_what_does_not_hold() -> None:
     x0 = images(4)
     labels = labels_of(net, x0)
     exact = Crown(net.double(), Linf())
-    assert checked(exact, x0, labels, torch.full((4,), 0.9).double()).tolist() == [0.0] * 4
-    small = torch.full((4,), 1e-5).double()
-    assert torch.equal(checked(exact, x0, labels, small), small)
+    wrong = Radii(torch.full((4,), 0.9).double(), {})
+    assert bool((confirmed(exact, x0, labels, wrong) < 0.5).all())
+    small = Radii(torch.full((4,), 1e-5).double(), {})
+    assert torch.equal(confirmed(exact, x0, labels, small), small.radius)
+    assert bool((confirmed(exact, x0, labels, small, margin=1e3) == 0).all())
 
 
 def test_an_operation_without_a_bound_is_named() -> None:
@@ -324,7 +376,8 @@ def test_an_operation_without_a_bound_is_named() -> None:
 def test_a_black_image_is_certified_for_all_its_ball_in_wasserstein() -> None:
     net = network(convolutional("Relu"))
     x0 = torch.zeros(1, *SHAPE)
-    low, _ = Crown(net, Wasserstein()).margins(x0, labels_of(net, x0), torch.tensor([0.5]).double())
+    radius = torch.tensor([0.5]).double()
+    low = Crown(net, Wasserstein()).margins(x0, labels_of(net, x0), radius).at(radius)
     scores = net.run(x0)
     own = scores.max()
     others = np.sort(scores.numpy()[0])[:-1]
@@ -336,11 +389,11 @@ def test_bounds_given_from_a_larger_ball_are_kept_where_tighter() -> None:
     x0, crown = images(3), Crown(net, Linf())
     labels = labels_of(net, x0)
     small, large = (torch.full((3,), r).double() for r in (0.02, 0.05))
-    _, wide = crown.margins(x0, labels, large)
-    alone, _ = crown.margins(x0, labels, small)
-    helped, bounds = crown.margins(x0, labels, small, wide)
-    assert bool((helped >= alone - 1e-4).all())
-    assert all(isinstance(found, Bounds) for found in bounds.values())
+    wide = crown.margins(x0, labels, large).entering
+    alone = crown.margins(x0, labels, small)
+    helped = crown.margins(x0, labels, small, Hints(within=wide))
+    assert bool((helped.least() >= alone.least() - 1e-4).all())
+    assert all(isinstance(found, Bounds) for found in helped.entering.values())
 
 
 @pytest.mark.parametrize("name", ["linf", "l2"])
@@ -351,15 +404,18 @@ def test_maps_between_layers_that_are_kept_change_nothing(
     x0 = images()
     labels, radii = labels_of(net, x0), torch.full((5,), 0.05).double()
     kept = Crown(net, metric)
-    low, entering = kept.margins(x0, labels, radii)
+    found = kept.margins(x0, labels, radii)
     # The residual connection makes the second layer's input feed on the first one's output.
-    assert any(segment is not None and segment.before for segment in kept.segments.values())
-    monkeypatch.setattr(Crown, "_made", lambda *_: None)
-    again, without = Crown(net, metric).margins(x0, labels, radii)
-    assert torch.allclose(low, again, atol=1e-4)
-    for place, bounds in entering.items():
-        assert torch.allclose(bounds.low, without[place].low, atol=1e-4)
-        assert torch.allclose(bounds.high, without[place].high, atol=1e-4)
+    second = sorted(net.layers)[1]
+    segment = kept.maps.segment(second, x0[:1], sorted(net.layers)[:1])
+    assert segment is not None
+    assert segment.before
+    monkeypatch.setattr(Maps, "segment", lambda *_: None)
+    again = Crown(net, metric).margins(x0, labels, radii)
+    assert torch.allclose(found.least(), again.least(), atol=1e-4)
+    for place, bounds in found.entering.items():
+        assert torch.allclose(bounds.low, again.entering[place].low, atol=1e-4)
+        assert torch.allclose(bounds.high, again.entering[place].high, atol=1e-4)
 
 
 def test_a_layer_may_feed_on_the_input_itself() -> None:
@@ -375,9 +431,9 @@ def test_a_layer_may_feed_on_the_input_itself() -> None:
     net = network(graph(nodes, weights))
     x0, crown = images(), Crown(net, Linf())
     labels, radii = labels_of(net, x0), torch.full((5,), 0.05).double()
-    _, entering = crown.margins(x0, labels, radii)
+    entering = crown.margins(x0, labels, radii).entering
     last = max(net.layers)
-    segment = crown.segments[last]
+    segment = crown.maps.segment(last, x0[:1], sorted(net.layers)[:-1])
     assert segment is not None
     assert segment.direct is not None
     for draw in range(30):
@@ -400,7 +456,9 @@ def test_a_certificate_is_the_same_to_the_bit_for_any_neighbours(how: str) -> No
     def radii(rows: Tensor) -> Tensor:
         samples = samples_of(model, x[rows])
         limit = torch.full((len(rows),), 0.5).double()
-        found = bounding.certify(model, Linf(), samples, limit, how=how, steps=5, work=0.0)
+        found = bounding.certify(
+            model, Linf(), samples, limit, how=how, steps=5, tuning=3, work=0.0
+        )
         assert found is not None
         assert found.certifier.name == how
         return found.radius
@@ -415,7 +473,9 @@ def test_auto_takes_what_the_work_allows() -> None:
     samples, limit = samples_of(model, x), torch.full((4,), 0.5).double()
 
     def found(how: str, work: float) -> bounding.Certified:
-        made = bounding.certify(model, Linf(), samples, limit, how=how, steps=5, work=work)
+        made = bounding.certify(
+            model, Linf(), samples, limit, how=how, steps=5, tuning=3, work=work
+        )
         assert made is not None
         return made
 
@@ -436,7 +496,7 @@ def test_a_network_without_bounds_says_why_and_claims_nothing() -> None:
     model, x = served(graph(nodes, {"w": random(CLASSES, 36)})), images(3)
     limit = torch.full((3,), 0.5).double()
     found = bounding.certify(
-        model, Linf(), samples_of(model, x), limit, how="auto", steps=3, work=1e9
+        model, Linf(), samples_of(model, x), limit, how="auto", steps=5, tuning=3, work=1e9
     )
     assert found is not None
     assert found.certifier.status == "not_applicable"
@@ -445,7 +505,7 @@ def test_a_network_without_bounds_says_why_and_claims_nothing() -> None:
     without = replace(model, graph=None)
     assert (
         bounding.certify(
-            without, Linf(), samples_of(model, x), limit, how="auto", steps=3, work=1e9
+            without, Linf(), samples_of(model, x), limit, how="auto", steps=5, tuning=3, work=1e9
         )
         is None
     )
