@@ -151,6 +151,19 @@ class L1(Metric):
         unit = torch.zeros_like(rows).scatter(1, top, rows.gather(1, top).sign())
         return unit.reshape(grad.shape)
 
+    def corners(self, x0: Tensor, radius: float) -> Tensor:
+        """The whole radius on one coordinate, up or down where there is room."""
+        values = flat(x0)[0]
+        up, down = (values < self.high).nonzero()[:, 0], (values > self.low).nonzero()[:, 0]
+        moved = x0.new_zeros(len(up) + len(down), len(values))
+        moved[torch.arange(len(up)), up] = radius
+        moved[len(up) + torch.arange(len(down)), down] = -radius
+        return moved.reshape(-1, *x0.shape[1:])
+
+    def corner_count(self, x0: Tensor) -> Tensor:
+        """Every value up and down, but for those at an end of the box."""
+        return flat(x0 < self.high).sum(1) + flat(x0 > self.low).sum(1)
+
     def dual_norm(self, x0: Tensor, grad: Tensor) -> Tensor:
         """The linf norm."""
         return row_max(grad.double().abs())

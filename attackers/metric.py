@@ -13,6 +13,7 @@ are a number or one number per sample ``(B,)``:
     diameter(x0)                 the largest distance from x0 inside the box, (B,)
     farthest(x0, grad, radius)   x0 + ascent, rounded inwards
     heading(x0, x, grad, longest) what first-order attacks follow; `direction` by default
+    corners(x0, radius)          displacements whose convex hull holds ball ∩ box, or None: too many
     ball(x0, radius)             the same projection and steepest steps, made cheap for loops
 
 `project` rounds inwards: the float64 distance of its result never exceeds the radius.
@@ -91,6 +92,26 @@ class Metric(ABC):
     @abstractmethod
     def diameter(self, x0: Tensor) -> Tensor:
         """Return the largest distance from ``x0`` to a point of the box, ``(B,)``."""
+
+    def corners(self, x0: Tensor, radius: float) -> Tensor | None:
+        """Return few displacements whose convex hull, with 0, holds ball ∩ box around one sample.
+
+        They grow in proportion to the radius.
+
+        Args:
+            x0: (1, ...) the sample.
+            radius: of the ball.
+
+        Returns:
+            (V, ...), or None where only too many would do.
+        """
+        del x0, radius
+        return None
+
+    def corner_count(self, x0: Tensor) -> Tensor | None:
+        """Return at most how many corners each sample's ball has, int64 ``(B,)``."""
+        del x0
+        return None
 
     def extent(self, x0: Tensor) -> Tensor:
         """By what a norm of the change is divided to give the distance, ``(B,)`` float64."""

@@ -40,6 +40,9 @@ LEVELS = (8.0, 16.0, 30.0, 40.0)
 REACH = 2
 """Rows and columns that the mass of an ascent may move on each side."""
 
+NEAR = 2
+"""Rows and columns up to which a way of mass is a corner of its own."""
+
 BISECTIONS = 60
 """Of the shift that restores a channel's mass."""
 
@@ -159,6 +162,56 @@ class Wasserstein(Metric):
         farther = (channels.amax(2) - channels.amin(2)).amax(1) / (LOOK + 1)
         bound = torch.minimum(torch.maximum(lipschitz, farther), lipschitz * BEYOND_LOOK)
         return bound * self.mass(x0)
+
+    def corners(self, x0: Tensor, radius: float) -> Tensor:
+        """All the cost on one way between pixels, or on one end of a long way.
+
+        The cheapest plan between two images takes mass only from pixels that have some to pixels
+        that have room, and lose or gain by it. It is a mixture of ways (i, j) of cost D_ij: moving
+        budget/D_ij from i to j, for the shares of the budget that they take. Ways longer than
+        `NEAR` rows or columns are many; each is the mean of taking twice as much away at i and of
+        adding twice as much at j, where D_ij is at least the distance from j to the nearest mass.
+        """
+        budget = radius * float(self.mass(x0)[0])
+        image = x0[0]
+        height, width = image.shape[-2:]
+        held, open_ = image > self.low, image < self.high
+        ways = []
+        for rows in range(-NEAR, NEAR + 1):
+            for columns in range(-NEAR, NEAR + 1):
+                if not (rows or columns):
+                    continue
+                start = held.nonzero()
+                end = start + torch.tensor([0, rows, columns], device=start.device)
+                inside = (end >= 0).all(1) & (end[:, 1] < height) & (end[:, 2] < width)
+                start, end = start[inside], end[inside]
+                fits = open_[end[:, 0], end[:, 1], end[:, 2]]
+                start, end = start[fits], end[fits]
+                moved = image.new_zeros(len(start), *image.shape)
+                each, amount = torch.arange(len(start)), budget / float(np.hypot(rows, columns))
+                moved[(each, *start.T)] = -amount
+                moved[(each, *end.T)] = amount
+                ways.append(moved)
+        return torch.cat([*ways, *self._ends(held, open_, budget, image)])
+
+    def corner_count(self, x0: Tensor) -> Tensor:
+        """Ways from every pixel with mass to those near it, and the ends of the long ones."""
+        held, open_ = flat(x0 > self.low).sum(1), flat(x0 < self.high).sum(1)
+        return (2 * NEAR + 1) ** 2 * held + open_
+
+    def _ends(self, held: Tensor, open_: Tensor, budget: float, like: Tensor) -> list[Tensor]:
+        """The ends of long ways: mass that goes away, and mass that arrives."""
+        start, end = held.nonzero(), open_.nonzero()
+        gone, come = (like.new_zeros(len(ends), *like.shape) for ends in (start, end))
+        gone[(torch.arange(len(start)), *start.T)] = -2 * budget / (NEAR + 1)
+        nearest = torch.full((len(end),), torch.inf, dtype=torch.float64, device=like.device)
+        for channel in range(like.shape[0]):
+            mine, sources = end[:, 0] == channel, start[start[:, 0] == channel, 1:].double()
+            if len(sources):
+                nearest[mine] = torch.cdist(end[mine, 1:].double(), sources).amin(1)
+        amount = 2 * budget / nearest.clamp_min(NEAR + 1)
+        come[(torch.arange(len(end)), *end.T)] = amount.to(like)
+        return [gone, come]
 
     def farthest(self, x0: Tensor, grad: Tensor, radius: Radius) -> Tensor:
         """Where `ascent` ends: inside by its plan, without solving a linear program."""

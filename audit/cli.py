@@ -152,7 +152,7 @@ def scan(
         typer.Option(
             "--certify",
             metavar="HOW",
-            help="Accuracy no attack takes: auto, crown, crown-ibp, none.",
+            help="Accuracy no attack takes: auto, simplex, crown, crown-ibp, none.",
         ),
     ] = "auto",
     smooth: Smooth = None,

@@ -17,7 +17,7 @@ DEFAULT_DELTAS: dict[str, tuple[float, ...]] = {
 }
 """Budgets per metric for the box [0, 1]; scaled with the box where the unit is its own."""
 
-CERTIFICATES = ("auto", "crown", "crown-ibp", "none")
+CERTIFICATES = ("auto", "simplex", "crown", "crown-ibp", "none")
 """What ``--certify`` takes; ``auto`` is the tightest that the effort allows."""
 
 ATTACK_NAMES = (*ATTACKS, *MINIMAL, "w-pgd")

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from math import prod
 
 import torch
@@ -10,26 +11,32 @@ from torch import Tensor
 from attackers.geometry import Metric
 from audit.certify import Certified
 from audit.certify.crown import Crown
+from audit.certify.margins import Prover
 from audit.certify.network import Network, network_of
 from audit.certify.search import certified_radii, confirmed
+from audit.certify.simplex import Simplex, fits
+from audit.cores import each
 from audit.errors import AuditError
 from audit.models.classifier import Classifier
 from audit.models.onnx.program import Step
 from audit.report import Certifier
 from audit.samples import Samples
 
-TOGETHER = {"crown": 1, "crown-ibp": 16}
+TOGETHER = {"crown-ibp": 16}
 """Samples bounded together, always exactly so many: products of other shapes would round in other
-ways, and a result belongs to its sample alone. How many rows bounding backwards needs differs from
-sample to sample, so there each is on its own."""
+ways, and a result belongs to its sample alone. Elsewhere each is on its own, because how many rows
+or corners there are differs from sample to sample."""
+
+TIGHTER = ("simplex", "crown", "crown-ibp")
+"""The methods, the tightest first."""
+
+PLAIN = 0.25
+"""Time of a product in a pass at many corners, in units of one that is bounded backwards."""
 
 ROUNDED_DOWN = 1 - 1e-9
 """Of a certified radius."""
 
-COARSER = (
-    " Values inside the network are bounded by interval arithmetic only: bounding them backwards "
-    "(--certify crown) is tighter, and {:.1f} times what this effort allows."
-)
+COARSER = " Bounds by --certify {} are tighter, and take {:.1f} times what this effort allows."
 
 DETAIL = (
     "Lower bounds of the margins by linear bound propagation, checked in float64 up to rounding; "
@@ -56,11 +63,12 @@ def certify(
         metric: of the radii.
         samples: all of them.
         attacked: (N,) float64, the distance at which each is known to break; never exceeded.
-        how: ``crown`` bounds backwards what enters every nonlinear operation, ``crown-ibp`` only
+        how: ``simplex`` bounds every corner of the ball, for metrics whose balls have few;
+            ``crown`` bounds backwards what enters every nonlinear operation, ``crown-ibp`` only
             the margins and the rest by interval arithmetic; ``auto`` is the first within ``work``.
         steps: radii tried per sample.
         tuning: gradients that look for good slopes at each.
-        work: products that ``auto`` may spend on bounds before the margins.
+        work: products that ``auto`` may spend on bounds inside the network.
         tick: called with how many samples are done.
 
     Returns:
@@ -72,23 +80,29 @@ def certify(
     radius = torch.zeros(len(samples), dtype=torch.float64)
     try:
         network = network_of(classifier.graph(), classifier.spec.prepare, samples.x[:1])
-        needed = int(samples.correct.sum()) * steps * effort_of(network)
-        name = how if how != "auto" else "crown" if needed <= work else "crown-ibp"
-        search = Crown(network, metric, backwards=name == "crown", tuning=tuning)
-        exact = Crown(network.double(), metric, backwards=name == "crown")
+        name, coarser = chosen(how, network, metric, samples, steps=steps, work=work)
+        search = prover(name, network, metric, tuning)
+        exact = prover(name, network.double(), metric, 0)
         limit = torch.minimum(attacked, metric.diameter(samples.x).double())
-        for rows in samples.correct.nonzero()[:, 0].split(TOGETHER[name]):
-            filled = rows[torch.arange(TOGETHER[name]) % len(rows)]
+        together = TOGETHER.get(name, 1)
+
+        def certain(rows: Tensor) -> tuple[Tensor, Tensor]:
+            filled = rows[torch.arange(together) % len(rows)]
             x, labels = samples.x[filled], samples.labels[filled]
             found = certified_radii(search, x, labels, limit[filled], steps=steps)
-            radius[filled] = confirmed(exact, x, labels, found) * ROUNDED_DOWN
-            tick(len(rows))
+            return rows, confirmed(exact, x, labels, found)[: len(rows)] * ROUNDED_DOWN
+
+        groups = samples.correct.nonzero()[:, 0].split(together)
+        with closing(each(certain, groups)) as done:
+            for rows, found in done:
+                radius[rows] = found
+                tick(len(rows))
     except AuditError as error:
         radius.zero_()
         return Certified(
             radius,
             Certifier(
-                name="crown",
+                name=how if how != "auto" else "crown",
                 status="not_applicable",
                 detail=f"No bounds through this network: {error}. The lower bound is 0 at every "
                 "positive budget.",
@@ -96,7 +110,6 @@ def certify(
                 failure_probability=0.0,
             ),
         )
-    coarser = "" if name == "crown" or how != "auto" else COARSER.format(needed / work)
     return Certified(
         radius,
         Certifier(
@@ -109,11 +122,48 @@ def certify(
     )
 
 
-def effort_of(network: Network) -> float:
-    """Products of one evaluation of all values that enter nonlinear operations but the first's."""
-    later = list(network.layers.values())[1:]
-    values = sum(prod(network.shapes[layer.step.inputs[0]]) for layer in later)
-    return float(values) * sum(products(network, step) for step in network.steps)
+def prover(name: str, network: Network, metric: Metric, tuning: int) -> Prover:
+    """The method of a name."""
+    if name == "simplex":
+        return Simplex(network, metric, tuning=tuning)
+    return Crown(network, metric, backwards=name == "crown", tuning=tuning)
+
+
+def chosen(
+    how: str, network: Network, metric: Metric, samples: Samples, *, steps: int, work: float
+) -> tuple[str, str]:
+    """The method, and what is said of a tighter one that the work does not allow."""
+    if how != "auto":
+        return how, ""
+    coarser = ""
+    for name in TIGHTER:
+        needed = effort_of(name, network, metric, samples, steps)
+        if needed is None:
+            continue
+        if needed <= work or name == TIGHTER[-1]:
+            return name, coarser
+        coarser = coarser or COARSER.format(name, needed / work)
+    raise AssertionError("the last method always applies")
+
+
+def effort_of(
+    name: str, network: Network, metric: Metric, samples: Samples, steps: int
+) -> float | None:
+    """Products of a whole search inside the network, or None where the method cannot serve."""
+    once = sum(products(network, step) for step in network.steps)
+    rows = samples.correct
+    if name == "crown":
+        # What enters the first layer is known without.
+        later = list(network.layers.values())[1:]
+        values = sum(prod(network.shapes[layer.step.inputs[0]]) for layer in later)
+        return float(values) * once * int(rows.sum()) * steps
+    if name == "simplex":
+        corners = metric.corner_count(samples.x[rows])
+        if corners is None or not len(corners) or not fits(network, int(corners.max())):
+            return None
+        # Middle and reach of every value at every corner.
+        return PLAIN * 2 * once * float(corners.sum()) * steps
+    return 0.0
 
 
 def products(network: Network, step: Step) -> float:

@@ -311,9 +311,8 @@ class Crown:
         # No value moves farther than the norm of the change: the distance times the extent.
         down, up = self._room(x0, radius * self.metric.extent(x0))
         with torch.no_grad():
-            given = {p: self.network.layers[p].image(bounds) for p, bounds in known.items()}
-            middle, reach = x0 + (up - down) / 2, (up + down) / 2
-            return Interval(self.network, middle, reach, given).at(place)
+            intervals = Interval(self.network, x0 + (up - down) / 2, (up + down) / 2)
+            return intervals.walk(lambda p, _: self.network.layers[p].image(known[p]), place)
 
 
 def rivals_of(labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """Interval arithmetic through a network: the middle and the largest change of each value."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -18,31 +18,32 @@ class Interval:
         network: what is evaluated.
         centre: (B, ...) middle of what the samples may become, value by value.
         reach: (B, ...) how far each value may move from it.
-        given: bounds of what each layer before the one asked for gives.
     """
 
     network: Network
     centre: Tensor
     reach: Tensor
-    given: Mapping[int, Bounds]
 
-    def at(self, layer: int) -> Bounds:
-        """Bounds of what enters a layer, each ``(B, ...)``."""
+    def walk(self, image: Callable[[int, Bounds], Bounds], until: int | None = None) -> Bounds:
+        """Bounds of what enters a layer, or of the scores, each ``(B, ...)``.
+
+        Args:
+            image: bounds of what a layer gives, from its place and bounds of what enters it.
+            until: the layer; None for the scores.
+        """
         network = self.network
         start = network.prepare(self.centre)
         change = (network.prepare(self.centre + self.reach) - start).abs()
         values: Values = {**network.constants, network.source: start}
         changes: Values = {network.source: change}
         for place, step in enumerate(network.steps):
-            if place == layer:
-                centre, reach = values[step.inputs[0]], changes[step.inputs[0]]
-                assert centre is not None
-                assert reach is not None
-                return Bounds(centre - reach, centre + reach)
             if place in network.layers:
-                bounds = self.given[place]
-                values[step.outputs[0]] = (bounds.low + bounds.high) / 2
-                changes[step.outputs[0]] = (bounds.high - bounds.low) / 2
+                entering = _between(values, changes, step.inputs[0])
+                if place == until:
+                    return entering
+                given = image(place, entering)
+                values[step.outputs[0]] = (given.low + given.high) / 2
+                changes[step.outputs[0]] = (given.high - given.low) / 2
                 continue
             inputs = [values[name] if name else None for name in step.inputs]
             result = network.affine(step, inputs, len(self.centre))
@@ -50,7 +51,7 @@ class Interval:
             if any(name in changes for name in step.inputs if name):
                 moved = self._change(step, inputs, changes)
                 changes.update(zip(step.outputs, moved, strict=False))
-        raise AssertionError(f"there is no layer {layer}")
+        return _between(values, changes, network.target)
 
     def _change(self, step: Step, inputs: list[Tensor | None], known: Values) -> tuple[Tensor, ...]:
         """The largest change of a step's outputs: absolute weights, no bias."""
@@ -76,6 +77,13 @@ class Interval:
             assert changes[0] is not None
             return (changes[0],)
         return self.network.affine(step, changes, len(self.centre))
+
+
+def _between(values: Values, changes: Values, name: str) -> Bounds:
+    centre, reach = values[name], changes[name]
+    assert centre is not None
+    assert reach is not None
+    return Bounds(centre - reach, centre + reach)
 
 
 def _statistics(place: int, value: Tensor) -> Tensor:

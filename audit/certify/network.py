@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from audit.certify import relaxation
-from audit.certify.relaxation import Candidates, Lines, Relaxed, RelaxedMaximum
+from audit.certify.relaxation import Candidates, CornerMaximum, Lines
 from audit.models.onnx import OnnxModule
 from audit.models.onnx.node import Node
 from audit.models.onnx.operators.window import read_window
@@ -70,7 +70,10 @@ class Bounds:
     high: Tensor
 
 
-Relaxation = Lines | Candidates
+OverBall = Lines | Candidates
+"""What relaxes an operation between bounds that hold in a whole ball."""
+
+Relaxation = OverBall | CornerMaximum
 
 
 @dataclass
@@ -88,7 +91,7 @@ class Layer:
 
     step: Step
     value: Callable[[Tensor], Tensor]
-    lines: Callable[[Tensor, Tensor], Relaxation]
+    lines: Callable[[Tensor, Tensor], OverBall]
     bends: tuple[float, ...] | None = None
     spread: Callable[[Tensor], Tensor] | None = None
 
@@ -101,20 +104,15 @@ class Layer:
             found |= (bounds.low < bend) & (bounds.high > bend)
         return found
 
-    def relax(self, bounds: Bounds) -> Relaxation:
+    def relax(self, bounds: Bounds) -> OverBall:
         """The relaxation between these bounds of its input."""
         spread = self.spread or (lambda x: x)
         return self.lines(spread(bounds.low), spread(bounds.high))
 
     def apply(self, x: Tensor, gap: Tensor, found: Relaxation) -> Tensor:
         """The operation, relaxed when differentiated."""
-        if isinstance(found, Candidates):
-            assert self.spread is not None
-            out = RelaxedMaximum.apply(self.spread(x), gap, found)
-        else:
-            out = Relaxed.apply(x, gap, self.value(x.detach()), found)
-        assert isinstance(out, Tensor)
-        return out
+        entering = x if self.spread is None else self.spread(x)
+        return found.applied(entering, gap, self.value(entering.detach()))
 
     def exact(self, x: Tensor) -> Tensor:
         """The operation itself, increasing in its input."""

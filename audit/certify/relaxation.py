@@ -12,8 +12,8 @@ network was evaluated, the linear bound is the network's own value plus the gap.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -43,7 +43,7 @@ class Lines:
     free: Tensor | None = None
     flattest: float = 0.0
 
-    def take(self, rows: Tensor) -> "Lines":
+    def take(self, rows: Tensor) -> Self:
         """The lines of some samples, perhaps repeated; ``rows``: (R,) int64."""
         return replace(
             self,
@@ -54,7 +54,13 @@ class Lines:
             free=None if self.free is None else self.free[rows],
         )
 
-    def sloped(self, slope: Tensor) -> "Lines":
+    def applied(self, z: Tensor, gap: Tensor, value: Tensor) -> Tensor:
+        """The operation's ``value`` at ``z``, which passes linear bounds when differentiated."""
+        out = Relaxed.apply(z, gap, value, self)
+        assert isinstance(out, Tensor)
+        return out
+
+    def sloped(self, slope: Tensor) -> Self:
         """The same with other slopes of the lower line, where it is free to have them."""
         if self.free is None:
             return self
@@ -272,6 +278,12 @@ class Candidates:
         """Those of some samples, perhaps repeated; ``rows``: (R,) int64."""
         return Candidates(self.best[rows], self.ceiling[rows], self.decided[rows])
 
+    def applied(self, z: Tensor, gap: Tensor, value: Tensor) -> Tensor:
+        """The maxima ``value`` of ``z``, which pass linear bounds when differentiated."""
+        out = RelaxedMaximum.apply(z, gap, value, self)
+        assert isinstance(out, Tensor)
+        return out
+
 
 class RelaxedMaximum(torch.autograd.Function):
     """The maximum over the last axis: below it lies its best value, above that or a constant.
@@ -280,13 +292,12 @@ class RelaxedMaximum(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, gap: Tensor, candidates: Candidates) -> Tensor:
+    def forward(ctx: Any, z: Tensor, gap: Tensor, maxima: Tensor, found: Candidates) -> Tensor:
         """Return the maxima of ``z`` (B, ..., K); ``gap``: (B,) zeros."""
         del gap
-        maxima = z.amax(-1)
         ctx.save_for_backward(z, maxima)
-        ctx.candidates = candidates
-        return maxima
+        ctx.candidates = found
+        return maxima.clone()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -297,4 +308,96 @@ class RelaxedMaximum(torch.autograd.Function):
         best = z.gather(-1, winner)[..., 0]
         lost = to_best * (best - maxima) + (coefficients - to_best) * (found.ceiling - maxima)
         passed = torch.zeros_like(z).scatter(-1, winner, to_best[..., None])
-        return passed, lost.flatten(1).sum(1), None
+        return passed, lost.flatten(1).sum(1), None, None
+
+
+@dataclass(frozen=True)
+class CornerLines(Lines):
+    """Lines of a convex operation whose upper bound is known at corners; see `simplex`.
+
+    Attributes:
+        top: (1, ...) the upper bound at the sample.
+        left: (R, ...) zeros, whose gradient is what stays on the upper bound.
+    """
+
+    top: Tensor = field(default_factory=lambda: torch.zeros(0))
+    left: Tensor = field(default_factory=lambda: torch.zeros(0))
+
+    @classmethod
+    def of(cls, lines: Lines, top: Tensor) -> "CornerLines":
+        """From the lines over the whole ball."""
+        names = ("lower_slope", "lower_offset", "upper_slope", "upper_offset", "free", "flattest")
+        return cls(**{name: getattr(lines, name) for name in names}, top=top)
+
+    def leaving(self, left: Tensor) -> Self:
+        """The same, with what collects the coefficients that stay."""
+        return replace(self, left=left)
+
+    def applied(self, z: Tensor, gap: Tensor, value: Tensor) -> Tensor:
+        """The operation's ``value`` at ``z``, which passes linear bounds when differentiated."""
+        out = RelaxedAtCorners.apply(z, gap, self.left, value, self)
+        assert isinstance(out, Tensor)
+        return out
+
+
+class RelaxedAtCorners(torch.autograd.Function):
+    """`Relaxed`, but negative coefficients of values that may bend stay on the upper bound."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, z: Tensor, gap: Tensor, left: Tensor, value: Tensor, lines: CornerLines
+    ) -> Tensor:
+        """Return ``value`` (R, ...), of one sample; ``left``: zeros of its shape."""
+        del gap, left
+        ctx.save_for_backward(z[:1], value[:1])
+        ctx.lines = lines
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Coefficients of ``z``, what the lines lose at the sample, and what stays."""
+        (coefficients,), (z, value), lines = grads, ctx.saved_tensors, ctx.lines
+        assert lines.free is not None
+        positive = coefficients.clamp_min(0)
+        stays = torch.where(lines.free, coefficients - positive, 0.0)
+        straight = coefficients - positive - stays
+        below = lines.lower_slope * z + lines.lower_offset - value
+        above = lines.upper_slope * z + lines.upper_offset - value
+        lost = dot(positive, below) + dot(straight, above) + dot(stays, lines.top - value)
+        passed = positive * lines.lower_slope + straight * lines.upper_slope
+        return passed, lost, stays, None, None
+
+
+@dataclass(frozen=True)
+class CornerMaximum:
+    """A maximum whose upper bound is known at corners; see `simplex`.
+
+    Attributes:
+        best: (1, ..., 1) int64, the value below.
+        top: (1, ...) the upper bound at the sample.
+        decided: (1, ...) bool, the best is the maximum at every corner.
+        left: (R, ...) zeros, whose gradient is what stays on the upper bound.
+    """
+
+    best: Tensor
+    top: Tensor
+    decided: Tensor
+    left: Tensor = field(default_factory=lambda: torch.zeros(0))
+
+    def take(self, rows: Tensor) -> Self:
+        """There is one sample."""
+        del rows
+        return self
+
+    def leaving(self, left: Tensor) -> Self:
+        """The same, with what collects the coefficients that stay."""
+        return replace(self, left=left)
+
+    def applied(self, z: Tensor, gap: Tensor, value: Tensor) -> Tensor:
+        """The maxima ``value`` of ``z``, which pass linear bounds when differentiated."""
+        winner = self.best.expand(len(z), *self.best.shape[1:])
+        best = z.gather(-1, winner)[..., 0]
+        one = torch.ones_like(self.top)
+        zero = torch.zeros_like(self.top)
+        lines = CornerLines(one, zero, one, zero, ~self.decided, 1.0, self.top, self.left)
+        return lines.applied(best, gap, value)
