@@ -283,7 +283,7 @@ def _measure_sensitivity(scan: Scan, run: MetricRun, progress: Progress) -> None
                 _propose(scan, run, attacker, "w-fgsm", rows[fooled], x[fooled], line_search=0)
 
         with progress(f"{run.metric.name}: sensitivity", 6 * len(samples)) as tick:
-            run.sensitivity = sensitivity(
+            measured = sensitivity(
                 attacker.classifier,
                 run.metric,
                 samples,
@@ -295,6 +295,7 @@ def _measure_sensitivity(scan: Scan, run: MetricRun, progress: Progress) -> None
                 offer=offer,
                 tick=tick,
             )
+            run.sensitivity, run.losses = measured.entries, measured.losses
 
 
 def _not_applicable(name: str, detail: str) -> Attack:

@@ -152,6 +152,21 @@ class SensitivityPoint(FirstOrder):
     delta: float
 
 
+class ValuePoint(Record):
+    """The loss V(delta) under the strongest adversary, on the samples.
+
+    ``attained`` is what an attack of this report reaches, ``bounded`` what provably is not
+    exceeded, ``first_order`` the estimate V(0) + delta·Upsilon; ``outside`` says on which side of
+    the other two it lies, null where it is not shown to be outside.
+    """
+
+    delta: float
+    attained: float | None
+    first_order: float
+    bounded: float | None
+    outside: Literal["below", "above"] | None
+
+
 class Sensitivity(Record):
     """Upsilon = (E ||grad J||_*^q)^(1/q) and V(0) = E J for one order and loss, with intervals."""
 
@@ -160,6 +175,7 @@ class Sensitivity(Record):
     upsilon: Interval
     value_at_zero: Interval
     points: list[SensitivityPoint]
+    value: list[ValuePoint] = []
 
 
 class Robustness(Record):

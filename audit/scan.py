@@ -186,6 +186,7 @@ def _certify_by_bounds(scan: Scan, run: MetricRun, progress: Progress) -> Certif
             steps=scan.config.effort_preset.radii,
             tuning=scan.config.effort_preset.tuning,
             work=scan.config.effort_preset.work,
+            deltas=scan.config.deltas_of(run.metric.name),
             tick=tick,
         )
 

@@ -32,6 +32,7 @@ from audit.config import order_name
 from audit.models.classifier import Classifier
 from audit.report import FirstOrder, Interval, Sensitivity, SensitivityPoint
 from audit.samples import Samples
+from audit.value import first_order_points
 
 SENSITIVITY_LOSSES = ("ce", "dlr", "redlr")
 PRIMARY_LOSS = "redlr"
@@ -39,6 +40,14 @@ PRIMARY_LOSS = "redlr"
 
 Offer = Callable[[Tensor, Tensor, Tensor], None]
 """Receives (rows, candidates, misclassified) of every first-order attack."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """First-order quantities, and each loss at the samples ``(N,)``, by its name."""
+
+    entries: list[Sensitivity]
+    losses: dict[str, Floats]
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,7 @@ def sensitivity(
     rows: int,
     offer: Offer,
     tick: Callable[[int], None],
-) -> list[Sensitivity]:
+) -> Measured:
     """Measure Upsilon, V(0) and the first-order estimates for every loss and every order p > 1.
 
     Args:
@@ -77,19 +86,20 @@ def sensitivity(
         tick: told how many samples were done.
     """
     finite = tuple(order for order in orders if order > 1)
-    entries = []
+    entries, losses = [], {}
     for name in SENSITIVITY_LOSSES if finite else ():
         loss = LOSSES[name]
         norms, values = _norms_and_values(classifier, metric, loss, samples, rows, tick)
         laws = _first_order_laws(
             classifier, metric, loss, samples, norms, finite, deltas, rows, offer, tick
         )
+        losses[name] = values
         wrong = ~samples.correct.numpy()
         for order in finite:
             entries.append(
                 _entry(name, order, deltas, norms, values, wrong, laws, confidence, seed)
             )
-    return entries
+    return Measured(entries, losses)
 
 
 def primary(entries: list[Sensitivity], order: str, delta: float) -> SensitivityPoint | None:
@@ -227,12 +237,16 @@ def _entry(
         )
 
     after_ = 0.0 if after is None else after
+    slope = _interval(upsilon, norms.numpy(), _power_mean_statistic(q), confidence, seed)
+    start = _interval(at_zero, values, np.mean, confidence, seed)
+    attained = {delta: _mean(laws[order, delta].losses) for delta in deltas}
     return Sensitivity(
         order=order_name(order),
         loss=name,
-        upsilon=_interval(upsilon, norms.numpy(), _power_mean_statistic(q), confidence, seed),
-        value_at_zero=_interval(at_zero, values, np.mean, confidence, seed),
+        upsilon=slope,
+        value_at_zero=start,
         points=[point(delta) for delta in deltas],
+        value=first_order_points(slope, start, attained),
     )
 
 

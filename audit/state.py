@@ -16,6 +16,7 @@ from attackers.rows import row_max
 from audit import statistics
 from audit.batches import Batches
 from audit.certify import Certified
+from audit.confidence import Floats
 from audit.config import ScanConfig
 from audit.data import Dataset
 from audit.frontier import Frontier
@@ -50,13 +51,17 @@ def silent(stage: str, total: int) -> Iterator[Callable[[int], None]]:
 
 @dataclass
 class MetricRun:
-    """Everything found under one metric so far; kept when the scan is interrupted."""
+    """Everything found under one metric so far; kept when the scan is interrupted.
+
+    ``losses`` are those of `sensitivity` at the samples, by name.
+    """
 
     metric: Metric
     frontier: Frontier
     certified: Certified
     attacks: list[Attack] = field(default_factory=list)
     sensitivity: list[Sensitivity] = field(default_factory=list)
+    losses: dict[str, Floats] = field(default_factory=dict)
 
 
 @dataclass
@@ -137,6 +142,7 @@ class Scan:
                 certified=run.certified,
                 attacks=run.attacks,
                 sensitivity=run.sensitivity,
+                losses=run.losses,
                 orders=self.config.orders,
                 deltas=self.config.deltas_of(run.metric.name),
                 confidence=self.config.confidence,

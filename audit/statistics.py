@@ -23,6 +23,7 @@ from audit.report import (
 )
 from audit.samples import Samples
 from audit.sensitivity import as_first_order, mark_violations, primary
+from audit.value import bracketed
 
 QUANTILES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0)
 
@@ -41,6 +42,7 @@ def summarise(
     certified: Certified,
     attacks: list[Attack],
     sensitivity: list[Sensitivity],
+    losses: dict[str, Floats],
     orders: tuple[float, ...],
     deltas: tuple[float, ...],
     confidence: float,
@@ -53,7 +55,8 @@ def summarise(
         attacked: (N,) verified adversarial distances; 0 where wrong, ``inf`` where unbroken.
         certified: certified radii.
         attacks: what ran.
-        sensitivity: first-order quantities, violations not yet marked.
+        sensitivity: first-order quantities, violations and the loss's bracket not yet known.
+        losses: (N,) each of its losses at the samples, by name.
         orders: of the curves.
         deltas: of the points.
         confidence: of every interval.
@@ -84,7 +87,11 @@ def summarise(
                 return float(value) / samples.accuracy
         return None
 
-    marked = mark_violations(sensitivity, attacked_robustness)
+    by_name = {order_name(order): order for order in orders}
+    marked = [
+        bracketed(entry, losses[entry.loss], attacked, certified.envelope, by_name[entry.order])
+        for entry in mark_violations(sensitivity, attacked_robustness)
+    ]
     curves = [
         Curve(
             order=order_name(order),

@@ -4,7 +4,16 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
 
 from audit.report import FirstOrder, Health, Point, Reliability, Report, ThreatResult, reliability
-from reports.numbers import NOT_MEASURED, Bracket, budget, count, exact, percent, share
+from reports.numbers import (
+    NOT_MEASURED,
+    Bracket,
+    budget,
+    count,
+    exact,
+    percent,
+    share,
+    significant,
+)
 
 VERDICTS = {
     "pass": "every gate passed",
@@ -137,6 +146,41 @@ def estimates(threat: ThreatResult) -> list[Estimate]:
         for order, delta, point in found
     ]
     return list(dict.fromkeys(shown))
+
+
+@dataclass(frozen=True)
+class Value:
+    """The loss under the strongest adversary at one order, loss and budget, as text."""
+
+    order: str
+    loss: str
+    delta: float
+    attained: str
+    first_order: str
+    bounded: str
+    outside: str
+
+
+def values(threat: ThreatResult) -> list[Value]:
+    """V(delta) from both sides, and what the estimate is."""
+    said = {
+        "below": "too low: attained",
+        "above": "too high: bounded",
+        None: "not refuted",
+    }
+    return [
+        Value(
+            entry.order,
+            entry.loss,
+            point.delta,
+            significant(point.attained, "down"),
+            significant(point.first_order, "nearest"),
+            "not bounded" if point.bounded is None else significant(point.bounded, "up"),
+            said[point.outside],
+        )
+        for entry in threat.sensitivity
+        for point in entry.value
+    ]
 
 
 def trouble(report: Report) -> tuple[list[Health], int]:

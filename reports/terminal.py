@@ -270,6 +270,8 @@ def _details(threat: ThreatResult, width: int) -> Iterable[RenderableType]:
         yield _relative(threat, width)
     if threat.sensitivity:
         yield _sensitivity(threat)
+    if values := summary.values(threat):
+        yield _values(threat.metric, values)
     if estimates := summary.estimates(threat):
         yield _estimates(threat.metric, estimates)
     yield _radii(threat)
@@ -286,6 +288,26 @@ def _sensitivity(threat: ThreatResult) -> Group:
         )
     return Group(
         _title(f"{threat.metric}: sensitivity", "V(delta) = V(0) + delta · Upsilon + o(delta)"),
+        table,
+    )
+
+
+def _values(metric: str, values: Sequence[summary.Value]) -> Group:
+    table = _table("order", "loss", "delta", "at least", "first order", "at most", "estimate")
+    for column in table.columns[3:6]:
+        column.justify = "right"
+    for entry in values:
+        table.add_row(
+            _text(entry.order),
+            _text(entry.loss),
+            _text(budget(entry.delta, metric)),
+            _text(entry.attained),
+            _text(entry.first_order),
+            _text(entry.bounded),
+            _text((entry.outside, "yellow" if entry.outside.startswith("too") else "")),
+        )
+    return Group(
+        _title(f"{metric}: the loss V(delta)", "attained, estimated, bounded; on these samples"),
         table,
     )
 

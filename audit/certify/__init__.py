@@ -11,14 +11,19 @@ from torch import Tensor
 
 from audit.report import Certifier
 from audit.samples import Samples
+from audit.value import Envelope
 
 
 @dataclass(frozen=True)
 class Certified:
-    """Radii ``(N,)`` float64 (0 where misclassified), and what the report says of the method."""
+    """Radii ``(N,)`` float64 (0 where misclassified), and what the report says of the method.
+
+    ``envelope`` bounds the cross-entropy around every sample, where the method bounds margins.
+    """
 
     radius: Tensor
     certifier: Certifier
+    envelope: Envelope | None = None
 
 
 def trivial(samples: Samples, *, asked: bool) -> Certified:

@@ -11,9 +11,10 @@ from torch import Tensor
 from attackers.geometry import Metric
 from audit.certify import Certified
 from audit.certify.crown import Crown
+from audit.certify.envelope import Enveloper, LossBounds
 from audit.certify.margins import Prover
 from audit.certify.network import Network, network_of
-from audit.certify.search import certified_radii, confirmed
+from audit.certify.search import Radii, certified_radii, confirmed
 from audit.certify.simplex import Simplex, fits
 from audit.cores import each
 from audit.errors import AuditError
@@ -21,6 +22,7 @@ from audit.models.classifier import Classifier
 from audit.models.onnx.program import Step
 from audit.report import Certifier
 from audit.samples import Samples
+from audit.value import Envelope, grid_of
 
 TOGETHER = {"crown-ibp": 16}
 """Samples bounded together, always exactly so many: products of other shapes would round in other
@@ -54,6 +56,7 @@ def certify(
     steps: int,
     tuning: int,
     work: float,
+    deltas: tuple[float, ...] = (),
     tick: Callable[[int], None] = lambda _: None,
 ) -> Certified | None:
     """Certify every correct sample, or say which operation stands in the way.
@@ -69,6 +72,7 @@ def certify(
         steps: radii tried per sample.
         tuning: gradients that look for good slopes at each.
         work: products that ``auto`` may spend on bounds inside the network.
+        deltas: budgets for which the loss is bounded too, of all samples; none for no such bounds.
         tick: called with how many samples are done.
 
     Returns:
@@ -85,18 +89,38 @@ def certify(
         exact = prover(name, network.double(), metric, 0)
         limit = torch.minimum(attacked, metric.diameter(samples.x).double())
         together = TOGETHER.get(name, 1)
+        grid = torch.from_numpy(grid_of(deltas))
+        budgets = torch.tensor(sorted(deltas), dtype=torch.float64)
+        enveloper = Enveloper(exact, metric, budgets, grid)
 
-        def certain(rows: Tensor) -> tuple[Tensor, Tensor]:
+        def certain(rows: Tensor) -> tuple[Tensor, Tensor, LossBounds | None]:
             filled = rows[torch.arange(together) % len(rows)]
             x, labels = samples.x[filled], samples.labels[filled]
-            found = certified_radii(search, x, labels, limit[filled], steps=steps)
-            return rows, confirmed(exact, x, labels, found)[: len(rows)] * ROUNDED_DOWN
+            if bool(samples.correct[rows[0]]):
+                found = certified_radii(
+                    search, x, labels, limit[filled], steps=steps, budgets=budgets
+                )
+            else:
+                found = Radii(torch.zeros_like(limit[filled]), {})
+            proven, bounds = confirmed(exact, x, labels, found)
+            loss = enveloper.bounds(x.double(), labels, bounds) if len(grid) else None
+            return rows, proven, loss
 
-        groups = samples.correct.nonzero()[:, 0].split(together)
-        with closing(each(certain, groups)) as done:
-            for rows, found in done:
-                radius[rows] = found
-                tick(len(rows))
+        # Those that are wrong have no radius, but take part in the loss.
+        wrong = (~samples.correct).nonzero()[:, 0] if len(grid) else samples.index[:0]
+        groups = [*samples.correct.nonzero()[:, 0].split(together), *wrong.split(together)]
+        losses = LossBounds(
+            torch.zeros_like(radius),
+            radius.new_zeros(len(radius), len(grid)),
+            torch.zeros_like(radius),
+        )
+        with closing(each(certain, [rows for rows in groups if len(rows)])) as done:
+            for rows, found, loss in done:
+                radius[rows] = found[: len(rows)] * ROUNDED_DOWN
+                if loss is not None:
+                    for whole, part in zip(vars(losses).values(), vars(loss).values(), strict=True):
+                        whole[rows] = part[: len(rows)]
+                tick(int(samples.correct[rows].sum()))
     except AuditError as error:
         radius.zero_()
         return Certified(
@@ -119,6 +143,13 @@ def certify(
             seconds=time.perf_counter() - started,
             failure_probability=0.0,
         ),
+        _envelope(grid, losses) if len(grid) else None,
+    )
+
+
+def _envelope(grid: Tensor, losses: LossBounds) -> Envelope:
+    return Envelope(
+        grid.numpy(), losses.clean.numpy(), losses.within.numpy(), losses.everywhere.numpy()
     )
 
 

@@ -27,6 +27,12 @@ STEPS = 4
 EDGE = 0.03
 """How near to an end of its bracket the next radius may lie, in units of the bracket."""
 
+NEAR = 1.3
+"""A budget within this factor of what was proven is tried too."""
+
+PAST = 1 + 1e-6
+"""By how much it is passed, so that the radius is above it after rounding."""
+
 MARGIN = 1e-6
 """What a margin has to exceed in float64, in units of the largest score."""
 
@@ -45,7 +51,13 @@ class Radii:
 
 
 def certified_radii(
-    prover: Prover, x0: Tensor, labels: Tensor, limit: Tensor, *, steps: int = STEPS
+    prover: Prover,
+    x0: Tensor,
+    labels: Tensor,
+    limit: Tensor,
+    *,
+    steps: int = STEPS,
+    budgets: Tensor | None = None,
 ) -> Radii:
     """The largest radii found at which every margin is positive.
 
@@ -55,6 +67,8 @@ def certified_radii(
         labels: (B,) int64.
         limit: (B,) float64 beyond which nothing can be certified: where the sample breaks.
         steps: radii that are tried.
+        budgets: (D,) float64, ascending, at which the accuracy will be stated: where one lies just
+            beyond what was proven, it is tried too.
     """
     curve = Curve.of(prover.margins(x0, labels, torch.zeros_like(limit)), limit)
     proven, hints = torch.zeros_like(limit), NOTHING
@@ -70,7 +84,23 @@ def certified_radii(
         hints = Hints(_narrowed(hints.within, found.entering, margin <= 0), found.slopes)
         curve.add(radius, margin)
         radius = curve.root(proven)
+    aim = _just_beyond(proven, limit, budgets)
+    if bool((aim > proven).any()):
+        found = prover.margins(x0, labels, aim, hints)
+        certain = found.reach(aim)
+        slopes = _merged(slopes, found.slopes, certain > proven)
+        proven = torch.maximum(proven, certain)
     return Radii(proven, slopes)
+
+
+def _just_beyond(proven: Tensor, limit: Tensor, budgets: Tensor | None) -> Tensor:
+    """Past the least budget above each radius, if that is near; else the radius."""
+    if budgets is None or not len(budgets):
+        return proven
+    place = torch.searchsorted(budgets, proven, right=True)
+    aim = PAST * budgets[place.clamp_max(len(budgets) - 1)]
+    near = (aim > proven) & (aim < limit) & (aim <= NEAR * proven)
+    return torch.where(near, aim, proven)
 
 
 @dataclass
@@ -141,8 +171,8 @@ class Curve:
 
 def confirmed(
     exact: Prover, x0: Tensor, labels: Tensor, found: Radii, *, margin: float = MARGIN
-) -> Tensor:
-    """The radii, at most those found, that float64 confirms, ``(B,)`` float64.
+) -> tuple[Tensor, Margins]:
+    """The radii, at most those found, that float64 confirms, and the bounds that do.
 
     Args:
         exact: of a float64 network.
@@ -150,14 +180,15 @@ def confirmed(
         labels: (B,) int64.
         found: by the search.
         margin: what every margin has to exceed, in units of the largest score.
+
+    Returns:
+        (B,) float64, and the margins in the balls that were found.
     """
-    if not bool((found.radius > 0).any()):
-        return found.radius
     x = x0.double()
     with torch.no_grad():
         needed = margin * exact.network.run(x).abs().amax(1).clamp_min(1)
     bounds = exact.margins(x, labels, found.radius, Hints(slopes=found.slopes))
-    return bounds.reach(found.radius, needed)
+    return bounds.reach(found.radius, needed), bounds
 
 
 def _merged(

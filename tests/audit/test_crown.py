@@ -185,7 +185,7 @@ def test_radii_of_a_linear_model_are_the_closed_form(name: str) -> None:
     found = certified_radii(
         Crown(net, metric), x0, labels, torch.full((12,), 50.0).double(), steps=2
     )
-    certain = confirmed(Crown(net.double(), metric), x0, labels, found)
+    certain, _ = confirmed(Crown(net.double(), metric), x0, labels, found)
     assert bool((certain <= exact).all())
     assert certain.numpy() == pytest.approx(exact.numpy(), rel=1e-3)
 
@@ -249,6 +249,22 @@ def test_a_search_ends_where_the_bounds_stop_holding() -> None:
     assert bool((crown.margins(x0, labels, found * 1.05).least() < 0).all())
 
 
+def test_a_budget_just_beyond_what_was_proven_is_tried() -> None:
+    net = network(convolutional("Relu"))
+    x0, limit = images(6), torch.full((6,), 0.5).double()
+    labels, crown = labels_of(net, x0), Crown(net, Linf(), tuning=3)
+    best = certified_radii(crown, x0, labels, limit, steps=12).radius
+    few = certified_radii(crown, x0, labels, limit, steps=1).radius
+    for row in range(6):
+        one, label, end = x0[row : row + 1], labels[row : row + 1], limit[row : row + 1]
+        between = few[row] + 0.5 * (best[row] - few[row])
+        aimed = certified_radii(crown, one, label, end, steps=1, budgets=between[None]).radius
+        if float(between) <= 1.2 * float(few[row]):
+            assert float(aimed) > float(between)
+        beyond = certified_radii(crown, one, label, between[None], steps=1, budgets=end).radius
+        assert float(beyond) <= float(between)
+
+
 def test_bounds_of_a_ball_prove_smaller_ones_too() -> None:
     net = network(convolutional("Relu"))
     x0 = images(6)
@@ -281,10 +297,10 @@ def test_the_float64_check_takes_back_what_does_not_hold() -> None:
     labels = labels_of(net, x0)
     exact = Crown(net.double(), Linf())
     wrong = Radii(torch.full((4,), 0.9).double(), {})
-    assert bool((confirmed(exact, x0, labels, wrong) < 0.5).all())
+    assert bool((confirmed(exact, x0, labels, wrong)[0] < 0.5).all())
     small = Radii(torch.full((4,), 1e-5).double(), {})
-    assert torch.equal(confirmed(exact, x0, labels, small), small.radius)
-    assert bool((confirmed(exact, x0, labels, small, margin=1e3) == 0).all())
+    assert torch.equal(confirmed(exact, x0, labels, small)[0], small.radius)
+    assert bool((confirmed(exact, x0, labels, small, margin=1e3)[0] == 0).all())
 
 
 def test_an_operation_without_a_bound_is_named() -> None:

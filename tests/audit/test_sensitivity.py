@@ -43,7 +43,7 @@ def measure(
     return sensitivity(
         model, metric, samples, orders=orders, deltas=deltas, confidence=0.95, seed=0, rows=rows,
         offer=offer, tick=lambda _: None,
-    )  # fmt: skip
+    ).entries  # fmt: skip
 
 
 def entry(entries: list[Sensitivity], order: str, loss: str) -> Sensitivity:

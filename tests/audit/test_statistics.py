@@ -46,6 +46,7 @@ def summary(
         certified=below or certify.trivial(samples, asked=True),
         attacks=[],
         sensitivity=[],
+        losses={},
         orders=ORDERS,
         deltas=DELTAS,
         confidence=0.95,

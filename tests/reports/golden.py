@@ -29,6 +29,7 @@ from audit.report import (
     SensitivityPoint,
     ThreatResult,
     Tool,
+    ValuePoint,
 )
 
 CLEAN = 0.989
@@ -116,6 +117,16 @@ def sensitivity(order: str, loss: str, deltas: list[float], size: float) -> Sens
                 lower_value=0.95 - delta * size / 9,
                 lower_slope=0.93 - delta * size / 7,
                 violated=None if loss == "ce" else delta * size > 1,
+            )
+            for delta in deltas
+        ],
+        value=[
+            ValuePoint(
+                delta=delta,
+                attained=-0.03123 * size + 0.41 * delta * size,
+                first_order=-0.0345 * size + delta * size,
+                bounded=None if loss == "redlr" and order == "1" else 0.017 + 3 * delta * size,
+                outside="below" if order == "1" else None,
             )
             for delta in deltas
         ],

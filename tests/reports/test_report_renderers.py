@@ -75,6 +75,9 @@ def wanted(path: Path_, value: float, metric: str) -> str:
     if "upsilon" in parents or "value_at_zero" in parents:
         modes = {"low": ROUND_FLOOR, "value": ROUND_HALF_EVEN, "high": ROUND_CEILING}
         return digits(value, modes[str(field)])
+    if field in ("attained", "first_order", "bounded"):
+        modes = {"attained": ROUND_FLOOR, "first_order": ROUND_HALF_EVEN, "bounded": ROUND_CEILING}
+        return digits(value, modes[str(field)])
     if field == "seconds":
         return digits(value, ROUND_CEILING, 3) + " s"
     if field in ("distance", "max_abs_difference", "failure_probability"):
