@@ -202,6 +202,20 @@ class Curve(Record):
     points: list[Point]
 
 
+class SoftPoint(Record):
+    """A lower bound of the soft accuracy at a budget; its interval has no upper end."""
+
+    delta: float
+    certified: Interval
+
+
+class SoftCurve(Record):
+    """Of a smoothed model: the probability that one noisy draw is right, at least, by budget."""
+
+    order: str
+    points: list[SoftPoint]
+
+
 class Quantiles(Record):
     """Quantiles of the per-sample radii, keyed by probability; ``None``: beyond what was found."""
 
@@ -225,6 +239,7 @@ class ThreatResult(Record):
     sensitivity: list[Sensitivity]
     curves: list[Curve]
     radii: Radii
+    soft: list[SoftCurve] = []
 
 
 class Health(Record):

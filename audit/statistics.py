@@ -23,6 +23,7 @@ from audit.report import (
 )
 from audit.samples import Samples
 from audit.sensitivity import as_first_order, mark_violations, primary
+from audit.soft import soft_curves
 from audit.value import bracketed
 
 QUANTILES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0)
@@ -119,6 +120,9 @@ def summarise(
         sensitivity=marked,
         curves=curves,
         radii=Radii(attacked=_quantiles(attacked), certified=_quantiles(lower)),
+        soft=soft_curves(
+            certified.soft, orders=orders, deltas=deltas, confidence=confidence, failure=failure
+        ),
     )
 
 

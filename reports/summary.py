@@ -148,6 +148,10 @@ def estimates(threat: ThreatResult) -> list[Estimate]:
     return list(dict.fromkeys(shown))
 
 
+SOFT = "the probability that one noisy draw is right; a lower bound, with its lower end"
+"""What soft accuracy is."""
+
+
 @dataclass(frozen=True)
 class Value:
     """The loss under the strongest adversary at one order, loss and budget, as text."""

@@ -275,6 +275,21 @@ def _details(threat: ThreatResult, width: int) -> Iterable[RenderableType]:
     if estimates := summary.estimates(threat):
         yield _estimates(threat.metric, estimates)
     yield _radii(threat)
+    if threat.soft:
+        yield _soft(threat)
+
+
+def _soft(threat: ThreatResult) -> Group:
+    table = _table("delta", *(summary.order_name(curve.order) for curve in threat.soft))
+    by_delta: dict[float, list[str]] = {
+        point.delta: [] for curve in threat.soft for point in curve.points
+    }
+    for curve in threat.soft:
+        for point in curve.points:
+            by_delta[point.delta].append(str(share(point.certified, "certified")))
+    for delta, shown in sorted(by_delta.items()):
+        table.add_row(_text(budget(delta, threat.metric)), *(_text(cell) for cell in shown))
+    return Group(_title(f"{threat.metric}: soft accuracy, at least", summary.SOFT), table)
 
 
 def _sensitivity(threat: ThreatResult) -> Group:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from audit.report import Certifier
 from audit.samples import Samples
+from audit.soft import Soft
 from audit.value import Envelope
 
 
@@ -18,12 +19,14 @@ from audit.value import Envelope
 class Certified:
     """Radii ``(N,)`` float64 (0 where misclassified), and what the report says of the method.
 
-    ``envelope`` bounds the cross-entropy around every sample, where the method bounds margins.
+    ``envelope`` bounds the cross-entropy around every sample, where the method bounds margins;
+    ``soft`` the probability of the label, where the method counts votes.
     """
 
     radius: Tensor
     certifier: Certifier
     envelope: Envelope | None = None
+    soft: Soft | None = None
 
 
 def trivial(samples: Samples, *, asked: bool) -> Certified:

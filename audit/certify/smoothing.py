@@ -25,6 +25,7 @@ from audit.models.classifier import Classifier
 from audit.models.smoothed import Law, Noise, count_votes, stream
 from audit.report import Certifier
 from audit.samples import Samples
+from audit.soft import Kept, Soft, gaussian, laplace
 
 FAILURE = 1 / 50
 """Share of the intervals' error that all certificates together may fail with: 0.001 at 95 %."""
@@ -136,9 +137,12 @@ def certify(
     started = time.perf_counter()
     failure = FAILURE * (1 - confidence) / len(samples)
     radius = torch.zeros(len(samples), dtype=torch.float64)
+    known = torch.zeros_like(radius)
+    dimensions = samples.x[0].numel()
     for row in samples.correct.nonzero()[:, 0].tolist():
         p = probability(base, noise, samples, row, draws=draws, failure=failure)
-        radius[row] = radius_of(metric.name, p, noise.sigma, samples.x[row].numel())
+        known[row] = p
+        radius[row] = radius_of(metric.name, p, noise.sigma, dimensions)
         tick(1)
     abstained = int((samples.correct & (radius == 0)).sum())
     return Certified(
@@ -156,7 +160,15 @@ def certify(
             seconds=time.perf_counter() - started,
             failure_probability=failure,
         ),
+        soft=Soft(known.numpy(), kept_of(metric.name, noise.sigma, dimensions), noise.sigma),
     )
+
+
+def kept_of(metric: str, sigma: float, dimensions: int) -> Kept:
+    """What is left of the probability of a class at a distance; see `radius_of`."""
+    if metric == "wasserstein":
+        return laplace(sigma)
+    return gaussian(sigma, math.sqrt(dimensions) if metric == "linf" else 1.0)
 
 
 def probability(

@@ -27,6 +27,8 @@ from audit.report import (
     Robustness,
     Sensitivity,
     SensitivityPoint,
+    SoftCurve,
+    SoftPoint,
     ThreatResult,
     Tool,
     ValuePoint,
@@ -189,6 +191,23 @@ def threat(metric: str, deltas: list[float], scale: float) -> ThreatResult:
             sensitivity("1", "redlr", deltas, 12.3456 / scale / 10),
         ],
         curves=[curve(order, deltas, scale) for order in ("inf", "2", "1")],
+        soft=[
+            SoftCurve(
+                order=order,
+                points=[
+                    SoftPoint(
+                        delta=delta,
+                        certified=Interval(
+                            value=0.91234 - delta / scale / 100 - place / 77,
+                            low=0.85432 - delta / scale / 100 - place / 77,
+                            high=None,
+                        ),
+                    )
+                    for delta in deltas
+                ],
+            )
+            for place, order in enumerate(("inf", "2"))
+        ],
         radii=Radii(
             attacked=Quantiles(
                 quantiles={
