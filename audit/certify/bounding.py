@@ -157,7 +157,9 @@ def prover(name: str, network: Network, metric: Metric, tuning: int) -> Prover:
     """The method of a name."""
     if name == "simplex":
         return Simplex(network, metric, tuning=tuning)
-    return Crown(network, metric, backwards=name == "crown", tuning=tuning)
+    # Where the bounds inside are coarse, slopes change little, and cost most of the time.
+    backwards = name == "crown"
+    return Crown(network, metric, backwards=backwards, tuning=tuning if backwards else 0)
 
 
 def chosen(

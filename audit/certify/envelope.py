@@ -1,6 +1,6 @@
 """Upper bounds of the cross-entropy around samples, from lower bounds of their margins."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ class LossBounds:
     everywhere: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass
 class Enveloper:
     """What bounds the loss of one network, in one metric.
 
@@ -35,12 +35,18 @@ class Enveloper:
         metric: of the balls.
         budgets: (D,) float64, ascending.
         radii: (K,) float64 of the envelope, ascending; the budgets are among them.
+        wide: bounds in the whole box.
     """
 
     exact: Prover
     metric: Metric
     budgets: Tensor
     radii: Tensor
+    wide: Crown = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Intervals do for the whole box, where nothing is tight."""
+        self.wide = Crown(self.exact.network, self.metric, backwards=False)
 
     def bounds(self, x: Tensor, labels: Tensor, proven: Margins) -> LossBounds:
         """Bound the loss of samples (B, ...) in float64.
@@ -51,9 +57,7 @@ class Enveloper:
         with torch.no_grad():
             scores = self.exact.network.run(x)
             clean = torch.nn.functional.cross_entropy(scores, labels, reduction="none")
-        # Intervals do for a box, where nothing is tight.
-        wide = Crown(self.exact.network, self.metric, backwards=False)
-        everywhere = cross_entropy_bound(_least(wide, x, labels, self.metric.diameter(x)))
+        everywhere = cross_entropy_bound(_least(self.wide, x, labels, self.metric.diameter(x)))
         within = self._within(proven, everywhere)
         place = torch.searchsorted(self.budgets, proven.radius, right=True)
         beyond = self.budgets[place.clamp_max(len(self.budgets) - 1)]

@@ -27,6 +27,9 @@ STEPS = 4
 EDGE = 0.03
 """How near to an end of its bracket the next radius may lie, in units of the bracket."""
 
+SHY = 0.9
+"""Share of the root that is tried while nothing holds yet: to prove something comes first."""
+
 NEAR = 1.3
 """A budget within this factor of what was proven is tried too."""
 
@@ -145,7 +148,8 @@ class Curve:
     def root(self, proven: Tensor) -> Tensor:
         """Where a parabola crosses 0, between what is proven and the least that fails."""
         both = (self.low > 0) & self.high.isfinite()
-        root = torch.where(both, self._through_three_points(), self._from_the_sample())
+        start = self._from_the_sample() * torch.where(self.low > 0, 1.0, SHY)
+        root = torch.where(both, self._through_three_points(), start)
         low, high = torch.maximum(self.low, proven), torch.minimum(self.high, self.limit)
         edge = EDGE * (high - low)
         return torch.where(high > low, torch.clamp(root, low + edge, high - edge), low)
