@@ -18,13 +18,12 @@ from PIL import Image
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",
-    "--virtual-time-budget=8000", "--window-size=1200,1190",
+    "--virtual-time-budget=8000",
 )  # fmt: skip
 
 
-def main() -> None:
-    """Take the screenshot and reduce it to a palette."""
-    page, picture = Path(sys.argv[1]).resolve(), Path(sys.argv[2])
+def photograph(page: Path, picture: Path, width: int, height: int) -> None:
+    """Write the picture of a page as a window of this size shows it."""
     browser = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if browser is None:
         sys.exit("chromium is not on the path: install it, or set CHROMIUM.")
@@ -33,13 +32,20 @@ def main() -> None:
             [
                 browser,
                 *FLAGS,
+                f"--window-size={width},{height}",
                 f"--user-data-dir={profile}",
                 f"--screenshot={picture.resolve()}",
-                page.as_uri(),
+                page.resolve().as_uri(),
             ],
             check=True,
             capture_output=True,
         )
+
+
+def main() -> None:
+    """Take the screenshot and reduce it to a palette."""
+    page, picture = Path(sys.argv[1]), Path(sys.argv[2])
+    photograph(page, picture, 1200, 1190)
     Image.open(picture).convert("P", palette=Image.Palette.ADAPTIVE, colors=128).save(
         picture, optimize=True
     )
