@@ -35,8 +35,24 @@ Attacks = Annotated[
     typer.Option(
         "--attack",
         metavar="NAME",
-        help="fgsm, pgd, apgd, minimal, w-pgd; without gradients square, random, hopskipjump. "
-        "[default: the strongest that apply]",
+        help="fgsm, pgd, apgd, minimal, transport, w-pgd, wagan; without gradients square, random, "
+        "hopskipjump. [default: the strongest that apply]",
+    ),
+]
+GeneratorFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--generator",
+        metavar="FILE",
+        help="A generator of `audit train-attacker`, also of another model, for --attack wagan.",
+    ),
+]
+TrainData = Annotated[
+    Path | None,
+    typer.Option(
+        "--train-data",
+        metavar="TRAIN",
+        help="Train a generator on this data first, within the effort, for --attack wagan.",
     ),
 ]
 EffortName = Annotated[
@@ -146,6 +162,33 @@ class Reading:
 
         size = options.size(self.resize, "--resize")
         return open_data(path, low=low, high=high, resize=size, class_map=self.class_map)
+
+
+@dataclass(frozen=True)
+class Taught:
+    """Where the generator of the attack ``wagan`` comes from: a file, or data to train it on."""
+
+    file: Path | None = None
+    data: Path | None = None
+
+    def check(self, config: "ScanConfig") -> None:
+        """Raise `UsageError` where the options contradict each other."""
+        from audit.errors import UsageError
+
+        if self.file is not None and self.data is not None:
+            raise UsageError("--generator and --train-data were both given: leave one of them out.")
+        given = self.file is not None or self.data is not None
+        asked = config.attacks is not None and "wagan" in config.attacks
+        if asked and not given:
+            raise UsageError(
+                "--attack wagan needs a trained generator: give one with --generator FILE, or data "
+                "to train it on with --train-data TRAIN."
+            )
+        if given and config.attacks is not None and not asked:
+            raise UsageError(
+                "A generator was given, but --attack does not name wagan: add it, or leave "
+                "--attack out."
+            )
 
 
 def loading_of(

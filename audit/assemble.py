@@ -56,6 +56,7 @@ def report_of(scan: Scan, *, config: dict[str, Any], minimum: float | None, stri
             html=HTML_FILE,
             gallery=gallery(scan),
         ),
+        generator=scan.generated,
     )
     return report.model_copy(update={"verdict": verdict(gates, reliability(report))})
 

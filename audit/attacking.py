@@ -18,6 +18,7 @@ from attackers.minimal import minimal_radius
 from attackers.threat import Threat
 from attackers.wdro import W_PGD_STEPS, w_pgd
 from audit.effort import Stage
+from audit.generated import transferred
 from audit.judge import LINE_SEARCH, judge
 from audit.models.classifier import Classifier
 from audit.models.execution import Counted, Counter
@@ -28,6 +29,9 @@ from audit.state import WHITE_BOX, MetricRun, Progress, Scan
 
 BLIND = 2.0
 """The same factor after a search by decisions alone, whose radii are up to twice too large."""
+
+FORWARD_ONLY = GRADIENT_FREE | {"wagan"}
+"""What a model without gradients can be attacked by."""
 
 WITHIN = 3.0
 """Radii of at most this many largest budgets are hunted further: those of orders that share the
@@ -43,7 +47,7 @@ def attack_all(scan: Scan, run: MetricRun, progress: Progress) -> None:
         if reason:
             run.attacks.append(_not_applicable(name, reason))
             continue
-        with _recorded(run, name, scan) as attacker:
+        with _recorded(run, name, scan, _detail(scan, name)) as attacker:
             if name == "minimal":
                 _attack_minimal(scan, run, attacker, progress)
             elif name == "hopskipjump":
@@ -63,9 +67,22 @@ def reinforce(scan: Scan, run: MetricRun, times: int, progress: Progress) -> Non
         _attack_fixed(scan, run, name, attacker, progress, times)
 
 
+def _detail(scan: Scan, name: str) -> str:
+    """What a reader has to know of an attack beside its name."""
+    if name != "wagan" or scan.generator is None:
+        return ""
+    trained = scan.generator
+    other = transferred(scan, trained)
+    return (
+        f"A {trained.variant} generator, head {trained.network.spec.head}, trained for "
+        f"{'another model (a transfer attack)' if other else 'this model'} up to a "
+        f"wasserstein radius of {trained.radius:g}."
+    )
+
+
 def not_applicable(name: str, metric: Metric, classifier: Classifier) -> str:
     """Why an attack cannot run, empty where it can."""
-    if classifier.attackable is None and name not in GRADIENT_FREE:
+    if classifier.attackable is None and name not in FORWARD_ONLY:
         return "It needs gradients, and the model has none."
     if not defined(name, metric):
         return f"It is defined for {' and '.join(sorted(METRICS_OF[name]))} only."
@@ -200,6 +217,8 @@ def _attack_fixed(
     if scan.classifier.attackable is None:
         factor = max(factor, BLIND)
     stages = effort.stages_of(name, times)
+    if scan.classifier.attackable is None and name == "wagan":
+        stages = tuple(stage for stage in stages if not stage.steps)
     correct = int(scan.samples.correct.sum())
     with progress(f"{run.metric.name}: {name}", len(deltas) * len(stages) * correct) as tick:
         for delta in reversed(deltas):
@@ -215,7 +234,8 @@ def _attack_fixed(
 
                 def attack(chosen: Tensor, stage: Stage = stage, threat: Threat = threat) -> Run:
                     known = run.frontier.x[chosen].to(scan.classifier.device)
-                    return at_radius(name, stage, threat, known)
+                    network = None if scan.generator is None else scan.generator.network
+                    return at_radius(name, stage, threat, known, network)
 
                 purpose = f"{name} {number} {delta!r} {times}"
                 _attack(scan, run, attacker, name, purpose, rows, attack, tick)

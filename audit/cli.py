@@ -19,6 +19,7 @@ from audit.arguments import (
     Deltas,
     Device,
     EffortName,
+    GeneratorFile,
     High,
     Layout,
     Low,
@@ -31,7 +32,9 @@ from audit.arguments import (
     Seed,
     Smooth,
     Std,
+    Taught,
     Threats,
+    TrainData,
     Trust,
     Verbose,
     config_of,
@@ -41,10 +44,16 @@ from audit.errors import AuditError, Interrupted, UsageError
 from audit.memory import keep_freed_pages
 
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
     from audit.config import ScanConfig
-    from audit.models import LoadOptions
+    from audit.generators import Trained
+    from audit.models import Classifier, LoadOptions
     from audit.report import Report
+    from audit.scan import Load
     from audit.state import Scan
+    from audit.training import TrainConfig
 
 EXIT_CODES = """
 Exit codes: 0 done and every gate passed; 1 a gate failed; 2 usage, model or data is wrong;
@@ -63,6 +72,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
+
+GENERATOR_FILE = "generator.safetensors"
+"""Where a generator that was trained within a scan is kept, beside the report."""
 
 SPIN_COUNT = "10000"
 """How long an idle OpenMP thread spins before it sleeps, read when torch is first imported.
@@ -146,6 +158,8 @@ def scan(
     order: Orders = None,
     delta: Deltas = None,
     attack: Attacks = None,
+    generator: GeneratorFile = None,
+    train_data: TrainData = None,
     effort: EffortName = "standard",
     certify: Annotated[
         str,
@@ -212,8 +226,10 @@ def scan(
                        confidence, batch_size, low, high)  # fmt: skip
     loading = loading_of(trust_model, device, layout, mean, std, low, high, allow_domain)
     reading = Reading(resize, class_map)
-    outcome = _scan(model, data, config, loading, out, reading, quiet=quiet)
-    report = _write(outcome, out, loading, reading, minimum=minimum, strict=strict)
+    taught = Taught(generator, train_data)
+    taught.check(config)
+    outcome = _scan(model, data, config, loading, out, reading, taught, quiet=quiet)
+    report = _write(outcome, out, loading, reading, taught, minimum=minimum, strict=strict)
     _show(report, out, quiet=quiet, verbose=verbose)
     raise typer.Exit(_exit_code(report, strict=strict))
 
@@ -231,8 +247,10 @@ def demo(
     from audit.models import LoadOptions
 
     config, loading = ScanConfig(), LoadOptions()
-    outcome = _scan(model_path(), data_path(), config, loading, out, Reading(), quiet=quiet)
-    report = _write(outcome, out, loading, Reading(), minimum=None, strict=False)
+    outcome = _scan(
+        model_path(), data_path(), config, loading, out, Reading(), Taught(), quiet=quiet
+    )
+    report = _write(outcome, out, loading, Reading(), Taught(), minimum=None, strict=False)
     _show(report, out, quiet=quiet, verbose=verbose)
     if not quiet:
         _print(f"Open {out / 'report.html'} in a browser to see the whole report.\n")
@@ -269,6 +287,98 @@ def inspect(
         _print(f"{name:<16}{value}\n")
     if found.command is not None:
         _print(f"\nScan it with:\n  {found.command}\n")
+
+
+@app.command("train-attacker")
+@_interruptible("before the first step of training")
+def train_attacker(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
+    data: Annotated[Path, typer.Option("--data", metavar="TRAIN", help=DATA_HELP)],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE", help="The generator: .safetensors.")
+    ],
+    variant: Annotated[
+        str,
+        typer.Option(
+            "--variant",
+            metavar="NAME",
+            help="advgan, wagan, wagan-beta-minus, wagan-beta-plus.",
+        ),
+    ] = "wagan",
+    head: Annotated[
+        str | None,
+        typer.Option(
+            "--head",
+            metavar="NAME",
+            help="flow moves mass within any radius; image adds a perturbation, as published. "
+            "[default: flow; image for advgan and --paper]",
+        ),
+    ] = None,
+    radius: Annotated[
+        str,
+        typer.Option(
+            "--radius", metavar="R", help="Largest, in pixels × fraction of the image's mass."
+        ),
+    ] = "0.3",
+    paper: Annotated[
+        bool, typer.Option("--paper", help="The published constants, literally.")
+    ] = False,
+    epochs: Annotated[
+        int, typer.Option("--epochs", metavar="N", help="Passes over the data.")
+    ] = 60,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", metavar="N", help="Images per step.")
+    ] = 128,
+    average: Annotated[
+        str | None,
+        typer.Option(
+            "--average",
+            metavar="DECAY",
+            help="Keep a running mean of the weights, e.g. 0.999. [default: the last weights]",
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            "--samples", "-n", metavar="N", help="Size of a random subset. [default: all]"
+        ),
+    ] = None,
+    seed: Seed = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where an interrupted run of the same stopped.")
+    ] = False,
+    trust_model: Trust = False,
+    device: Device = "auto",
+    layout: Layout = None,
+    mean: Mean = None,
+    std: Std = None,
+    low: Low = "0",
+    high: High = "1",
+    resize: Resize = None,
+    class_map: ClassMap = None,
+    allow_domain: AllowDomain = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train a generator that attacks a model in one forward pass."""
+    from audit import options
+    from audit.training import TrainConfig
+
+    loading = loading_of(trust_model, device, layout, mean, std, low, high, allow_domain)
+    config = TrainConfig(
+        variant=variant,
+        head=head,
+        radius=options.number(radius, "--radius"),
+        epochs=epochs,
+        batch=batch_size,
+        samples=samples,
+        seed=seed,
+        paper=paper,
+        average=None if average is None else options.number(average, "--average"),
+        low=loading.low,
+        high=loading.high,
+    )
+    reading = Reading(resize, class_map)
+    _train_attacker(model, data, config, loading, out, reading, resume=resume, quiet=quiet)
 
 
 @app.command()
@@ -311,9 +421,11 @@ def _scan(
     loading: "LoadOptions",
     out: Path,
     reading: Reading,
+    taught: Taught,
     *,
     quiet: bool,
 ) -> "Scan":
+    from audit import generators
     from audit.artifacts import check_writable
     from audit.models import load_classifier, pick_device
     from audit.models.files import identify
@@ -321,16 +433,94 @@ def _scan(
     from audit.scan import prepare, run
 
     # The cheap checks first: nothing is read or computed for a typing mistake.
-    pick_device(loading.device)
+    device = pick_device(loading.device)
     check_writable(out)
     identify(model)
+    trained = None if taught.file is None else generators.read(taught.file, device)
     dataset = reading.open(data, config.low, config.high)
-    prepared = prepare(
-        dataset,
+    if trained is not None:
+        generators.check_fits(trained, dataset.shape, config.low, config.high)
+
+    def load(x: "Tensor", classes: int) -> "Classifier":
+        return load_classifier(model, x, loading, label_classes=classes)
+
+    prepared = prepare(dataset, config, load)
+    if taught.data is not None:
+        trained = _teach(taught.data, config, load, out / GENERATOR_FILE, reading, device, quiet)
+    prepared.generator = trained
+    return run(prepared, bar(quiet))
+
+
+def _teach(
+    data: Path,
+    config: "ScanConfig",
+    load: "Load",
+    file: Path,
+    reading: Reading,
+    device: "torch.device",
+    quiet: bool,
+) -> "Trained":
+    """Train a generator within the scan's effort; it stays beside the report."""
+    from audit import generators, training
+    from audit.progress import bar
+
+    lesson = training.prepare(
+        reading.open(data, config.low, config.high), training.within(config), load
+    )
+    course = training.train(lesson, training.begin(lesson), None, bar(quiet))
+    with _written(file) as path:
+        path.write_bytes(training.finished(lesson, course))
+    return generators.read(file, device)
+
+
+def _train_attacker(
+    model: Path,
+    data: Path,
+    config: "TrainConfig",
+    loading: "LoadOptions",
+    out: Path,
+    reading: Reading,
+    *,
+    resume: bool,
+    quiet: bool,
+) -> None:
+    from audit import training
+    from audit.artifacts import check_writable
+    from audit.models import load_classifier, pick_device
+    from audit.models.files import identify
+    from audit.progress import bar
+
+    pick_device(loading.device)
+    check_writable(out.parent)
+    if out.is_dir():
+        raise UsageError(f"--out {out} is a folder: name a file such as generator.safetensors.")
+    identify(model)
+    lesson = training.prepare(
+        reading.open(data, config.low, config.high),
         config,
         lambda x, classes: load_classifier(model, x, loading, label_classes=classes),
     )
-    return run(prepared, bar(quiet))
+    checkpoint = out.with_name(f"{out.name}.checkpoint")
+    if resume and not checkpoint.exists():
+        raise UsageError(f"There is no {checkpoint} to go on from: leave --resume out.")
+    course = training.resumed(lesson, checkpoint) if resume else training.begin(lesson)
+    try:
+        training.train(lesson, course, checkpoint, bar(quiet))
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"Interrupted after {course.state.number} steps, which {checkpoint} keeps: go on with "
+            "--resume."
+        ) from None
+    with _written(out) as path:
+        path.write_bytes(training.finished(lesson, course))
+    checkpoint.unlink(missing_ok=True)
+    last = min(course.history, key=lambda entry: entry["judged"])
+    if not quiet:
+        _print(
+            f"{out}: accuracy on {len(lesson.held_out)} samples kept out {last['clean']:.1%}, "
+            f"{last['generated']:.1%} as generated, {last['judged']:.1%} as judged under "
+            f"wasserstein at {config.radius:g}\n"
+        )
 
 
 def _write(
@@ -338,6 +528,7 @@ def _write(
     out: Path,
     loading: "LoadOptions",
     reading: Reading,
+    taught: Taught,
     *,
     minimum: float | None,
     strict: bool,
@@ -352,6 +543,8 @@ def _write(
         outcome,
         loading,
         {
+            "generator": None if taught.file is None else str(taught.file),
+            "train_data": None if taught.data is None else str(taught.data),
             "resize": reading.resize,
             "class_map": None if reading.class_map is None else str(reading.class_map),
             "fail_under": minimum,

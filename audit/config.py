@@ -20,9 +20,9 @@ DEFAULT_DELTAS: dict[str, tuple[float, ...]] = {
 CERTIFICATES = ("auto", "simplex", "crown", "crown-ibp", "none")
 """What ``--certify`` takes; ``auto`` is the tightest that the effort allows."""
 
-ATTACK_NAMES = (*ATTACKS, *MINIMAL, "w-pgd")
-"""What ``--attack`` takes: the attacks at a fixed radius, the searches for minimal radii, and the
-published distributional attack."""
+ATTACK_NAMES = (*ATTACKS, *MINIMAL, "w-pgd", "wagan")
+"""What ``--attack`` takes: the attacks at a fixed radius, the searches for minimal radii, the
+published distributional attack, and trained generators."""
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,7 @@ class Effort:
             those come from interval arithmetic.
         draws: of noise per sample, for the certificate of a smoothed model.
         doublings: how often steps are doubled where the convergence check asks for it.
+        lessons: epochs, and images at most, that a generator is trained for within a scan.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Effort:
     tuning: int
     work: float
     doublings: int
+    lessons: tuple[int, int]
 
     def stages_of(self, attack: str, times: int = 1) -> tuple[Stage, ...]:
         """The runs of an attack with so many times the steps, or its defaults without a preset."""
@@ -91,6 +93,14 @@ class Effort:
         spent = sum(stage.runs * stage.steps for stage in stages)
         if attack == "square":
             return AttackBudget(forwards=spent, per="sample and budget")
+        if attack == "wagan":
+            # Between draws the model is asked once; its own passes are not the model's.
+            draws = sum(stage.runs - 1 for stage in stages if not stage.steps)
+            return AttackBudget(
+                gradients=spent + 1 if spent else None,
+                forwards=draws or None,
+                per="sample and budget",
+            )
         return AttackBudget(
             gradients=spent + sum(stage.runs for stage in stages),
             forwards=sum(stage.runs * stage.scout for stage in stages) or None,
@@ -121,6 +131,7 @@ EFFORTS: dict[str, Effort] = {
                     Stage("margin", steps=20, first_step=0.3, scout=200),
                 ),
                 "transport": (Stage("margin", steps=40),),
+                "wagan": (Stage(),),
                 "square": (Stage(steps=300),),
             },
             queries=1000,
@@ -129,6 +140,7 @@ EFFORTS: dict[str, Effort] = {
             tuning=0,
             work=1e11,
             doublings=0,
+            lessons=(2, 5_000),
         ),
         Effort(
             name="standard",
@@ -145,6 +157,7 @@ EFFORTS: dict[str, Effort] = {
                     Stage("targeted", runs=3, steps=30),
                 ),
                 "transport": (Stage("margin", steps=100), Stage("ce", runs=2, steps=60)),
+                "wagan": (Stage(runs=2), Stage("margin", steps=20)),
                 "square": (Stage(steps=2500),),
             },
             queries=5000,
@@ -153,6 +166,7 @@ EFFORTS: dict[str, Effort] = {
             tuning=6,
             work=1e12,
             doublings=1,
+            lessons=(4, 20_000),
         ),
         Effort(
             name="max",
@@ -175,6 +189,7 @@ EFFORTS: dict[str, Effort] = {
                     Stage("ce", runs=4, steps=100),
                     Stage("targeted", runs=9, steps=100),
                 ),
+                "wagan": (Stage(runs=10), Stage("margin", steps=50)),
                 "square": (Stage(steps=10000),),
             },
             queries=25000,
@@ -183,6 +198,7 @@ EFFORTS: dict[str, Effort] = {
             tuning=20,
             work=1e15,
             doublings=2,
+            lessons=(20, 100_000),
         ),
     )
 }

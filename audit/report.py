@@ -122,6 +122,43 @@ class Attack(Record):
     budget: AttackBudget | None = None
 
 
+class Spread(Record):
+    """Smallest, mean and largest of a number over samples; null where one is not finite."""
+
+    smallest: float | None
+    mean: float | None
+    largest: float | None
+
+
+class AsGenerated(Record):
+    """What a generator's images do and how far they are, before any judge or radius.
+
+    ``accuracy`` counts all samples. ``wasserstein`` is exact, on ``planned`` samples, after every
+    channel got its old mass back, since images of another mass have no such distance;
+    ``mass_ratio`` says how much it was.
+    """
+
+    samples: int
+    accuracy: Interval
+    planned: int
+    wasserstein: Spread
+    l2: Spread
+    linf: Spread
+    mass_ratio: Spread
+
+
+class GeneratorUsed(Record):
+    """The trained generator of the attack ``wagan``; ``transfer``: trained for another model."""
+
+    path: str
+    sha256: str
+    head: str
+    variant: str
+    radius: float
+    transfer: bool
+    as_generated: AsGenerated
+
+
 class Certifier(Record):
     """The method behind the certified radii; ``failure_probability`` is per sample."""
 
@@ -305,6 +342,7 @@ class Report(Record):
     gates: list[Gate]
     warnings: list[str]
     artifacts: Artifacts
+    generator: GeneratorUsed | None = None
 
 
 def reliability(report: Report) -> Reliability:

@@ -17,6 +17,7 @@ from audit.config import ScanConfig
 from audit.data import Dataset, check_labels
 from audit.errors import InternalError, ModelError, NothingToEvaluate, UsageError
 from audit.frontier import Frontier
+from audit.generated import used
 from audit.models.classifier import Classifier
 from audit.models.smoothed import Noise, smooth
 from audit.report import Health, Parity
@@ -106,6 +107,7 @@ def run(scan: Scan, progress: Progress = silent) -> Scan:
     """Attack, certify and check, metric by metric; an interrupt keeps what was found."""
     try:
         _check_model(scan, progress)
+        scan.generated = used(scan, progress)
         for name in scan.config.metrics:
             if name == "wasserstein" and not _has_pixels(scan.samples.x):
                 scan.health.append(health.entry("wasserstein", "not_applicable", NO_IMAGES))

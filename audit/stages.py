@@ -7,13 +7,15 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from attackers import ATTACKS, defined
+from attackers import ATTACKS, ITERATIVE, defined
 from attackers.generator import SampleGenerator
 from attackers.gradient import Logits
 from attackers.losses import LOSSES, targeted_dlr
 from attackers.restarts import restarted, rivals
 from attackers.square import square
 from attackers.threat import Threat
+from attackers.wagan.attack import wagan
+from attackers.wagan.networks import Generator
 from audit.effort import Stage
 
 JITTER = 0.5
@@ -23,15 +25,28 @@ Run = Callable[..., Tensor]
 """An attack with everything set but (logits, x0, labels, generator=…)."""
 
 
-def at_radius(name: str, stage: Stage, threat: Threat, start: Tensor | None) -> Run:
+def at_radius(
+    name: str,
+    stage: Stage,
+    threat: Threat,
+    start: Tensor | None,
+    network: Generator | None = None,
+) -> Run:
     """Set up the attack of that name.
 
     Args:
-        name: of `attackers.ATTACKS`.
+        name: of `attackers.ATTACKS`, or ``wagan``.
         stage: how to run it.
         threat: with the radius.
         start: (B, ...) the nearest examples known, for a stage that starts there.
+        network: the generator of ``wagan``.
     """
+    if name == "wagan":
+        assert network is not None
+        if not stage.steps:
+            return partial(wagan, threat=threat, network=network, draws=stage.runs)
+        attack = ATTACKS[ITERATIVE[threat.metric.name]]
+        return partial(_from_generator, attack, threat=threat, network=network, steps=stage.steps)
     options: dict[str, object] = {}
     if stage.steps:
         options["queries" if name == "square" else "steps"] = stage.steps
@@ -51,6 +66,22 @@ def at_radius(name: str, stage: Stage, threat: Threat, start: Tensor | None) -> 
     if stage.runs > 1:
         return partial(restarted, attack, threat=threat, runs=stage.runs)
     return partial(attack, threat=threat)
+
+
+def _from_generator(
+    attack: Run,
+    logits: Logits,
+    x0: Tensor,
+    labels: Tensor,
+    threat: Threat,
+    *,
+    generator: SampleGenerator,
+    network: Generator,
+    steps: int,
+) -> Tensor:
+    """Start where one forward pass of a generator got to."""
+    start = wagan(logits, x0, labels, threat, generator=generator, network=network)
+    return attack(logits, x0, labels, threat, generator=generator, start=start, steps=steps)
 
 
 def _scouted(

@@ -20,9 +20,10 @@ from audit.confidence import Floats
 from audit.config import ScanConfig
 from audit.data import Dataset
 from audit.frontier import Frontier
+from audit.generators import Trained
 from audit.models.classifier import Classifier
 from audit.models.smoothed import SOFT_DRAWS
-from audit.report import Attack, Clean, Health, Parity, Sensitivity, ThreatResult
+from audit.report import Attack, Clean, GeneratorUsed, Health, Parity, Sensitivity, ThreatResult
 from audit.samples import Samples
 
 WHITE_BOX = ("fgsm", "minimal", "apgd", "transport")
@@ -66,7 +67,12 @@ class MetricRun:
 
 @dataclass
 class Scan:
-    """State and outcome of a scan; ``interrupted`` says whether it was stopped on the way."""
+    """State and outcome of a scan.
+
+    Attributes:
+        interrupted: whether it was stopped on the way.
+        generator: that the attack ``wagan`` uses, if any; ``generated`` is what is said of it.
+    """
 
     classifier: Classifier
     dataset: Dataset
@@ -77,6 +83,8 @@ class Scan:
     health: list[Health] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     interrupted: bool = False
+    generator: Trained | None = None
+    generated: GeneratorUsed | None = None
     batches: Batches = field(init=False)
 
     def __post_init__(self) -> None:
@@ -93,6 +101,11 @@ class Scan:
         """The attacks that the user named, or else the strongest that apply."""
         if self.config.attacks is not None:
             return self.config.attacks
+        # What one forward pass breaks needs no search.
+        return (*(() if self.generator is None else ("wagan",)), *self._strongest)
+
+    @property
+    def _strongest(self) -> tuple[str, ...]:
         if self.classifier.base is not None:
             searched = self.classifier.attackable is None or bool(self.flat.any())
             gradients = () if self.classifier.attackable is None else WHITE_BOX

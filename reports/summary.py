@@ -187,6 +187,40 @@ def values(threat: ThreatResult) -> list[Value]:
     ]
 
 
+GENERATED = "what it makes at the radius it was trained for, before any judge; all samples counted"
+"""What the numbers of a generator are."""
+
+
+def generator(report: Report) -> list[tuple[str, str]]:
+    """The numbers of the trained generator, each with its name; empty where none was used."""
+    used = report.generator
+    if used is None:
+        return []
+    made = used.as_generated
+    spreads = (
+        ("wasserstein", made.wasserstein, f"; exact, on {count(made.planned)} samples"),
+        ("l2", made.l2, ""),
+        ("linf", made.linf, ""),
+        ("mass", made.mass_ratio, " times the original's"),
+    )
+    return [
+        ("generator", f"{used.variant}, head {used.head}, radius up to {exact(used.radius)}"),
+        ("trained for", "another model: a transfer attack" if used.transfer else "this model"),
+        ("file", used.path),
+        ("sha256", used.sha256),
+        ("accuracy", f"{share(made.accuracy, 'attacked')} on {count(made.samples)} samples"),
+        *(
+            (
+                name,
+                f"mean {significant(found.mean, 'nearest')}, from "
+                f"{significant(found.smallest, 'down')} to {significant(found.largest, 'up')}"
+                f"{remark}",
+            )
+            for name, found, remark in spreads
+        ),
+    ]
+
+
 def trouble(report: Report) -> tuple[list[Health], int]:
     """The health checks that did not pass, worst first, and how many did."""
     ranking = ("fail", "warn", "not_applicable")

@@ -90,6 +90,8 @@ def _parts(report: Report, width: int, full: bool) -> Iterable[RenderableType]:
         yield _attacks(threat)
         if full:
             yield from _details(threat, width)
+    if full and report.generator is not None:
+        yield _generator(report)
     yield _health(report, full)
     if report.gates:
         yield _gates(report)
@@ -358,6 +360,11 @@ def _radii(threat: ThreatResult) -> Group:
     return Group(
         _title(f"{threat.metric}: radii, quantiles over all samples", f"in {threat.unit}"), table
     )
+
+
+def _generator(report: Report) -> Group:
+    rows = [(name, _text(value)) for name, value in summary.generator(report)]
+    return Group(_title("The generator, as it generates", summary.GENERATED), _grid(rows))
 
 
 def _health(report: Report, full: bool) -> Group:

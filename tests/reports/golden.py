@@ -7,6 +7,7 @@ import zlib
 
 from audit.report import (
     Artifacts,
+    AsGenerated,
     Attack,
     Certifier,
     Clean,
@@ -15,6 +16,7 @@ from audit.report import (
     FirstOrder,
     GalleryItem,
     Gate,
+    GeneratorUsed,
     Health,
     Interval,
     Model,
@@ -29,6 +31,7 @@ from audit.report import (
     SensitivityPoint,
     SoftCurve,
     SoftPoint,
+    Spread,
     ThreatResult,
     Tool,
     ValuePoint,
@@ -338,5 +341,22 @@ def golden() -> Report:
             adversarial="adversarial.npz",
             html="report.html",
             gallery=gallery("linf", 0.07) + gallery("l2", 1.6),
+        ),
+        generator=GeneratorUsed(
+            path=f"generators/{HOSTILE_IMAGE}.safetensors",
+            sha256="5c" * 32,
+            head="image",
+            variant="wagan-beta-minus",
+            radius=0.27,
+            transfer=True,
+            as_generated=AsGenerated(
+                samples=1_000,
+                accuracy=Interval(value=0.01234, low=0.00634, high=0.02145),
+                planned=200,
+                wasserstein=Spread(smallest=0.41237, mean=7.71234, largest=11.23457),
+                l2=Spread(smallest=3.12341, mean=9.43218, largest=12.34563),
+                linf=Spread(smallest=0.298763, mean=0.300012, largest=0.300123),
+                mass_ratio=Spread(smallest=0.912345, mean=1.243215, largest=None),
+            ),
         ),
     )

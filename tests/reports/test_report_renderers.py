@@ -82,8 +82,15 @@ def wanted(path: Path_, value: float, metric: str) -> str:
         return digits(value, ROUND_CEILING, 3) + " s"
     if field in ("distance", "max_abs_difference", "failure_probability"):
         return digits(value, ROUND_CEILING)
+    if path == ("generator", "radius"):
+        return repr(value)
+    if field in ("smallest", "mean", "largest"):
+        modes = {"smallest": ROUND_FLOOR, "mean": ROUND_HALF_EVEN, "largest": ROUND_CEILING}
+        return digits(value, modes[str(field)])
     percent = Decimal(repr(value)) * 100
-    up = field in ("high", "upper") or (field == "value" and "attacked" in parents)
+    up = field in ("high", "upper") or (
+        field == "value" and bool({"attacked", "generator"} & parents)
+    )
     return f"{percent.quantize(Decimal('0.1'), ROUND_CEILING if up else ROUND_FLOOR):f}"
 
 

@@ -1,0 +1,242 @@
+"""One step of training, a pure function: weights and a batch in, new weights out.
+
+Whoever calls it decides what a batch is and what to keep, so that a run that was stopped goes on as
+if it had not been: all that changes is in `State`, tensors under names, and the random numbers of a
+step are keyed by its number.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.optim.adam import adam
+
+from attackers.gradient import Logits
+from attackers.wagan.networks import Discriminator, Generator, Spec, build
+from attackers.wagan.objective import (
+    Objective,
+    Terms,
+    discriminator_loss,
+    generator_loss,
+    generator_terms,
+)
+
+Tensors = Mapping[str, Tensor]
+
+BETAS, EPSILON = (0.9, 0.999), 1e-8
+"""Of Adam."""
+
+SMALLEST_SHARE = 0.2
+"""Of the radius, that a batch asks for; half of its images ask for all of it."""
+
+FULL = 0.5
+"""Share of a batch that asks for the whole radius."""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A network's weights, and what Adam remembers of their gradients.
+
+    Attributes:
+        weights: parameters by name.
+        buffers: running statistics by name.
+        first, second: moments of the gradients, by name.
+    """
+
+    weights: Tensors
+    buffers: Tensors
+    first: Tensors
+    second: Tensors
+
+    @classmethod
+    def of(cls, network: nn.Module) -> Self:
+        """A network as it is, nothing learnt yet."""
+        weights = {name: value.detach().clone() for name, value in network.named_parameters()}
+        zeros = {name: torch.zeros_like(value) for name, value in weights.items()}
+        buffers = {name: value.detach().clone() for name, value in network.named_buffers()}
+        return cls(weights, buffers, zeros, zeros)
+
+    def tracked(self) -> "Tracked":
+        """Weights that collect gradients, and buffers that may be written to."""
+        weights = {name: value.detach().requires_grad_() for name, value in self.weights.items()}
+        return Tracked(weights, {name: value.clone() for name, value in self.buffers.items()})
+
+    def stepped(self, loss: Tensor, tracked: "Tracked", number: int, rate: float) -> "Learner":
+        """One step of Adam, the ``number``-th from 1, down the gradient of the loss."""
+        names = list(self.weights)
+        grads = torch.autograd.grad(loss, [tracked.weights[name] for name in names])
+        weights, first, second = (
+            [kept[name].detach().clone() for name in names]
+            for kept in (self.weights, self.first, self.second)
+        )
+        steps = [torch.tensor(float(number - 1), device="cpu") for _ in names]
+        with torch.no_grad():
+            adam(
+                weights,
+                list(grads),
+                first,
+                second,
+                [],
+                steps,
+                amsgrad=False,
+                beta1=BETAS[0],
+                beta2=BETAS[1],
+                lr=rate,
+                weight_decay=0.0,
+                eps=EPSILON,
+                maximize=False,
+            )
+        named = (dict(zip(names, values, strict=True)) for values in (weights, first, second))
+        weights_, first_, second_ = named
+        return Learner(weights_, tracked.buffers, first_, second_)
+
+    def to(self, device: torch.device) -> "Learner":
+        """The same on another device."""
+        return Learner(
+            *(
+                {name: value.to(device) for name, value in kept.items()}
+                for kept in (self.weights, self.buffers, self.first, self.second)
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """What a step differentiates: weights with a graph, buffers of its own."""
+
+    weights: dict[str, Tensor]
+    buffers: dict[str, Tensor]
+
+    def bound(self, network: nn.Module) -> Callable[..., Tensor]:
+        """The network as a function of its inputs, at these weights."""
+
+        def call(*inputs: Tensor) -> Tensor:
+            value: Tensor = functional_call(network, (self.weights, self.buffers), inputs)
+            return value
+
+        return call
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The shapes of both players; their weights are in `State`."""
+
+    generator: Generator
+    discriminator: Discriminator
+
+    @classmethod
+    def of(cls, spec: Spec, seed: int) -> Self:
+        """Untrained networks; torch's global random state is left as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return cls(build(spec).train(), Discriminator(spec.channels).train())
+
+
+@dataclass(frozen=True)
+class State:
+    """All that a step changes.
+
+    Attributes:
+        generator, discriminator: of the players.
+        average: running mean of the generator's weights, empty where none is kept.
+        number: steps taken.
+    """
+
+    generator: Learner
+    discriminator: Learner
+    average: Tensors
+    number: int = 0
+
+    @classmethod
+    def of(cls, networks: Networks, *, averaged: bool = False) -> Self:
+        """The start."""
+        generator = Learner.of(networks.generator)
+        average = generator.weights if averaged else {}
+        return cls(generator, Learner.of(networks.discriminator), average)
+
+    @property
+    def attacker(self) -> dict[str, Tensor]:
+        """Weights and buffers of the generator to use: the averaged ones where they are kept."""
+        return {**(self.average or self.generator.weights), **self.generator.buffers}
+
+    def to(self, device: torch.device) -> "State":
+        """The same on another device."""
+        average = {name: value.to(device) for name, value in self.average.items()}
+        return State(self.generator.to(device), self.discriminator.to(device), average, self.number)
+
+
+def step(
+    networks: Networks,
+    state: State,
+    logits: Logits,
+    x: Tensor,
+    labels: Tensor,
+    objective: Objective,
+    *,
+    radius: float,
+    seed: int,
+    rate: float = 1e-3,
+    decay: float = 0.999,
+) -> tuple[State, Terms]:
+    """Let the discriminator, then the generator, take one step on a batch.
+
+    Args:
+        networks: both players.
+        state: where they are; it stays as it is.
+        logits: the classifier under attack, whose parameters collect nothing.
+        x: (B, C, H, W) originals.
+        labels: (B,) int64.
+        objective: what is played for.
+        radius: the largest that the generator is asked for.
+        seed: of noise and radii, together with the number of the step.
+        rate: of Adam, for both.
+        decay: of the average of the generator's weights, where it is kept.
+
+    Returns:
+        The new state, and the generator's terms, detached, with those of the discriminator.
+    """
+    random = torch.Generator().manual_seed(seed * 1_000_003 + state.number)
+    noise = torch.randn(x[:, :1].shape, generator=random).to(x)
+    radii = _radii(len(x), radius, random).to(x)
+    objective = suited(objective, networks.generator)
+    generator, discriminator = state.generator.tracked(), state.discriminator.tracked()
+    z = generator.bound(networks.generator)(x, noise, radii)
+    number, low = state.number + 1, networks.generator.spec.low
+    opponent, fooled = state.discriminator, torch.zeros((), device=x.device)
+    if objective.gan:
+        fooled = discriminator_loss(x, z.detach(), discriminator.bound(networks.discriminator))
+        opponent = opponent.stepped(fooled, discriminator, number, rate)
+    terms = generator_terms(
+        objective,
+        x,
+        z,
+        labels,
+        radii,
+        logits,
+        opponent.tracked().bound(networks.discriminator),
+        low,
+    )
+    loss = generator_loss(objective, terms)
+    player = state.generator.stepped(loss, generator, number, rate)
+    average = {
+        name: value.lerp(player.weights[name], 1 - decay) for name, value in state.average.items()
+    }
+    reported = {name: value.detach() for name, value in terms.items()}
+    return State(player, opponent, average, number), {**reported, "discriminator": fooled.detach()}
+
+
+def suited(objective: Objective, generator: Generator) -> Objective:
+    """The objective without the terms that a generator's results cannot violate."""
+    if "wasserstein" in generator.holds:
+        return replace(objective, transport=0.0, mass=0.0)
+    return objective
+
+
+def _radii(count: int, radius: float, random: torch.Generator) -> Tensor:
+    """Budgets to ask for, ``(count,)``."""
+    share = SMALLEST_SHARE + (1 - SMALLEST_SHARE) * torch.rand(count, generator=random)
+    full = torch.rand(count, generator=random) < FULL
+    return radius * torch.where(full, 1.0, share)
