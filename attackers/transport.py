@@ -99,6 +99,7 @@ def transport(
     loss: Loss | TargetedLoss = margin,
     targets: Tensor | None = None,
     steps: int = 100,
+    start: Tensor | None = None,
     reach: int = REACH,
     jitter: float = 0.0,
 ) -> Tensor:
@@ -113,6 +114,7 @@ def transport(
         loss: what to increase, per sample; of (logits, labels, targets) where there are targets.
         targets: (B,) int64 classes to be mistaken for, or None.
         steps: number of gradients.
+        start: (B, C, H, W) inside the ball, where the first gradient is taken; ``x0`` by default.
         reach: rows and columns that mass may move on each side.
         jitter: share of the radius that a random first move takes; 0 starts at the original.
 
@@ -124,7 +126,9 @@ def transport(
     assert isinstance(metric, Wasserstein)
     radius = expand_down(threat.delta, x0).flatten()
     mover = Mover.of(metric, x0, radius.double(), reach)
-    x = metric.sample(x0, jitter * radius, generator.fold("jitter")) if jitter else x0
+    x = x0 if start is None else start
+    if jitter:
+        x = metric.sample(x0, jitter * radius, generator.fold("jitter"))
     result = x0.clone()
     flight = Flight.of(x, labels)
     aims = labels if targets is None else torch.stack([labels, targets], 1)

@@ -6,7 +6,7 @@ Nothing in such a file can run: it holds tensors and a JSON description.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ KIND = "wasserstein-audit generator"
 """What a file says that it is; a version follows."""
 
 VERSION = 1
+
+ENTRY = "wasserstein-audit"
+"""The one entry of a file's metadata: JSON."""
 
 Record = dict[str, Any]
 
@@ -61,14 +64,7 @@ def to_bytes(spec: Spec, weights: Mapping[str, Tensor], record: Record) -> bytes
         weights: parameters and buffers.
         record: JSON values about its training.
     """
-    metadata = {
-        "kind": KIND,
-        "version": str(VERSION),
-        "spec": json.dumps(asdict(spec)),
-        "training": json.dumps(record),
-    }
-    tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    return save(tensors, metadata=metadata)
+    return tensor_file(KIND, VERSION, weights, {"spec": asdict(spec), "training": record})
 
 
 def read(path: Path, device: torch.device) -> Trained:
@@ -77,12 +73,9 @@ def read(path: Path, device: torch.device) -> Trained:
     Raises:
         ModelError: it is missing, no such file, of a newer version, or damaged.
     """
-    tensors, metadata = read_tensors(path, KIND, VERSION)
+    tensors, said = read_tensors(path, KIND, VERSION)
     try:
-        known = {field.name for field in fields(Spec)}
-        given = json.loads(metadata["spec"])
-        spec = Spec(**{name: value for name, value in given.items() if name in known})
-        record = json.loads(metadata["training"])
+        spec, record = Spec(**said["spec"]), said["training"]
         network = build(spec)
         network.load_state_dict(tensors)
         trained = Trained(
@@ -123,8 +116,16 @@ def check_fits(trained: Trained, shape: tuple[int, ...], low: float, high: float
         )
 
 
-def read_tensors(path: Path, kind: str, version: int) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file that says it is of a kind.
+def tensor_file(kind: str, version: int, tensors: Mapping[str, Tensor], said: Record) -> bytes:
+    """A safetensors file that says what it is, the same bytes for the same content."""
+    # Entries of the metadata are written in random order: there is one.
+    text = json.dumps({"kind": kind, "version": version, **said})
+    apart = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
+    return save(apart, metadata={ENTRY: text})
+
+
+def read_tensors(path: Path, kind: str, version: int) -> tuple[dict[str, Tensor], Record]:
+    """Tensors of a safetensors file that says it is of a kind, and what else it says.
 
     Raises:
         ModelError: it is missing, not safetensors, damaged, or of another kind or newer version.
@@ -132,19 +133,19 @@ def read_tensors(path: Path, kind: str, version: int) -> tuple[dict[str, Tensor]
     article = "a generator written by `audit train-attacker`"
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            found = metadata.get("kind")
+            said = json.loads((file.metadata() or {}).get(ENTRY, "{}"))
+            found = said.get("kind")
             if found != kind:
                 raise ModelError(
                     f"{path} is a safetensors file, but says that it is {found!r} where {kind!r} "
                     f"is expected: name {article}."
                 )
-            if int(metadata.get("version", "0")) > version:
+            if said["version"] > version:
                 raise ModelError(
-                    f"{path} is of version {metadata['version']}, this program reads up to "
+                    f"{path} is of version {said['version']}, this program reads up to "
                     f"{version}: install a newer one."
                 )
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in file.keys()}, said  # noqa: SIM118
     except (OSError, SafetensorError, ValueError) as error:
         raise ModelError(
             f"{path} cannot be read as a safetensors file ({str(error).splitlines()[0]}): name "

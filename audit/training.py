@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from attackers.geometry import Wasserstein
@@ -26,7 +25,7 @@ from audit.artifacts import replacing
 from audit.config import ScanConfig
 from audit.data import Dataset, check_labels
 from audit.errors import ModelError, NothingToEvaluate, UsageError
-from audit.generators import Record, read_tensors, to_bytes
+from audit.generators import Record, read_tensors, tensor_file, to_bytes
 from audit.judge import judge
 from audit.models.classifier import Classifier
 from audit.samples import Samples, choose, evaluate, read_samples
@@ -350,15 +349,9 @@ def write_checkpoint(lesson: Lesson, course: Course, path: Path) -> None:
         **{f"average/{name}": value for name, value in state.average.items()},
         **{f"best/{name}": value for name, value in course.best.items()},
     }
-    metadata = {
-        "kind": CHECKPOINT,
-        "version": str(VERSION),
-        "training": json.dumps(record(lesson, course)),
-        "sums": json.dumps(course.sums),
-    }
-    contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    said = {"training": record(lesson, course), "sums": course.sums}
     with replacing(path) as temporary:
-        temporary.write_bytes(save(contiguous, metadata=metadata))
+        temporary.write_bytes(tensor_file(CHECKPOINT, VERSION, tensors, said))
 
 
 def resumed(lesson: Lesson, path: Path) -> Course:
@@ -368,11 +361,11 @@ def resumed(lesson: Lesson, path: Path) -> Course:
         ModelError: the file is none of ours or damaged.
         UsageError: it belongs to another run; says which option differs.
     """
-    tensors, metadata = read_tensors(path, CHECKPOINT, VERSION)
+    tensors, said = read_tensors(path, CHECKPOINT, VERSION)
     course = begin(lesson)
     try:
-        kept = json.loads(metadata["training"])
-        course.history, course.sums = kept["history"], json.loads(metadata["sums"])
+        kept = said["training"]
+        course.history, course.sums = kept["history"], said["sums"]
         _same_run(lesson, kept, path)
         course.best = _under("best", tensors)
         course.state = State(

@@ -55,9 +55,11 @@ class Learner:
     def of(cls, network: nn.Module) -> Self:
         """A network as it is, nothing learnt yet."""
         weights = {name: value.detach().clone() for name, value in network.named_parameters()}
-        zeros = {name: torch.zeros_like(value) for name, value in weights.items()}
+        first, second = (
+            {name: torch.zeros_like(value) for name, value in weights.items()} for _ in range(2)
+        )
         buffers = {name: value.detach().clone() for name, value in network.named_buffers()}
-        return cls(weights, buffers, zeros, zeros)
+        return cls(weights, buffers, first, second)
 
     def tracked(self) -> "Tracked":
         """Weights that collect gradients, and buffers that may be written to."""
