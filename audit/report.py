@@ -345,6 +345,82 @@ class Report(Record):
     generator: GeneratorUsed | None = None
 
 
+class Paired(Record):
+    """Two judgements of the same samples: shares that stand, and how many changed which way.
+
+    ``difference`` is after minus before with its interval given how many changed; ``p_value`` is
+    McNemar's exact two-sided test.
+    """
+
+    before: float
+    after: float
+    gained: int
+    lost: int
+    difference: Interval
+    p_value: float
+
+
+class PairedPoint(Record):
+    """Both ends of the bracket at one budget of order inf, before and after."""
+
+    delta: float
+    attacked: Paired
+    certified: Paired
+
+
+class Epoch(Record):
+    """One epoch of hardening, judged with the averaged weights.
+
+    ``clean`` and ``attacked`` are shares of samples kept out of training, the latter under a short
+    attack; ``evaluation`` is the clean accuracy on the evaluation data.
+    """
+
+    epoch: int
+    steps: int
+    loss: float
+    clean: float
+    attacked: float
+    evaluation: float
+    accepted: bool
+
+
+class HardenedThreat(Record):
+    """One threat before and after, on the same samples, each under the whole suite of attacks."""
+
+    radius: float
+    before: ThreatResult
+    after: ThreatResult
+    paired: list[PairedPoint]
+
+
+class HardenReport(Record):
+    """One hardening, whole; ``before`` and ``after`` name the folders of the scans."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    tool: Tool
+    created: Annotated[str, Field(description="UTC, ISO 8601")]
+    model: str
+    sha256: str
+    hardened: str
+    hardened_sha256: str
+    format: str
+    method: str
+    config: dict[str, Any]
+    confidence: float
+    samples: int
+    clean: Paired
+    threats: list[HardenedThreat]
+    epochs: list[Epoch]
+    best_epoch: int
+    seconds: float
+    parity: float
+    trained: list[str]
+    frozen: list[str]
+    reliability: tuple[Reliability, Reliability]
+    notes: list[str]
+    warnings: list[str]
+
+
 def reliability(report: Report) -> Reliability:
     """GREEN when every health check that applies passed, AMBER on a warning, RED on a failure.
 

@@ -20,7 +20,7 @@ from attackers.losses import misclassified
 from attackers.wagan.attack import generated
 from attackers.wagan.networks import HEADS, SMALLEST, Generator, Spec
 from attackers.wagan.objective import VARIANTS, Objective, as_published
-from attackers.wagan.training import Learner, Networks, State, step
+from attackers.wagan.training import Networks, State, step, under
 from audit.artifacts import replacing
 from audit.config import ScanConfig
 from audit.data import Dataset, check_labels
@@ -342,13 +342,8 @@ def record(lesson: Lesson, course: Course) -> Record:
 
 def write_checkpoint(lesson: Lesson, course: Course, path: Path) -> None:
     """Write everything that training goes on from."""
-    state = course.state
-    tensors = {
-        **_prefixed("generator", state.generator),
-        **_prefixed("discriminator", state.discriminator),
-        **{f"average/{name}": value for name, value in state.average.items()},
-        **{f"best/{name}": value for name, value in course.best.items()},
-    }
+    best = {f"best/{name}": value for name, value in course.best.items()}
+    tensors = {**course.state.tensors(), **best}
     said = {"training": record(lesson, course), "sums": course.sums}
     with replacing(path) as temporary:
         temporary.write_bytes(tensor_file(CHECKPOINT, VERSION, tensors, said))
@@ -367,13 +362,8 @@ def resumed(lesson: Lesson, path: Path) -> Course:
         kept = said["training"]
         course.history, course.sums = kept["history"], said["sums"]
         _same_run(lesson, kept, path)
-        course.best = _under("best", tensors)
-        course.state = State(
-            _learner("generator", tensors, course.state.generator),
-            _learner("discriminator", tensors, course.state.discriminator),
-            _under("average", tensors),
-            int(kept["steps"]),
-        )
+        course.best = under("best", tensors)
+        course.state = course.state.restored(tensors)
     except (KeyError, ValueError, TypeError) as error:
         raise ModelError(
             f"{path} is damaged ({error}): delete it and train from the start."
@@ -394,36 +384,6 @@ def _same_run(lesson: Lesson, kept: Record, path: Path) -> None:
                 f"{path} was begun with {name} {kept['options'].get(name)!r}, now it is {value!r}: "
                 "use the same options, or delete it to start anew."
             )
-
-
-PARTS = ("weights", "buffers", "first", "second")
-"""Of a `Learner`."""
-
-
-def _prefixed(name: str, learner: Learner) -> dict[str, Tensor]:
-    return {
-        f"{name}/{part}/{key}": value
-        for part in PARTS
-        for key, value in getattr(learner, part).items()
-    }
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    start = f"{prefix}/"
-    return {
-        name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)
-    }
-
-
-def _learner(name: str, tensors: Mapping[str, Tensor], like: Learner) -> Learner:
-    found = Learner(*(_under(f"{name}/{part}", tensors) for part in PARTS))
-    for part in PARTS:
-        shapes, expected = (
-            {key: value.shape for key, value in getattr(one, part).items()} for one in (found, like)
-        )
-        if shapes != expected:
-            raise ValueError(f"the {part} of the {name} are not those of this network")
-    return found
 
 
 def _plain(values: Record) -> Record:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad, pixel_shuffle
 
 from attackers.rows import expand
-from attackers.wagan.flow import Window, moved
+from attackers.wagan.flow import moved
 
 Padding = Literal["zeros", "reflect"]
 
@@ -133,12 +133,11 @@ class ImageGenerator(Generator):
 
 
 class FlowGenerator(Generator):
-    """Mass moved by local plans, whose logits come from a network with skip connections.
+    """Mass moved up a potential that comes from a network with skip connections.
 
-    A plan's logits are the slopes of a potential, l_ij = u_j - u_i, as those of the best plans are
-    by duality; the network makes one potential per channel, at half the resolution until its last
-    layer. What single pixels hold decides where mass should go, which a decoder alone has lost:
-    unlike the published network this one keeps the encoder's maps.
+    The best plans climb a potential, by duality; the network makes one per channel, at half the
+    resolution until its last layer. What single pixels hold decides where mass should go, which a
+    decoder alone has lost: unlike the published network this one keeps the encoder's maps.
     """
 
     holds = frozenset({"wasserstein"})
@@ -156,17 +155,8 @@ class FlowGenerator(Generator):
 
     def forward(self, x: Tensor, noise: Tensor, radius: Tensor) -> Tensor:
         """See `Generator`; within the radius for any weights."""
-        spec = self.spec
-        logits = self.logits(x, noise, radius)
-        return moved(x, logits, radius, reach=spec.reach, low=spec.low, high=spec.high)
-
-    def logits(self, x: Tensor, noise: Tensor, radius: Tensor) -> Tensor:
-        """Logits of the local plans, ``(B, C, K, H, W)``."""
-        batch, channels, height, width = x.shape
-        potential = self.potential(x, noise, radius).reshape(batch * channels, 1, height, width)
-        window = Window(self.spec.reach)
-        slopes = window.gathered(potential) - potential.flatten(2)
-        return slopes.view(batch, channels, window.side**2, height, width)
+        spec, potential = self.spec, self.potential(x, noise, radius)
+        return moved(x, potential, radius, reach=spec.reach, low=spec.low, high=spec.high)
 
     def potential(self, x: Tensor, noise: Tensor, radius: Tensor) -> Tensor:
         """Worth of mass at every pixel, ``(B, C, H, W)``."""

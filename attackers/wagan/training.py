@@ -26,6 +26,9 @@ from attackers.wagan.objective import (
 
 Tensors = Mapping[str, Tensor]
 
+PARTS = ("weights", "buffers", "first", "second")
+"""Of a `Learner`."""
+
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 """Of Adam."""
 
@@ -34,6 +37,26 @@ SMALLEST_SHARE = 0.2
 
 FULL = 0.5
 """Share of a batch that asks for the whole radius."""
+
+
+def under(prefix: str, tensors: Tensors) -> dict[str, Tensor]:
+    """The tensors of a part, without its name."""
+    start = f"{prefix}/"
+    return {
+        name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)
+    }
+
+
+def like(expected: Tensors, found: Tensors) -> dict[str, Tensor]:
+    """What was found, on the device and of the type of what is expected.
+
+    Raises:
+        ValueError: names or shapes differ.
+    """
+    shapes, wanted = ({n: v.shape for n, v in one.items()} for one in (found, expected))
+    if shapes != wanted:
+        raise ValueError("what was stored belongs to another network")
+    return {name: found[name].to(value) for name, value in expected.items()}
 
 
 @dataclass(frozen=True)
@@ -94,6 +117,16 @@ class Learner:
         named = (dict(zip(names, values, strict=True)) for values in (weights, first, second))
         weights_, first_, second_ = named
         return Learner(weights_, tracked.buffers, first_, second_)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it under names, to be stored."""
+        return {
+            f"{part}/{name}": value for part in PARTS for name, value in getattr(self, part).items()
+        }
+
+    def restored(self, tensors: Tensors) -> "Learner":
+        """A learner of the same shapes from what `tensors` gave."""
+        return Learner(*(like(getattr(self, part), under(part, tensors)) for part in PARTS))
 
     def to(self, device: torch.device) -> "Learner":
         """The same on another device."""
@@ -163,6 +196,31 @@ class State:
     def attacker(self) -> dict[str, Tensor]:
         """Weights and buffers of the generator to use: the averaged ones where they are kept."""
         return {**(self.average or self.generator.weights), **self.generator.buffers}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it but the number under names, to be stored."""
+        return {
+            **{f"generator/{name}": value for name, value in self.generator.tensors().items()},
+            **{
+                f"discriminator/{name}": value
+                for name, value in self.discriminator.tensors().items()
+            },
+            **{f"average/{name}": value for name, value in self.average.items()},
+            "number": torch.tensor(self.number),
+        }
+
+    def restored(self, tensors: Tensors) -> "State":
+        """A state of the same shapes from what `tensors` gave.
+
+        Raises:
+            ValueError: names or shapes are not those of this state.
+        """
+        return State(
+            self.generator.restored(under("generator", tensors)),
+            self.discriminator.restored(under("discriminator", tensors)),
+            like(self.average, under("average", tensors)),
+            int(tensors["number"]),
+        )
 
     def to(self, device: torch.device) -> "State":
         """The same on another device."""

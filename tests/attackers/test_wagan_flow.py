@@ -1,4 +1,4 @@
-"""Local plans hold ball, box and mass for anything a network may say, and spend what they may."""
+"""Local plans hold ball, box and mass for any potential, and spend what they may."""
 
 import pytest
 import torch
@@ -7,16 +7,10 @@ from hypothesis import strategies as st
 from image_mass import best_gain, images, inside, noise
 from torch import Tensor
 
-from attackers.wagan.flow import Window, moved
+from attackers.wagan.flow import moved
 from attackers.wasserstein import Wasserstein
 
 METRIC = Wasserstein()
-
-
-def logits_for(x: Tensor, reach: int, scale: float, seed: int = 0) -> Tensor:
-    batch, channels, height, width = x.shape
-    like = torch.empty(batch, channels, Window(reach).side ** 2, height, width)
-    return scale * noise(like, seed)
 
 
 @settings(max_examples=60, deadline=None)
@@ -27,18 +21,18 @@ def logits_for(x: Tensor, reach: int, scale: float, seed: int = 0) -> Tensor:
     radius=st.floats(0.005, 3.0),
     seed=st.integers(0, 10_000),
 )
-def test_ball_box_and_mass_hold_for_any_logits(
+def test_ball_box_and_mass_hold_for_any_potential(
     shape: tuple[int, ...], reach: int, scale: float, radius: float, seed: int
 ) -> None:
     x = images(shape, seed)
-    result = moved(x, logits_for(x, reach, scale, seed), torch.full((len(x),), radius), reach=reach)
+    result = moved(x, scale * noise(x, seed), torch.full((len(x),), radius), reach=reach)
     inside(METRIC, x, result, radius)
 
 
 def test_another_box() -> None:
     metric = Wasserstein(low=-1.0, high=3.0)
     x = 4 * images((3, 2, 6, 6)) - 1
-    result = moved(x, logits_for(x, 2, 3.0), torch.full((3,), 0.2), reach=2, low=-1.0, high=3.0)
+    result = moved(x, 3 * noise(x), torch.full((3,), 0.2), reach=2, low=-1.0, high=3.0)
     inside(metric, x, result, 0.2)
     assert bool((metric.distance(x, result) > 0.05).all())
 
@@ -46,11 +40,11 @@ def test_another_box() -> None:
 def test_budgets_belong_to_images() -> None:
     x = images((3, 1, 7, 7))
     radius = torch.tensor([0.02, 0.1, 0.5])
-    logits = logits_for(x, 2, 2.0)
-    together = moved(x, logits, radius, reach=2)
+    potential = 2 * noise(x)
+    together = moved(x, potential, radius, reach=2)
     inside(METRIC, x, together, radius)
     for row in range(3):
-        alone = moved(x[row : row + 1], logits[row : row + 1], radius[row : row + 1], reach=2)
+        alone = moved(x[row : row + 1], potential[row : row + 1], radius[row : row + 1], reach=2)
         torch.testing.assert_close(alone[0], together[row], rtol=0, atol=1e-6)
 
 
@@ -58,50 +52,50 @@ def test_a_free_way_uses_the_whole_budget() -> None:
     # One bright column in the dark, sent to the right: nothing is in the way.
     x = torch.zeros(1, 1, 7, 7)
     x[..., 3] = 0.4
-    window = Window(1)
-    logits = torch.full((1, 1, window.side**2, 7, 7), -50.0)
-    logits[:, :, 5] = 20.0  # the offset (0, 1)
+    potential = torch.full_like(x, -40.0)
+    potential[..., 4] = 40.0
     for radius in (0.05, 0.3, 0.9):
-        result = moved(x, logits, torch.tensor([radius]), reach=1)
+        result = moved(x, potential, torch.tensor([radius]), reach=1)
         assert float(METRIC.distance(x, result)[0]) == pytest.approx(radius, rel=2e-3)
-        assert float(result[..., 4].sum() / x.sum()) == pytest.approx(radius, rel=2e-3)
+        assert float(result[..., 4].sum() / x.sum()) == pytest.approx(radius, rel=0.02)
 
 
 def test_no_budget_and_no_mass_mean_no_move() -> None:
     x = images((2, 1, 6, 6))
-    logits = logits_for(x, 2, 3.0)
-    torch.testing.assert_close(moved(x, logits, torch.zeros(2), reach=2), x, rtol=0, atol=1e-7)
+    potential = 3 * noise(x)
+    torch.testing.assert_close(moved(x, potential, torch.zeros(2), reach=2), x, rtol=0, atol=1e-7)
     black = torch.zeros_like(x)
-    assert torch.equal(moved(black, logits, torch.ones(2), reach=2), black)
+    assert torch.equal(moved(black, potential, torch.ones(2), reach=2), black)
     full = torch.ones_like(x)
-    torch.testing.assert_close(moved(full, logits, torch.ones(2), reach=2), full, rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        moved(full, potential, torch.ones(2), reach=2), full, rtol=0, atol=1e-6
+    )
 
 
-def test_gradient_is_that_of_what_is_computed() -> None:
+def test_gradient_is_that_of_what_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    # At the exact price; the step of Newton's method leaves an error of its own otherwise.
+    monkeypatch.setattr("attackers.wagan.flow.HALVINGS", 40)
     x = images((2, 1, 5, 5), 3).double() * 0.5 + 0.1
-    logits = logits_for(x, 1, 1.0).double().requires_grad_()
-    weight = noise(x, 5)
+    potential = noise(x).requires_grad_()
+    weight, way = noise(x, 5), noise(x, 6)
     radius = torch.tensor([0.05, 0.2], dtype=torch.float64)
 
-    def value(logits: Tensor) -> Tensor:
-        return (moved(x, logits, radius, reach=1) * weight).sum()
+    def value(potential: Tensor) -> Tensor:
+        return (moved(x, potential, radius, reach=1) * weight).sum()
 
-    (grad,) = torch.autograd.grad(value(logits), logits)
-    way = noise(logits, 6)
-    # A step that crosses no halving's edge: the price is continuous up to Newton's error.
-    step = 1e-2
+    (grad,) = torch.autograd.grad(value(potential), potential)
     with torch.no_grad():
-        slope = (value(logits + step * way) - value(logits - step * way)) / (2 * step)
-    assert float((grad * way).sum()) == pytest.approx(float(slope), rel=0.05, abs=1e-3)
+        slope = (value(potential + 1e-5 * way) - value(potential - 1e-5 * way)) / 2e-5
+    assert float((grad * way).sum()) == pytest.approx(float(slope), rel=1e-5)
 
 
-def test_climbing_the_logits_finds_what_the_linear_program_allows() -> None:
+def test_training_the_potential_finds_what_the_linear_program_allows() -> None:
     x = images((1, 1, 6, 6), 4) * 0.6 + 0.2
     weight = noise(x, 7)
-    logits = torch.zeros(1, 1, 25, 6, 6, requires_grad=True)
-    optimiser = torch.optim.Adam([logits], 0.2)
+    potential = torch.zeros(1, 1, 6, 6, requires_grad=True)
+    optimiser = torch.optim.Adam([potential], 0.2)
     for _ in range(150):
-        gain = ((moved(x, logits, torch.tensor([0.1]), reach=2) - x) * weight).sum()
+        gain = ((moved(x, potential, torch.tensor([0.1]), reach=2) - x) * weight).sum()
         optimiser.zero_grad()
         (-gain).backward()
         optimiser.step()

@@ -1,0 +1,196 @@
+"""A hardening as text and as one HTML file: before and after, threat by threat, epoch by epoch."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from audit.report import Epoch, HardenedThreat, HardenReport, Paired
+from reports.numbers import budget, count, exact, percent, plain, seconds, significant
+from reports.summary import file_name, order_name
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+COLOURS = {"before": "#8a6d3b", "after": "#1d4fa8", "certified": "#3d8f5f"}
+
+
+def points(value: float | None, sign: bool = True) -> str:
+    """A difference of shares in percentage points."""
+    if value is None:
+        return "not measured"
+    return f"{100 * value:+.1f}" if sign else f"{100 * value:.1f}"
+
+
+def change(found: Paired) -> str:
+    """The difference with its interval, and the test."""
+    span = f"[{points(found.difference.low)}, {points(found.difference.high)}]"
+    return (
+        f"{points(found.difference.value)} {span} points; {count(found.gained)} gained, "
+        f"{count(found.lost)} lost, p {significant(found.p_value, 'up', digits=2)}"
+    )
+
+
+def rows(threat: HardenedThreat) -> Iterator[tuple[str, str, str, str, str, str]]:
+    """A row per budget of order inf: both ends before and after, and what changed."""
+    for point in threat.paired:
+        yield (
+            budget(point.delta, threat.before.metric),
+            percent(point.attacked.before, "up"),
+            percent(point.attacked.after, "up"),
+            change(point.attacked),
+            percent(point.certified.before, "down"),
+            percent(point.certified.after, "down"),
+        )
+
+
+def finite_orders(threat: HardenedThreat) -> Iterator[tuple[str, str, str, str, str, str]]:
+    """The same for orders that share the budget: values alone, they do not pair by sample."""
+    for before, after in zip(threat.before.curves, threat.after.curves, strict=True):
+        if before.order == "inf":
+            continue
+        for old, new in zip(before.points, after.points, strict=True):
+            if old.delta > 0:
+                yield (
+                    order_name(before.order),
+                    budget(old.delta, threat.before.metric),
+                    percent(old.attacked.value, "up"),
+                    percent(new.attacked.value, "up"),
+                    percent(old.certified.value, "down"),
+                    percent(new.certified.value, "down"),
+                )
+
+
+def text(report: HardenReport) -> str:
+    """What a terminal shows."""
+    lines = [
+        f"{report.model} -> {report.hardened}  {report.format}, {report.method}",
+        f"clean accuracy  {percent(report.clean.before, 'down')} -> "
+        f"{percent(report.clean.after, 'down')}  ({change(report.clean)})",
+    ]
+    for threat in report.threats:
+        lines.append(f"{threat.before.metric}, order inf, {count(report.samples)} samples:")
+        for delta, before, after, changed, proven, proven_after in rows(threat):
+            lines.append(
+                f"  {delta:>12}  attacked {before} -> {after}  ({changed});  certified {proven} "
+                f"-> {proven_after}"
+            )
+    lines += [f"warning: {warning}" for warning in report.warnings]
+    return "\n".join(lines) + "\n"
+
+
+def html(report: HardenReport) -> str:
+    """The report as a self-contained page."""
+    from markupsafe import Markup
+
+    figures = [_training(report.epochs), *(_curves(threat) for threat in report.threats)]
+    template = _environment().get_template("harden.html.j2")
+    return template.render(
+        report=report,
+        name=file_name(report.model),
+        css=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        library=Markup(_library()),
+        training=Markup(figures[0]),
+        curves=[Markup(figure) for figure in figures[1:]],
+        rows=rows,
+        finite_orders=finite_orders,
+        change=change,
+    )
+
+
+def _training(epochs: list[Epoch]) -> str:
+    """Accuracies of the samples kept out, and the loss, by epoch."""
+    import plotly.graph_objects as go
+
+    x = [entry.epoch for entry in epochs]
+    figure = go.Figure()
+    for name, y, colour in (
+        ("clean", [entry.clean for entry in epochs], COLOURS["certified"]),
+        ("under a short attack", [entry.attacked for entry in epochs], COLOURS["after"]),
+        ("clean, evaluation data", [entry.evaluation for entry in epochs], COLOURS["before"]),
+    ):
+        figure.add_scatter(x=x, y=y, name=name, mode="lines+markers", line={"color": colour})
+    figure.add_scatter(
+        x=x,
+        y=[entry.loss for entry in epochs],
+        name="loss",
+        yaxis="y2",
+        line={"color": "#888", "dash": "dot"},
+    )
+    figure.update_layout(yaxis2={"overlaying": "y", "side": "right", "title": "loss"})
+    figure.update_xaxes(title="epoch", dtick=1 if len(epochs) < 16 else None)
+    figure.update_yaxes(title="accuracy", tickformat=".0%", selector={"overlaying": None})
+    return _drawn(figure, "training")
+
+
+def _curves(threat: HardenedThreat) -> str:
+    """Both ends of the bracket before and after, order inf."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    x = [0.0, *(point.delta for point in threat.paired)]
+    start = {
+        when: next(
+            (curve.points[0].attacked.value for curve in side.curves if curve.order == "inf"), None
+        )
+        for when, side in (("before", threat.before), ("after", threat.after))
+    }
+    for when in ("before", "after"):
+        for end, dash in (("attacked", "solid"), ("certified", "dash")):
+            y = [getattr(getattr(point, end), when) for point in threat.paired]
+            first = start[when] if threat.before.curves[0].points[0].delta == 0 else None
+            figure.add_scatter(
+                x=x if first is not None else x[1:],
+                y=[first, *y] if first is not None else y,
+                name=f"{end}, {when}",
+                mode="lines+markers",
+                line={"color": COLOURS[when], "dash": dash},
+            )
+    figure.update_xaxes(title=f"delta ({threat.before.unit})", rangemode="tozero")
+    figure.update_yaxes(title="accuracy", tickformat=".0%", range=[0, 1.02])
+    return _drawn(figure, f"curves-{threat.before.metric}")
+
+
+def _drawn(figure: object, name: str) -> str:
+    import plotly.graph_objects as go
+    import plotly.io
+
+    assert isinstance(figure, go.Figure)
+    figure.update_layout(
+        template="plotly_white", height=420, margin={"t": 20, "r": 20}, paper_bgcolor="#fff"
+    )
+    drawn: str = plotly.io.to_html(
+        figure,
+        full_html=False,
+        include_plotlyjs=False,
+        div_id=name,
+        config={"displayModeBar": False, "responsive": True},
+    )
+    return drawn
+
+
+_TEMPLATES = Path(__file__).with_name("templates")
+
+
+@lru_cache(maxsize=1)
+def _library() -> str:
+    return files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
+
+
+@lru_cache(maxsize=1)
+def _environment() -> "Environment":
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        percent=percent, count=count, exact=exact, plain=plain, seconds=seconds,
+        significant=significant,
+    )  # fmt: skip
+    return environment
