@@ -9,6 +9,7 @@ import typer
 if TYPE_CHECKING:
     from audit.config import ScanConfig
     from audit.data import Dataset
+    from audit.harden.session import HardenConfig
     from audit.models import LoadOptions
 
 Threats = Annotated[
@@ -189,6 +190,34 @@ class Taught:
                 "A generator was given, but --attack does not name wagan: add it, or leave "
                 "--attack out."
             )
+
+
+@dataclass(frozen=True)
+class Judged:
+    """How a hardened model and the original are scanned."""
+
+    samples: int
+    deltas: tuple[float, ...] | None
+    effort: str
+    certify: str
+
+    def scans(self, config: "HardenConfig") -> "tuple[ScanConfig, ...]":
+        """A scan per threat, at half, one and one and a half radii where no budgets are given."""
+        from audit.config import ScanConfig
+
+        return tuple(
+            ScanConfig(
+                metrics=(metric,),
+                deltas=self.deltas or (0.0, radius / 2, radius, 1.5 * radius),
+                effort=self.effort,
+                certify=self.certify,
+                samples=self.samples,
+                seed=config.seed,
+                low=config.low,
+                high=config.high,
+            )
+            for metric, radius in zip(config.metrics, config.radii, strict=True)
+        )
 
 
 def loading_of(

@@ -35,6 +35,12 @@ class NothingToEvaluate(AuditError):
     exit_code = 5
 
 
+class NothingKept(AuditError):
+    """Hardening found no weights with the clean accuracy that was asked for."""
+
+    exit_code = 1
+
+
 class Interrupted(AuditError):
     """The user stopped the program before there was anything to report."""
 

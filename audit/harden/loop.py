@@ -254,7 +254,7 @@ def _step(training: Training, at: Progressed, loss: Tensor, rate: float) -> None
     found = {"weights": weights, "first": first, "second": second, "average": average}
     changed = {part: dict(zip(names, values, strict=True)) for part, values in found.items()}
     # One call: an interrupt finds all of it done or nothing.
-    vars(at).update(changed, number=at.number + 1, losses=at.losses + float(loss))
+    vars(at).update(changed, number=at.number + 1, losses=at.losses + float(loss.detach()))
     model.load(at.weights)
 
 
