@@ -239,9 +239,9 @@ def train(
     try:
         with progress(f"training {config.variant}", total * config.batch) as tick:
             tick(course.state.number * config.batch)
-            while course.state.number < total:
-                epoch = course.state.number // each
-                for rows in _batches(lesson, epoch, course.state.number % each):
+            while len(course.history) < config.epochs:
+                epoch = len(course.history)
+                for rows in _batches(lesson, epoch, course.state.number - epoch * each):
                     course.state, terms = step(
                         networks,
                         course.state,

@@ -119,7 +119,7 @@ class Opponent(Protocol):
     """An adversary that learns between epochs."""
 
     def refresh(self, epoch: int) -> None:
-        """Learn, before an epoch."""
+        """Learn what is due by that epoch, once: nothing where it has been learnt already."""
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything it has learnt, by name."""
@@ -173,11 +173,11 @@ def run(
     begun = written = time.monotonic()
     already = at.spent
     try:
-        while at.number < total and not _late(plan, at):
-            epoch = at.number // training.each
-            if training.opponent is not None and not at.number % training.each:
+        while len(at.history) < plan.epochs and not (at.history and _late(plan, at)):
+            epoch = len(at.history)
+            if training.opponent is not None:
                 training.opponent.refresh(epoch)
-            for rows in _rows(training, epoch, at.number % training.each):
+            for rows in _rows(training, epoch, at.number - epoch * training.each):
                 random = torch.Generator().manual_seed(plan.seed * 1_000_003 + at.number)
                 loss = training.loss(
                     model.logits,

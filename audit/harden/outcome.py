@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from audit import __version__
-from audit.config import ScanConfig
+from audit.config import ScanConfig, order_name
 from audit.data import Dataset
 from audit.errors import AuditError, InternalError, Interrupted, NothingKept
 from audit.generators import tensor_file
@@ -123,7 +123,14 @@ def judge(
         hardened_sha256=served.source.sha256,
         format=served.source.format,
         method=config.method,
-        config={**asdict(config), "scan": asdict(first_config)},
+        config={
+            **asdict(config),
+            "order": order_name(config.order),
+            "scan": {
+                **asdict(first_config),
+                "orders": [order_name(order) for order in first_config.orders],
+            },
+        },
         confidence=first_config.confidence,
         samples=len(samples[0]),
         clean=paired(

@@ -369,11 +369,10 @@ class CoTrained:
 
     def refresh(self, epoch: int) -> None:
         """Let the generator learn for `LESSON` steps, every so many epochs."""
-        if epoch % self.every:
-            return
         device = next(self.networks.generator.parameters()).device
-        random = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        for _ in range(LESSON):
+        while self.state.number < LESSON * (epoch // self.every + 1):
+            # Keyed by its own steps, so that a lesson that was stopped goes on as it would have.
+            random = torch.Generator().manual_seed(self.seed * 1_000_003 + self.state.number)
             rows = torch.randint(len(self.x), (min(BATCH, len(self.x)),), generator=random)
             self.state, _ = generator_step(
                 self.networks,
