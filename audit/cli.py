@@ -252,7 +252,7 @@ def demo(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Scan the small Fashion-MNIST model that comes with the program."""
+    """Scan the small Fashion-MNIST model that is shipped."""
     from audit.config import ScanConfig
     from audit.demo import data_path, model_path
     from audit.models import LoadOptions
@@ -370,7 +370,7 @@ def train_attacker(
     allow_domain: AllowDomain = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train a generator that attacks a model in one forward pass."""
+    """Train a generator that attacks a model in one pass."""
     from audit import options
     from audit.training import TrainConfig
 
@@ -493,7 +493,7 @@ def harden(
     out: Out = Path("audit-hardened"),
     quiet: Quiet = False,
 ) -> None:
-    """Fine-tune a model against an adversary and give it back in its own format."""
+    """Fine-tune a model against an adversary, in its own format."""
     from audit import options
     from audit.harden.session import HardenConfig
 

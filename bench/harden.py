@@ -43,9 +43,9 @@ class Row:
 
 
 ROWS = {
-    "linf-pgd": Row("pgd", "linf", "0.1", 8),
-    "linf-trades": Row("trades", "linf", "0.1", 8),
-    "wasserstein-pgd": Row("pgd", "wasserstein", "0.1", 5),
+    "linf-pgd": Row("pgd", "linf", "0.1", 12),
+    "linf-trades": Row("trades", "linf", "0.1", 10),
+    "wasserstein-pgd": Row("pgd", "wasserstein", "0.1", 6),
     "wasserstein-wagan": Row("wagan", "wasserstein", "0.1", 5, ("--clean", "0.5")),
     "fashion-pgd": Row("pgd", "l2", "0.5", 6, (), True),
     "fashion-wdro": Row("wdro", "l2", "0.5", 6, ("--order", "2"), True),

@@ -10,9 +10,10 @@ from command import audit
 
 from audit import __version__
 
-COMMANDS = ("scan", "demo", "inspect", "report")
+COMMANDS = ("scan", "demo", "inspect", "train-attacker", "harden", "report")
 SCAN_OPTIONS = (
-    "--data", "--threat", "--order", "--delta", "--attack", "--certify", "--smooth", "--samples",
+    "--data", "--threat", "--order", "--delta", "--attack", "--generator", "--train-data",
+    "--certify", "--smooth", "--samples",
     "--seed", "--confidence", "--trust-model", "--device", "--batch-size", "--layout", "--mean",
     "--std", "--low", "--high", "--resize", "--fail-under", "--strict", "--out", "--quiet",
     "--verbose",
