@@ -3,15 +3,11 @@
 from collections.abc import Iterator
 from functools import lru_cache
 from importlib.resources import files
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from audit.report import Epoch, HardenedThreat, HardenReport, Paired
-from reports.numbers import budget, count, exact, percent, plain, seconds, significant
+from reports.numbers import budget, count, percent, significant
+from reports.pages import environment, text_of
 from reports.summary import file_name, order_name
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 COLOURS = {"before": "#8a6d3b", "after": "#1d4fa8", "certified": "#3d8f5f"}
 
@@ -85,11 +81,11 @@ def html(report: HardenReport) -> str:
     from markupsafe import Markup
 
     figures = [_training(report.epochs), *(_curves(threat) for threat in report.threats)]
-    template = _environment().get_template("harden.html.j2")
+    template = environment().get_template("harden.html.j2")
     return template.render(
         report=report,
         name=file_name(report.model),
-        css=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        css=Markup(text_of("report.css")),
         library=Markup(_library()),
         training=Markup(figures[0]),
         curves=[Markup(figure) for figure in figures[1:]],
@@ -170,27 +166,6 @@ def _drawn(figure: object, name: str) -> str:
     return drawn
 
 
-_TEMPLATES = Path(__file__).with_name("templates")
-
-
 @lru_cache(maxsize=1)
 def _library() -> str:
     return files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
-
-
-@lru_cache(maxsize=1)
-def _environment() -> "Environment":
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        percent=percent, count=count, exact=exact, plain=plain, seconds=seconds,
-        significant=significant,
-    )  # fmt: skip
-    return environment

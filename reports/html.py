@@ -14,15 +14,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audit.report import Curve, GalleryItem, Interval, Point, Report, ThreatResult
-from reports import numbers, summary
+from reports import summary
 from reports.numbers import Side, budget, share, steps_of_255
+from reports.pages import environment, text_of
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
+    pass
 
 GALLERY_BYTES = 2_000_000
 """Pictures beyond this much text are left out, and the page says how many."""
@@ -37,11 +37,11 @@ def render(report: Report) -> str:
     """The report as a self-contained HTML page."""
     from markupsafe import Markup
 
-    script = _template("report.js")
+    script = text_of("report.js")
     pictures, left_out = _pictures(report.artifacts.gallery)
     worst, _ = summary.trouble(report)
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             report=report,
@@ -52,7 +52,7 @@ def render(report: Report) -> str:
             headlines=[line for line in map(summary.headline, report.threats) if line],
             pictures=pictures,
             left_out=left_out,
-            css=Markup(_template("report.css")),
+            css=Markup(text_of("report.css")),
             script=Markup(script),
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             charts=Markup(_embed(charts(report))),
@@ -156,35 +156,6 @@ def _pictures(gallery: Sequence[GalleryItem]) -> tuple[list[Picture], int]:
         valid = tuple((name, uri if PNG.fullmatch(uri) else "") for name, uri in images)
         pictures.append(Picture(item, valid))
     return pictures, len(gallery) - len(pictures)
-
-
-@lru_cache(maxsize=1)
-def _environment() -> "Environment":
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    for name in ("budget", "count", "distance", "exact", "mean", "percent", "plain"):
-        environment.filters[name] = getattr(numbers, name)
-    for name in ("remark", "seconds", "share", "significant"):
-        environment.filters[name] = getattr(numbers, name)
-    environment.filters["words"] = lambda status: status.replace("_", " ")
-    environment.globals["NOT_MEASURED"] = numbers.NOT_MEASURED
-    return environment
-
-
-_TEMPLATES = Path(__file__).with_name("templates")
-
-
-@lru_cache(maxsize=4)
-def _template(name: str) -> str:
-    return (_TEMPLATES / name).read_text(encoding="utf-8")
 
 
 @lru_cache(maxsize=1)

@@ -12,8 +12,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.optim.adam import adam
 
+from attackers.adam import adam_step
 from attackers.gradient import Logits
 from attackers.wagan.networks import Discriminator, Generator, Spec, build
 from attackers.wagan.objective import (
@@ -28,9 +28,6 @@ Tensors = Mapping[str, Tensor]
 
 PARTS = ("weights", "buffers", "first", "second")
 """Of a `Learner`."""
-
-BETAS, EPSILON = (0.9, 0.999), 1e-8
-"""Of Adam."""
 
 SMALLEST_SHARE = 0.2
 """Of the radius, that a batch asks for; half of its images ask for all of it."""
@@ -93,29 +90,10 @@ class Learner:
         """One step of Adam, the ``number``-th from 1, down the gradient of the loss."""
         names = list(self.weights)
         grads = torch.autograd.grad(loss, [tracked.weights[name] for name in names])
-        weights, first, second = (
-            [kept[name].detach().clone() for name in names]
-            for kept in (self.weights, self.first, self.second)
-        )
-        steps = [torch.tensor(float(number - 1), device="cpu") for _ in names]
-        with torch.no_grad():
-            adam(
-                weights,
-                list(grads),
-                first,
-                second,
-                [],
-                steps,
-                amsgrad=False,
-                beta1=BETAS[0],
-                beta2=BETAS[1],
-                lr=rate,
-                weight_decay=0.0,
-                eps=EPSILON,
-                maximize=False,
-            )
-        named = (dict(zip(names, values, strict=True)) for values in (weights, first, second))
-        weights_, first_, second_ = named
+        kept = ([part[name] for name in names] for part in (self.weights, self.first, self.second))
+        weights, first, second = kept
+        found = adam_step(weights, grads, first, second, number=number - 1, rate=rate)
+        weights_, first_, second_ = (dict(zip(names, values, strict=True)) for values in found)
         return Learner(weights_, tracked.buffers, first_, second_)
 
     def tensors(self) -> dict[str, Tensor]:

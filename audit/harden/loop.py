@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.optim.adam import adam
 
+from attackers.adam import adam_step
 from audit.artifacts import replacing
 from audit.errors import ModelError, UsageError
 from audit.generators import read_tensors, tensor_file
@@ -23,7 +23,6 @@ from audit.harden.adversaries import TrainingLoss
 from audit.harden.weights import Trainable
 
 KIND, VERSION = "wasserstein-audit hardening", 1
-BETAS, EPSILON = (0.9, 0.999), 1e-8
 WARM = 0.05
 """Share of the steps over which the rate rises."""
 
@@ -228,24 +227,11 @@ def _step(training: Training, at: Progressed, loss: Tensor, rate: float) -> None
             f"The loss is not finite after {at.number} steps: lower --rate, or freeze layers."
         )
     grads = torch.autograd.grad(loss, [model.weights[name] for name in names], allow_unused=True)
-    weights = [at.weights[name].clone() for name in names]
-    first, second = ([kept[name].clone() for name in names] for kept in (at.first, at.second))
+    kept = ([part[name] for name in names] for part in (at.weights, at.first, at.second))
+    weights, first, second = kept
+    filled = [torch.zeros_like(w) if g is None else g for w, g in zip(weights, grads, strict=True)]
+    weights, first, second = adam_step(weights, filled, first, second, number=at.number, rate=rate)
     with torch.no_grad():
-        adam(
-            weights,
-            [torch.zeros_like(w) if g is None else g for w, g in zip(weights, grads, strict=True)],
-            first,
-            second,
-            [],
-            [torch.tensor(float(at.number), device="cpu") for _ in names],
-            amsgrad=False,
-            beta1=BETAS[0],
-            beta2=BETAS[1],
-            lr=rate,
-            weight_decay=0.0,
-            eps=EPSILON,
-            maximize=False,
-        )
         # Early on the mean follows quickly, or it would remember the weights of the file.
         decay = min(training.plan.average, (1 + at.number) / (10 + at.number))
         average = [

@@ -1,0 +1,52 @@
+"""One step of Adam as a function: what it is given stays as it is."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.optim.adam import adam
+
+BETAS, EPSILON = (0.9, 0.999), 1e-8
+
+Tensors = list[Tensor]
+
+
+@torch.no_grad()
+def adam_step(
+    weights: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    first: Sequence[Tensor],
+    second: Sequence[Tensor],
+    *,
+    number: int,
+    rate: float,
+) -> tuple[Tensors, Tensors, Tensors]:
+    """New weights and moments.
+
+    Args:
+        weights: of any shapes.
+        grads: of the same shapes.
+        first: mean of the gradients so far, zeros at first.
+        second: mean of their squares, zeros at first.
+        number: steps taken before.
+        rate: of this one.
+
+    Source: Kingma & Ba 2015, algorithm 1, by torch's implementation.
+    """
+    new, means, squares = ([v.detach().clone() for v in kept] for kept in (weights, first, second))
+    adam(
+        new,
+        list(grads),
+        means,
+        squares,
+        [],
+        [torch.tensor(float(number), device="cpu") for _ in new],
+        amsgrad=False,
+        beta1=BETAS[0],
+        beta2=BETAS[1],
+        lr=rate,
+        weight_decay=0.0,
+        eps=EPSILON,
+        maximize=False,
+    )
+    return new, means, squares
