@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from audit.data import Dataset
     from audit.harden.session import HardenConfig
     from audit.models import LoadOptions
+    from audit.policy import Policy
+    from audit.report import Gate, Report
 
 Threats = Annotated[
     list[str] | None,
@@ -142,6 +144,29 @@ AllowDomain = Annotated[
         help="Accept operators of another domain than ONNX's own, e.g. com.microsoft.",
     ),
 ]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Doubtful evidence is inconclusive (exit 4).")
+]
+ExitZero = Annotated[
+    bool, typer.Option("--exit-zero", help="Exit 0 whatever the gates say; the report says it.")
+]
+HtmlFile = Annotated[
+    Path | None, typer.Option("--html", metavar="FILE", help="Also write the page there.")
+]
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Also write the report there.")
+]
+JunitFile = Annotated[
+    Path | None, typer.Option("--junit", metavar="FILE", help="Write gates as JUnit XML.")
+]
+SarifFile = Annotated[
+    Path | None, typer.Option("--sarif", metavar="FILE", help="Write gates as SARIF 2.1.0.")
+]
+MarkdownFile = Annotated[
+    Path | None, typer.Option("--markdown", metavar="FILE", help="Write a summary as Markdown.")
+]
+REPORT_HELP = "A report.json written by a scan."
+POLICY_HELP = "Gates: a TOML file with [gates], or a pyproject.toml with [tool.audit.gates]."
 MODEL_HELP = "ONNX file, TorchScript or torch.export archive, as it is served."
 DATA_HELP = (
     "Labelled samples: .npz (x, y), IDX (.gz), class folders, a CSV of files and labels, "
@@ -163,6 +188,52 @@ class Reading:
 
         size = options.size(self.resize, "--resize")
         return open_data(path, low=low, high=high, resize=size, class_map=self.class_map)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Files that were asked for beside the folder of the report."""
+
+    html: Path | None = None
+    json: Path | None = None
+    junit: Path | None = None
+    sarif: Path | None = None
+    markdown: Path | None = None
+
+    @property
+    def asked(self) -> "list[tuple[str, Path]]":
+        """Names of renderers with the files to write."""
+        return [(name, path) for name, path in vars(self).items() if path is not None]
+
+
+@dataclass(frozen=True)
+class Gates:
+    """What a report has to meet: a floor of every attacked accuracy, and the gates of a file."""
+
+    minimum: float | None = None
+    policy: Path | None = None
+    strict: bool = False
+
+    def read(self) -> "Policy | None":
+        """The gates of the file, if one was named; raises `UsageError`."""
+        from audit.policy import read_policy
+
+        return None if self.policy is None else read_policy(self.policy)
+
+    def judged(self, report: "Report") -> "list[Gate]":
+        """Every gate, on a report."""
+        from datetime import date
+
+        from audit.gate import fail_under
+        from audit.policy import judge
+
+        found = []
+        if self.minimum is not None:
+            found += fail_under(report.threats, self.minimum, strict=self.strict)
+        policy = self.read()
+        if policy is not None:
+            found += judge(report, policy, date.today(), strict=self.strict)
+        return found
 
 
 @dataclass(frozen=True)
@@ -208,7 +279,7 @@ class Judged:
         return tuple(
             ScanConfig(
                 metrics=(metric,),
-                deltas=self.deltas or (0.0, radius / 2, radius, 1.5 * radius),
+                deltas=self.deltas or (0.0, radius / 2, radius, float(f"{1.5 * radius:.12g}")),
                 effort=self.effort,
                 certify=self.certify,
                 samples=self.samples,

@@ -2,6 +2,7 @@
 
 import platform
 import shlex
+from collections.abc import Callable
 from typing import Any
 
 import numpy
@@ -11,25 +12,24 @@ import torch
 from audit import __version__
 from audit.artifacts import gallery
 from audit.config import order_name
-from audit.gate import fail_under, verdict
+from audit.gate import verdict
 from audit.models import LoadOptions
-from audit.report import Artifacts, Data, Model, ModelInput, Report, Tool, now, reliability
+from audit.report import Artifacts, Data, Gate, Model, ModelInput, Report, Tool, now, reliability
 from audit.state import Scan
 
 SAMPLES_FILE, ADVERSARIAL_FILE, HTML_FILE = "samples.csv", "adversarial.npz", "report.html"
 
 
-def report_of(scan: Scan, *, config: dict[str, Any], minimum: float | None, strict: bool) -> Report:
+def report_of(
+    scan: Scan, *, config: dict[str, Any], gates: Callable[[Report], list[Gate]]
+) -> Report:
     """Put everything a scan found into one report.
 
     Args:
         scan: the scan.
         config: every option as the user gave it or as it was defaulted, for the record.
-        minimum: gate of ``--fail-under``, if any.
-        strict: of ``--strict``.
+        gates: judges the report.
     """
-    threats = scan.threats
-    gates = [] if minimum is None else fail_under(threats, minimum, strict=strict)
     report = Report(
         tool=Tool(name="wasserstein-audit", version=__version__),
         status="interrupted" if scan.interrupted else "complete",
@@ -46,9 +46,9 @@ def report_of(scan: Scan, *, config: dict[str, Any], minimum: float | None, stri
         config=config,
         environment=_environment(scan),
         clean=scan.clean,
-        threats=threats,
+        threats=scan.threats,
         health=scan.health,
-        gates=gates,
+        gates=[],
         warnings=scan.warnings,
         artifacts=Artifacts(
             samples=SAMPLES_FILE,
@@ -58,7 +58,10 @@ def report_of(scan: Scan, *, config: dict[str, Any], minimum: float | None, stri
         ),
         generator=scan.generated,
     )
-    return report.model_copy(update={"verdict": verdict(gates, reliability(report))})
+    found = gates(report)
+    return report.model_copy(
+        update={"gates": found, "verdict": verdict(found, reliability(report))}
+    )
 
 
 def _model(scan: Scan) -> Model:

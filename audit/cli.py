@@ -13,26 +13,37 @@ from audit import __version__
 from audit.arguments import (
     DATA_HELP,
     MODEL_HELP,
+    POLICY_HELP,
+    REPORT_HELP,
     AllowDomain,
     Attacks,
     ClassMap,
     Deltas,
     Device,
     EffortName,
+    ExitZero,
+    Gates,
     GeneratorFile,
     High,
+    HtmlFile,
+    JsonFile,
     Judged,
+    JunitFile,
     Layout,
     Low,
+    MarkdownFile,
     Mean,
     Orders,
     Out,
+    Outputs,
     Quiet,
     Reading,
     Resize,
+    SarifFile,
     Seed,
     Smooth,
     Std,
+    Strict,
     Taught,
     Threats,
     TrainData,
@@ -218,10 +229,17 @@ def scan(
             "1, at the low end of its interval.",
         ),
     ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Doubtful evidence is inconclusive (exit 4).")
-    ] = False,
+    policy: Annotated[
+        Path | None, typer.Option("--policy", metavar="FILE", help=POLICY_HELP)
+    ] = None,
+    strict: Strict = False,
+    exit_zero: ExitZero = False,
     out: Out = Path("audit-report"),
+    html: HtmlFile = None,
+    json: JsonFile = None,
+    junit: JunitFile = None,
+    sarif: SarifFile = None,
+    markdown: MarkdownFile = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -239,10 +257,14 @@ def scan(
     reading = Reading(resize, class_map)
     taught = Taught(generator, train_data)
     taught.check(config)
+    gates = Gates(minimum, policy, strict)
+    # A mistake in the policy must not cost a scan.
+    gates.read()
     outcome = _scan(model, data, config, loading, out, reading, taught, quiet=quiet)
-    report = _write(outcome, out, loading, reading, taught, minimum=minimum, strict=strict)
+    report = _write(outcome, out, loading, reading, taught, gates)
+    _write_others(report, Outputs(html, json, junit, sarif, markdown))
     _show(report, out, quiet=quiet, verbose=verbose)
-    raise typer.Exit(_exit_code(report, strict=strict))
+    raise typer.Exit(0 if exit_zero else _exit_code(report, strict=strict))
 
 
 @app.command(epilog=EXIT_CODES)
@@ -261,7 +283,7 @@ def demo(
     outcome = _scan(
         model_path(), data_path(), config, loading, out, Reading(), Taught(), quiet=quiet
     )
-    report = _write(outcome, out, loading, Reading(), Taught(), minimum=None, strict=False)
+    report = _write(outcome, out, loading, Reading(), Taught(), Gates())
     _show(report, out, quiet=quiet, verbose=verbose)
     if not quiet:
         _print(f"Open {out / 'report.html'} in a browser to see the whole report.\n")
@@ -529,11 +551,12 @@ def harden(
 
 @app.command()
 def report(
-    file: Annotated[
-        Path, typer.Argument(metavar="REPORT", help="A report.json written by a scan.")
-    ],
+    file: Annotated[Path, typer.Argument(metavar="REPORT", help=REPORT_HELP)],
     format: Annotated[
-        str, typer.Option("--format", "-f", metavar="KIND", help="html, text or json.")
+        str,
+        typer.Option(
+            "--format", "-f", metavar="KIND", help="html, text, json, markdown, junit or sarif."
+        ),
     ] = "text",
     out: Annotated[
         Path | None,
@@ -542,22 +565,121 @@ def report(
 ) -> None:
     """Render a saved report again, without the model."""
     from reports import RENDERERS
-    from reports.json import parse
 
     if format not in RENDERERS:
         raise UsageError(f"Unknown format {format!r}: choose from {', '.join(RENDERERS)}.")
+    rendered = RENDERERS[format](_read_report(file))
+    if out is None:
+        _print(rendered)
+    else:
+        _write_text(out, rendered)
+
+
+@app.command(epilog=EXIT_CODES)
+def gate(
+    file: Annotated[Path, typer.Argument(metavar="REPORT", help=REPORT_HELP)],
+    policy: Annotated[Path, typer.Option("--policy", metavar="FILE", help=POLICY_HELP)],
+    strict: Strict = False,
+    exit_zero: ExitZero = False,
+    html: HtmlFile = None,
+    json: JsonFile = None,
+    junit: JunitFile = None,
+    sarif: SarifFile = None,
+    markdown: MarkdownFile = None,
+) -> None:
+    """Judge a saved report by the gates of a file, without the model."""
+    from datetime import date
+
+    from audit.gate import exit_code, verdict
+    from audit.policy import judge, read_policy
+    from audit.report import reliability
+
+    found = _read_report(file)
+    gates = judge(found, read_policy(policy), date.today(), strict=strict)
+    judged = found.model_copy(
+        update={"gates": gates, "verdict": verdict(gates, reliability(found))}
+    )
+    _write_others(judged, Outputs(html, json, junit, sarif, markdown))
+    for entry in gates:
+        value = "" if entry.value is None else f" (measured {entry.value:.6g})"
+        _print(f"{entry.status:<13}{entry.expression}{value} {entry.detail}".rstrip() + "\n")
+    _print(f"verdict {judged.verdict}, reliability {reliability(found)}\n")
+    raise typer.Exit(0 if exit_zero else exit_code(judged, strict=strict))
+
+
+@app.command()
+def compare(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help=REPORT_HELP)],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="The same, later.")],
+    max_regression: Annotated[
+        str | None,
+        typer.Option(
+            "--max-regression",
+            metavar="X",
+            help="Fail (exit 1) where attacked accuracy fell by more, beyond its interval.",
+        ),
+    ] = None,
+    format: Annotated[
+        str, typer.Option("--format", "-f", metavar="KIND", help="text, markdown or json.")
+    ] = "text",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="File to write. [default: stdout]"),
+    ] = None,
+) -> None:
+    """Compare two reports of the same samples, in pairs."""
+    from audit import compare as comparing
+    from audit import options
+    from reports.comparison import FORMATS
+
+    if format not in FORMATS:
+        raise UsageError(f"Unknown format {format!r}: choose from {', '.join(FORMATS)}.")
+    limit = None if max_regression is None else options.number(max_regression, "--max-regression")
+    if limit is not None and not 0 <= limit <= 1:
+        raise UsageError(f"--max-regression is a share from 0 to 1, found {limit:g}.")
+    first, second = _read_report(old), _read_report(new)
+    found = comparing.compare(
+        first,
+        second,
+        comparing.read_radii(first, old.parent),
+        comparing.read_radii(second, new.parent),
+        limit=limit,
+    )
+    rendered = FORMATS[format](found)
+    if out is None:
+        _print(rendered)
+    else:
+        _write_text(out, rendered)
+    raise typer.Exit(1 if found.status == "fail" else 0)
+
+
+def _read_report(file: Path) -> "Report":
+    from reports.json import parse
+
     try:
-        text = file.read_text(encoding="utf-8")
+        return parse(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise UsageError(
             f"{file} cannot be read as a report ({reason}): name a report.json."
         ) from error
-    rendered = RENDERERS[format](parse(text))
-    if out is None:
-        _print(rendered)
-    else:
-        _write_text(out, rendered)
+
+
+def _write_others(report: "Report", outputs: Outputs) -> None:
+    """Write the formats that were asked for, and the summary of a GitHub job where there is one."""
+    from reports import RENDERERS
+
+    for name, path in outputs.asked:
+        _write_text(path, RENDERERS[name](report))
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        try:
+            with open(summary, "a", encoding="utf-8") as file:
+                file.write(RENDERERS["markdown"](report))
+        except OSError as error:
+            raise UsageError(
+                f"GITHUB_STEP_SUMMARY names {summary}, which cannot be written ({error.strerror})."
+            ) from error
 
 
 def _scan(
@@ -734,7 +856,7 @@ def _harden(
     report = outcome.judge(
         opened, at, model, hardened, test, config, scans, load, progress,
         lambda scan, name: _write(
-            scan, out / name, loading, reading, Taught(), minimum=None, strict=False
+            scan, out / name, loading, reading, Taught(), Gates()
         ),
     )  # fmt: skip
     from reports import harden as renderer
@@ -761,9 +883,7 @@ def _write(
     loading: "LoadOptions",
     reading: Reading,
     taught: Taught,
-    *,
-    minimum: float | None,
-    strict: bool,
+    gates: Gates,
 ) -> "Report":
     """Write all files of a report, each under a temporary name first, the JSON last."""
     import numpy
@@ -779,12 +899,13 @@ def _write(
             "train_data": None if taught.data is None else str(taught.data),
             "resize": reading.resize,
             "class_map": None if reading.class_map is None else str(reading.class_map),
-            "fail_under": minimum,
-            "strict": strict,
+            "fail_under": gates.minimum,
+            "policy": None if gates.policy is None else str(gates.policy),
+            "strict": gates.strict,
             "out": str(out),
         },
     )
-    report = assemble.report_of(outcome, config=record, minimum=minimum, strict=strict)
+    report = assemble.report_of(outcome, config=record, gates=gates.judged)
     with _interruptible(f"while the report was written: {out} is incomplete"):
         _write_text(out / assemble.SAMPLES_FILE, artifacts.samples_csv(outcome))
         with _written(out / assemble.ADVERSARIAL_FILE) as path, path.open("wb") as file:

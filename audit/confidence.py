@@ -5,7 +5,7 @@ each side.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -84,3 +84,10 @@ def bootstrap(
     )
     low, high = result.confidence_interval
     return Bounds(float(low), float(high))
+
+
+def bootstrap_indices(n: int, *, draws: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """Rows of each resample of n samples, with replacement; the same for everything compared."""
+    rng = np.random.default_rng(seed)
+    for _ in range(draws):
+        yield rng.integers(0, n, n)

@@ -18,7 +18,7 @@ Verdict = Literal["pass", "fail", "inconclusive", "none"]
 Reliability = Literal["GREEN", "AMBER", "RED"]
 HealthStatus = Literal["pass", "warn", "fail", "not_applicable"]
 RunStatus = Literal["ran", "not_applicable", "error"]
-GateStatus = Literal["pass", "fail", "warn", "inconclusive"]
+GateStatus = Literal["pass", "fail", "warn", "inconclusive", "waived"]
 
 
 class Record(BaseModel):
@@ -288,12 +288,16 @@ class Health(Record):
 
 
 class Gate(Record):
-    """One condition on the report, and how it came out; ``value`` is the number judged."""
+    """One condition on the report, and how it came out; ``value`` is the number judged.
+
+    ``detail`` says why, where the value does not: what was not measured, or who waived it.
+    """
 
     id: str
     expression: str
     status: GateStatus
     value: float | None
+    detail: str = ""
 
 
 class GalleryItem(Record):
@@ -366,6 +370,34 @@ class PairedPoint(Record):
     delta: float
     attacked: Paired
     certified: Paired
+
+
+class ThreatChange(Record):
+    """New minus old accuracy at one budget, both ends of the bracket, with intervals."""
+
+    metric: str
+    order: str
+    delta: float
+    attacked: Interval
+    certified: Interval
+
+
+class Comparison(Record):
+    """Two reports of the same samples.
+
+    ``status`` is fail where attacked accuracy fell by more than ``limit``, beyond its interval;
+    ``worst`` is the lowest end of all changes of attacked accuracy.
+    """
+
+    old: str
+    new: str
+    confidence: float
+    samples: int
+    clean: Paired
+    changes: list[ThreatChange]
+    limit: float | None
+    status: Literal["pass", "fail", "none"]
+    worst: float | None
 
 
 class Epoch(Record):

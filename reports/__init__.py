@@ -16,5 +16,8 @@ RENDERERS: dict[str, Callable[[Report], str]] = {
     "html": partial(_render, "html"),
     "json": partial(_render, "json"),
     "text": partial(_render, "terminal"),
+    "markdown": partial(_render, "markdown"),
+    "junit": partial(_render, "junit"),
+    "sarif": partial(_render, "sarif"),
 }
 """What ``audit report --format`` accepts."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from importlib.resources import files
 
-from audit.report import Epoch, HardenedThreat, HardenReport, Paired
+from audit.report import Epoch, HardenedThreat, HardenReport, Paired, ThreatResult
 from reports.numbers import budget, count, percent, significant
 from reports.pages import environment, text_of
 from reports.summary import file_name, order_name
@@ -36,9 +36,14 @@ def rows(threat: HardenedThreat) -> Iterator[tuple[str, str, str, str, str, str]
             percent(point.attacked.before, "up"),
             percent(point.attacked.after, "up"),
             change(point.attacked),
-            percent(point.certified.before, "down"),
-            percent(point.certified.after, "down"),
+            _proven(threat.before, point.certified.before),
+            _proven(threat.after, point.certified.after),
         )
+
+
+def _proven(threat: ThreatResult, value: float) -> str:
+    """A certified accuracy; 0 is a bound, but where nothing was tried it is no finding."""
+    return percent(value if threat.certifier.status == "ran" else None, "down")
 
 
 def finite_orders(threat: HardenedThreat) -> Iterator[tuple[str, str, str, str, str, str]]:
@@ -53,8 +58,8 @@ def finite_orders(threat: HardenedThreat) -> Iterator[tuple[str, str, str, str, 
                     budget(old.delta, threat.before.metric),
                     percent(old.attacked.value, "up"),
                     percent(new.attacked.value, "up"),
-                    percent(old.certified.value, "down"),
-                    percent(new.certified.value, "down"),
+                    _proven(threat.before, old.certified.value or 0.0),
+                    _proven(threat.after, new.certified.value or 0.0),
                 )
 
 
@@ -133,7 +138,11 @@ def _curves(threat: HardenedThreat) -> str:
         for when, side in (("before", threat.before), ("after", threat.after))
     }
     for when in ("before", "after"):
-        for end, dash in (("attacked", "solid"), ("certified", "dash")):
+        side = threat.before if when == "before" else threat.after
+        ends = [("attacked", "solid")]
+        if side.certifier.status == "ran":
+            ends.append(("certified", "dash"))
+        for end, dash in ends:
             y = [getattr(getattr(point, end), when) for point in threat.paired]
             first = start[when] if threat.before.curves[0].points[0].delta == 0 else None
             figure.add_scatter(
@@ -154,7 +163,10 @@ def _drawn(figure: object, name: str) -> str:
 
     assert isinstance(figure, go.Figure)
     figure.update_layout(
-        template="plotly_white", height=420, margin={"t": 20, "r": 20}, paper_bgcolor="#fff"
+        template="plotly_white",
+        height=420,
+        margin={"t": 20, "r": 60, "b": 50},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
     )
     drawn: str = plotly.io.to_html(
         figure,

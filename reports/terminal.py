@@ -39,6 +39,7 @@ STYLES = {
     "fail": "bold red",
     "error": "bold red",
     "none": "dim",
+    "waived": "dim",
 }
 
 SIDES: tuple[Side, Side] = ("attacked", "certified")
@@ -378,10 +379,14 @@ def _health(report: Report, full: bool) -> Group:
 
 
 def _gates(report: Report) -> Group:
-    table = _table("gate", "expression", "status", "value")
+    table = _table("gate", "expression", "status", "value", "detail")
     for gate in report.gates:
         table.add_row(
-            _text(gate.id), _text(gate.expression), _status(gate.status), _text(exact(gate.value))
+            _text(gate.id),
+            _text(gate.expression),
+            _status(gate.status),
+            _text(exact(gate.value)),
+            _text(gate.detail),
         )
     return Group(_title("Gates"), table)
 

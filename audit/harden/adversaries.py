@@ -18,14 +18,10 @@ from torch.nn import functional
 from attackers.geometry import Metric, Wasserstein
 from attackers.gradient import Logits, value_and_grad
 from attackers.losses import Loss, cross_entropy
-from attackers.rows import over, row_max
 from attackers.threat import Threat
-from attackers.wagan.flow import moved
+from attackers.transport import Mover
 from attackers.wagan.networks import Generator
 from attackers.wdro import w_pgd
-
-SHARPNESS = 6.0
-"""Largest value of the potential that an image's mass climbs in an inner attack."""
 
 REACH = 2
 """Rows and columns that the mass moves on each side there."""
@@ -50,8 +46,8 @@ class Adversary(Protocol):
 class Pgd:
     """Steps of equal length along the steepest way of the metric, from a random start.
 
-    Under `wasserstein` every image's mass climbs the sum of all gradients so far, as in
-    `attackers.transport`, but by the plans of `attackers.wagan.flow`: float32, no duals to warm.
+    Under `wasserstein` every image's mass climbs the decayed sum of all gradients so far, by the
+    coupling of `attackers.transport`, but to the end: what is broken is attacked further.
 
     Attributes:
         metric, radius: of the ball.
@@ -69,9 +65,9 @@ class Pgd:
     ) -> Tensor:
         """See `Adversary`."""
         noise = torch.randn(x0.shape, generator=random).to(x0)
-        radius = x0.new_full((len(x0),), self.radius)
         if isinstance(self.metric, Wasserstein):
-            return self._moved(logits, x0, labels, noise, radius)
+            return self._moved(logits, x0, labels, noise)
+        radius = x0.new_full((len(x0),), self.radius)
         share = torch.rand(len(x0), generator=random).to(x0)
         ball = self.metric.ball(x0, self.radius)
         x = ball.project(x0 + ball.step(x0, noise, share * radius))
@@ -80,21 +76,15 @@ class Pgd:
             x = ball.project(x + ball.step(x, grad.nan_to_num(), STRIDE / self.steps * radius))
         return x
 
-    @torch.no_grad()
-    def _moved(
-        self, logits: Logits, x0: Tensor, labels: Tensor, noise: Tensor, radius: Tensor
-    ) -> Tensor:
-        def climbed(potential: Tensor, sharpness: float) -> Tensor:
-            scaled = potential / over(row_max(potential.abs()).clamp_min(1e-30), potential)
-            low, high = self.metric.low, self.metric.high
-            return moved(x0, sharpness * scaled, radius, reach=REACH, low=low, high=high)
-
-        x, total = climbed(noise, 1.0), torch.zeros_like(x0)
+    def _moved(self, logits: Logits, x0: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
+        assert isinstance(self.metric, Wasserstein)
+        radius = x0.new_full((len(x0),), self.radius, dtype=torch.float64)
+        mover = Mover.of(self.metric, x0, radius, REACH)
+        # The first gradient is taken a little off the image, as from the random start of others.
+        x = mover.climbed(noise, 0.0)[1] if self.steps else x0
         for step in range(self.steps):
             _, _, grad = value_and_grad(logits, self.loss, x, labels)
-            grad = grad.nan_to_num()
-            total = total + grad / over(row_max(grad.abs()).clamp_min(1e-30), grad)
-            x = climbed(total, SHARPNESS * (step + 1) / self.steps)
+            mover, x, _ = mover.climbed(grad, step / self.steps)
         return x
 
 

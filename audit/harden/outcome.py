@@ -15,11 +15,11 @@ from audit.config import ScanConfig, order_name
 from audit.data import Dataset
 from audit.errors import AuditError, InternalError, Interrupted, NothingKept
 from audit.generators import tensor_file
-from audit.harden.compare import paired, paired_points
 from audit.harden.loop import Progressed
 from audit.harden.session import HardenConfig, Session
 from audit.harden.weights import Trainable
 from audit.models.classifier import Classifier
+from audit.pairs import paired, paired_points
 from audit.report import (
     Epoch,
     HardenedThreat,

@@ -27,10 +27,10 @@ from audit.harden.adversaries import (
     divergence,
     trades_loss,
 )
-from audit.harden.compare import paired, paired_points
 from audit.harden.session import HardenConfig
 from audit.harden.weights import trainable
 from audit.models import LoadOptions, load_classifier
+from audit.pairs import paired, paired_points
 from tests.models import makers
 
 # Paired comparison --------------------------------------------------------------------------------

@@ -334,6 +334,13 @@ def golden() -> Report:
                 value=0.71234,
             ),
             Gate(id="l1", expression="attacked.l1@2 >= 0.5", status="inconclusive", value=None),
+            Gate(
+                id="certified.l2@0.5",
+                expression="certified.l2@0.5 >= 0.9",
+                status="waived",
+                value=0.61234,
+                detail=f"Waived until 2030-01-31: {HOSTILE}.",
+            ),
         ],
         warnings=["Only 1,000 of 10,000 samples were evaluated.", f"Odd name: {HOSTILE_END}"],
         artifacts=Artifacts(

@@ -197,7 +197,8 @@ def test_a_bare_report_renders(name: str) -> None:
     text = RENDERERS[name](report)
     assert "interrupted" in text.lower()
     threat = golden().threats[0].model_copy(update={"curves": [], "attacks": [], "sensitivity": []})
-    assert "linf" in RENDERERS[name](report.model_copy(update={"threats": [threat]}))
+    if name not in ("junit", "sarif"):  # those hold gates and health alone
+        assert "linf" in RENDERERS[name](report.model_copy(update={"threats": [threat]}))
 
 
 @pytest.mark.parametrize("name", sorted(RENDERERS))
