@@ -150,6 +150,14 @@ Strict = Annotated[
 ExitZero = Annotated[
     bool, typer.Option("--exit-zero", help="Exit 0 whatever the gates say; the report says it.")
 ]
+Regression = Annotated[
+    str | None,
+    typer.Option(
+        "--max-regression",
+        metavar="X",
+        help="Fail (exit 1) where attacked accuracy fell by more, beyond its interval.",
+    ),
+]
 HtmlFile = Annotated[
     Path | None, typer.Option("--html", metavar="FILE", help="Also write the page there.")
 ]
@@ -289,6 +297,17 @@ class Judged:
             )
             for metric, radius in zip(config.metrics, config.radii, strict=True)
         )
+
+
+def regression_of(text: str | None) -> float | None:
+    """The limit of ``--max-regression``; raises `UsageError`."""
+    from audit import options
+    from audit.errors import UsageError
+
+    limit = None if text is None else options.number(text, "--max-regression")
+    if limit is not None and not 0 <= limit <= 1:
+        raise UsageError(f"--max-regression is a share from 0 to 1, found {limit:g}.")
+    return limit
 
 
 def loading_of(

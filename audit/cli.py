@@ -38,6 +38,7 @@ from audit.arguments import (
     Outputs,
     Quiet,
     Reading,
+    Regression,
     Resize,
     SarifFile,
     Seed,
@@ -51,6 +52,7 @@ from audit.arguments import (
     Verbose,
     config_of,
     loading_of,
+    regression_of,
 )
 from audit.errors import AuditError, Interrupted, UsageError
 from audit.memory import keep_freed_pages
@@ -64,8 +66,9 @@ if TYPE_CHECKING:
     from audit.harden.loop import Entry
     from audit.harden.session import HardenConfig
     from audit.models import Classifier, LoadOptions
-    from audit.report import Report
+    from audit.report import Comparison, Report
     from audit.scan import Load
+    from audit.settings import Option, Settings
     from audit.state import Scan
     from audit.training import TrainConfig
 
@@ -111,7 +114,7 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     keep_freed_pages()
     try:
-        app(prog_name="audit")
+        app(prog_name="audit", default_map=_settings().options, auto_envvar_prefix="AUDIT")
     except AuditError as error:
         typer.echo(f"audit: {error}", err=True)
         sys.exit(error.exit_code)
@@ -124,6 +127,29 @@ def main() -> None:
             err=True,
         )
         sys.exit(3)
+
+
+def _settings() -> "Settings":
+    """The settings of the working folder."""
+    from audit.settings import find
+
+    return find(Path.cwd(), _options())
+
+
+def _options() -> dict[str, dict[str, "Option"]]:
+    """The options of every command; what a command is about is none."""
+    from audit.settings import Option
+
+    return {
+        name: {
+            parameter.opts[0].removeprefix("--"): Option(
+                str(parameter.name), bool(getattr(parameter, "multiple", False))
+            )
+            for parameter in command.params
+            if parameter.param_type_name == "option" and parameter.name not in ("help", "data")
+        }
+        for name, command in typer.main.get_group(app).commands.items()
+    }
 
 
 @contextmanager
@@ -232,6 +258,11 @@ def scan(
     policy: Annotated[
         Path | None, typer.Option("--policy", metavar="FILE", help=POLICY_HELP)
     ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option("--baseline", metavar="REPORT", help="A report to compare with, in pairs."),
+    ] = None,
+    max_regression: Regression = None,
     strict: Strict = False,
     exit_zero: ExitZero = False,
     out: Out = Path("audit-report"),
@@ -258,13 +289,21 @@ def scan(
     taught = Taught(generator, train_data)
     taught.check(config)
     gates = Gates(minimum, policy, strict)
-    # A mistake in the policy must not cost a scan.
+    # A mistake in the policy or the baseline must not cost a scan.
     gates.read()
+    before = None if baseline is None else _read_report(baseline)
+    limit = regression_of(max_regression)
+    if limit is not None and baseline is None:
+        raise UsageError("--max-regression needs --baseline: say what to compare with.")
     outcome = _scan(model, data, config, loading, out, reading, taught, quiet=quiet)
     report = _write(outcome, out, loading, reading, taught, gates)
     _write_others(report, Outputs(html, json, junit, sarif, markdown))
     _show(report, out, quiet=quiet, verbose=verbose)
-    raise typer.Exit(0 if exit_zero else _exit_code(report, strict=strict))
+    code = _exit_code(report, strict=strict)
+    if before is not None and baseline is not None and report.status == "complete":
+        found = _compared(before, baseline, report, out, limit)
+        code = code or int(found.status == "fail")
+    raise typer.Exit(0 if exit_zero else code)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -587,7 +626,7 @@ def gate(
     sarif: SarifFile = None,
     markdown: MarkdownFile = None,
 ) -> None:
-    """Judge a saved report by the gates of a file, without the model."""
+    """Judge a saved report by the gates of a file."""
     from datetime import date
 
     from audit.gate import exit_code, verdict
@@ -611,14 +650,7 @@ def gate(
 def compare(
     old: Annotated[Path, typer.Argument(metavar="OLD", help=REPORT_HELP)],
     new: Annotated[Path, typer.Argument(metavar="NEW", help="The same, later.")],
-    max_regression: Annotated[
-        str | None,
-        typer.Option(
-            "--max-regression",
-            metavar="X",
-            help="Fail (exit 1) where attacked accuracy fell by more, beyond its interval.",
-        ),
-    ] = None,
+    max_regression: Regression = None,
     format: Annotated[
         str, typer.Option("--format", "-f", metavar="KIND", help="text, markdown or json.")
     ] = "text",
@@ -629,14 +661,11 @@ def compare(
 ) -> None:
     """Compare two reports of the same samples, in pairs."""
     from audit import compare as comparing
-    from audit import options
     from reports.comparison import FORMATS
 
     if format not in FORMATS:
         raise UsageError(f"Unknown format {format!r}: choose from {', '.join(FORMATS)}.")
-    limit = None if max_regression is None else options.number(max_regression, "--max-regression")
-    if limit is not None and not 0 <= limit <= 1:
-        raise UsageError(f"--max-regression is a share from 0 to 1, found {limit:g}.")
+    limit = regression_of(max_regression)
     first, second = _read_report(old), _read_report(new)
     found = comparing.compare(
         first,
@@ -653,6 +682,31 @@ def compare(
     raise typer.Exit(1 if found.status == "fail" else 0)
 
 
+@app.command()
+def config(
+    command: Annotated[
+        str, typer.Argument(metavar="COMMAND", help="Whose settings to show.")
+    ] = "scan",
+) -> None:
+    """Show the settings of a command and where each is from."""
+    known = _options()
+    if command not in known:
+        raise UsageError(f"Unknown command {command!r}: choose from {', '.join(known)}.")
+    settings = _settings()
+    chosen = settings.options.get(command, {})
+    defaults = {p.name: p.default for p in typer.main.get_group(app).commands[command].params}
+    for option, inside in known[command].items():
+        name = inside.name
+        variable = f"AUDIT_{command}_{name}".upper().replace("-", "_")
+        value: object = defaults[name]
+        source = "default"
+        if variable in os.environ:
+            value, source = os.environ[variable], variable
+        elif name in chosen:
+            value, source = chosen[name], str(settings.path)
+        _print(f"{option:<16}{'not set' if value is None else value!s:<32}{source}\n")
+
+
 def _read_report(file: Path) -> "Report":
     from reports.json import parse
 
@@ -663,6 +717,26 @@ def _read_report(file: Path) -> "Report":
         raise UsageError(
             f"{file} cannot be read as a report ({reason}): name a report.json."
         ) from error
+
+
+def _compared(
+    before: "Report", baseline: Path, report: "Report", out: Path, limit: float | None
+) -> "Comparison":
+    """Compare a fresh report with a baseline; the result lies beside the report."""
+    from audit import compare as comparing
+    from reports.comparison import FORMATS
+
+    found = comparing.compare(
+        before,
+        report,
+        comparing.read_radii(before, baseline.parent),
+        comparing.read_radii(report, out),
+        limit=limit,
+    )
+    _write_text(out / "comparison.md", FORMATS["markdown"](found))
+    _write_text(out / "comparison.json", FORMATS["json"](found))
+    _print(FORMATS["text"](found))
+    return found
 
 
 def _write_others(report: "Report", outputs: Outputs) -> None:

@@ -160,8 +160,11 @@ def adversarial_loss(
 
 
 def divergence(scores: Tensor, wanted: Tensor) -> Tensor:
-    """KL(wanted || softmax(scores)) per sample, ``(B,)``; ``wanted``: (B, K) probabilities."""
-    return functional.kl_div(scores.log_softmax(1), wanted, reduction="none").sum(1)
+    """KL(e^wanted || softmax(scores)) per sample, ``(B,)``; ``wanted``: (B, K) log-probabilities.
+
+    In logarithms on both sides: a class of probability 0 has a gradient that is a number.
+    """
+    return (wanted.exp() * (wanted - scores.log_softmax(1))).sum(1)
 
 
 def trades_loss(
@@ -175,10 +178,10 @@ def trades_loss(
 ) -> Tensor:
     """CE(x0) + beta·KL(p(x0) || p(x)), x the attack on that divergence."""
     with torch.no_grad():
-        wanted = logits(x0).softmax(1)
+        wanted = logits(x0).log_softmax(1)
     x = attack(logits, x0, wanted, random)
     scores = logits(x0)
-    apart = divergence(logits(x), scores.softmax(1)).mean()
+    apart = divergence(logits(x), scores.log_softmax(1)).mean()
     return functional.cross_entropy(scores, labels) + beta * apart
 
 

@@ -97,6 +97,15 @@ def network(seed: int = 0) -> nn.Module:
     ).eval()
 
 
+class Scaled(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.factor * x
+
+
 def batch(seed: int = 0, size: int = 12) -> tuple[nn.Module, Tensor, Tensor]:
     model = network()
     x = torch.rand(size, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
@@ -177,7 +186,16 @@ def test_trades_is_cross_entropy_and_a_divergence() -> None:
 def test_the_divergence_is_the_one_of_the_paper() -> None:
     p, scores = torch.tensor([[0.7, 0.2, 0.1]]), torch.tensor([[0.0, 1.0, 2.0]])
     q = scores.softmax(1)
-    assert float(divergence(scores, p)) == pytest.approx(float((p * (p / q).log()).sum()))
+    found = float(divergence(scores, p.log()))
+    assert found == pytest.approx(float((p * (p / q).log()).sum()))
+
+
+def test_trades_stays_finite_where_a_probability_underflows() -> None:
+    model, x0, labels = batch()
+    sure = nn.Sequential(model, Scaled(1e4))
+    loss = trades_loss(sure, Pgd(NORMS["linf"](), 0.1, 2, divergence), x0, labels, random())
+    grads = torch.autograd.grad(loss, list(sure.parameters()))
+    assert all(bool(grad.isfinite().all()) for grad in grads)
 
 
 # Weights ------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from command import audit
 
 from audit import __version__
 
-COMMANDS = ("scan", "demo", "inspect", "train-attacker", "harden", "report")
+COMMANDS = ("scan", "demo", "inspect", "train-attacker", "harden", "report", "gate", "compare")
 SCAN_OPTIONS = (
     "--data", "--threat", "--order", "--delta", "--attack", "--generator", "--train-data",
     "--certify", "--smooth", "--samples",

@@ -1,0 +1,87 @@
+"""JUnit, SARIF and Markdown: well-formed, what readers expect, nothing of the user's as markup."""
+
+import json
+import re
+from xml.etree import ElementTree as ET
+
+from golden import HOSTILE, HOSTILE_IMAGE, golden
+
+from reports import RENDERERS
+
+ATTRIBUTES = {
+    "testsuites": {"name", "time", "tests", "failures", "errors"},
+    "testsuite": {
+        "name", "tests", "failures", "errors", "group", "time", "skipped", "timestamp", "hostname",
+        "id", "package", "file", "log", "url",
+    },
+    "testcase": {"name", "time", "classname", "group"},
+    "failure": {"type", "message"},
+    "error": {"type", "message"},
+    "skipped": {"type", "message"},
+    "system-out": set(),
+}  # fmt: skip
+"""What the schema that Jenkins publishes allows."""
+
+
+def test_junit_is_what_its_readers_expect() -> None:
+    root = ET.fromstring(RENDERERS["junit"](golden()))
+    for element in root.iter():
+        assert set(element.attrib) <= ATTRIBUTES[element.tag], element.tag
+    suites = {suite.get("name", "").split()[0]: suite for suite in root}
+    assert list(suites) == ["audit.scan", "audit.gates", "audit.health"]
+    gates = suites["audit.gates"]
+    assert (gates.get("tests"), gates.get("failures"), gates.get("errors")) == ("4", "1", "1")
+    assert gates.get("skipped") == "1"
+    assert suites["audit.scan"].get("errors") == "1", "the golden scan is partial"
+    assert suites["audit.health"].get("errors") == "1"
+    assert root.get("tests") == str(sum(len(suite) for suite in root))
+    outcome = {case.get("name"): [child.tag for child in case] for case in gates.iter("testcase")}
+    assert outcome["clean >= 0.97"] == []
+    assert outcome["attacked.l1@2 >= 0.5"] == ["error"]
+    assert outcome["certified.l2@0.5 >= 0.9"] == ["skipped"]
+
+
+def test_junit_holds_no_character_that_xml_has_not() -> None:
+    made = golden().model_copy(update={"warnings": []})
+    health = made.health[0].model_copy(update={"status": "fail", "detail": "a\x00b\x1b[31m\uffff"})
+    text = RENDERERS["junit"](made.model_copy(update={"health": [health]}))
+    ET.fromstring(text)
+    assert "\x1b" not in text
+
+
+def test_sarif_has_one_result_per_gate_on_the_whole_file() -> None:
+    log = json.loads(RENDERERS["sarif"](golden()))
+    assert log["version"] == "2.1.0"
+    (run,) = log["runs"]
+    results = [entry for entry in run["results"] if entry["ruleId"].startswith("gate/")]
+    assert [entry["level"] for entry in results] == ["none", "error", "warning", "note"]
+    assert [entry["kind"] for entry in results] == ["pass", "fail", "fail", "fail"]
+    assert "suppressions" in results[3]
+    rules = [rule["id"] for rule in run["tool"]["driver"]["rules"]]
+    for entry in run["results"]:
+        assert rules[entry["ruleIndex"]] == entry["ruleId"]
+        (place,) = entry["locations"]
+        assert set(place["physicalLocation"]) == {"artifactLocation"}, "no region in a binary file"
+    assert run["artifacts"][0]["hashes"]["sha-256"] == golden().model.sha256
+    assert run["invocations"][0]["executionSuccessful"] is False
+    assert " " not in run["artifacts"][0]["location"]["uri"]
+
+
+def test_markdown_shows_gates_and_brackets_and_runs_nothing() -> None:
+    text = RENDERERS["markdown"](golden())
+    assert HOSTILE not in text
+    assert HOSTILE_IMAGE not in text
+    assert not re.search(r"(?<!\\)<(?!/?$)\w", text)
+    assert "**Gates: FAIL**" in text
+    for threat in golden().threats:
+        assert f"### {threat.metric}" in text
+    rows = [line for line in text.splitlines() if line.startswith("| 8/255")]
+    assert len(rows) == 1
+    assert rows[0].count("|") == 5
+
+
+def test_markdown_fits_a_summary() -> None:
+    many = golden().model_copy(update={"warnings": ["long " * 200] * 2000})
+    text = RENDERERS["markdown"](many)
+    assert len(text.encode()) < 2**20
+    assert "Cut: the whole report" in text
