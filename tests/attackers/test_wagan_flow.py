@@ -60,6 +60,18 @@ def test_a_free_way_uses_the_whole_budget() -> None:
         assert float(result[..., 4].sum() / x.sum()) == pytest.approx(radius, rel=0.02)
 
 
+def test_a_budget_that_no_price_meets_is_kept_by_scaling() -> None:
+    # Beyond the dearest price a little still moves: e^24 against e^-44 per pixel.
+    x = images((2, 1, 6, 6)).double() * 0.5 + 0.1
+    potential = 1e3 * noise(x)
+    radius = torch.tensor([1e-11, 1e-12], dtype=torch.float64)
+    result = moved(x, potential, radius, reach=1)
+    # Every unit that moved went a pixel at least.
+    sent = (result - x).clamp_min(0).flatten(1).sum(1)
+    assert bool((sent <= radius * METRIC.mass(x)).all())
+    assert bool((sent > 0).all())
+
+
 def test_no_budget_and_no_mass_mean_no_move() -> None:
     x = images((2, 1, 6, 6))
     potential = 3 * noise(x)
