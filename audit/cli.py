@@ -891,6 +891,9 @@ def _harden(
     check_writable(out)
     identify(model)
     scans = judged.scans(config)
+    hardened = out / model.name
+    if hardened.exists() and hardened.samefile(model):
+        raise UsageError(f"--out {out} is where {model.name} lies: name another folder.")
     checkpoint = out / CHECKPOINT_FILE
     if resume and not checkpoint.exists():
         raise UsageError(f"There is no {checkpoint} to go on from: leave --resume out.")
@@ -915,7 +918,6 @@ def _harden(
     if not at.best:
         raise outcome.nothing_kept(at, config, interrupted, checkpoint)
     training.model.load(at.best)
-    hardened = out / model.name
     for path, content in (
         (hardened, training.model.file()),
         (out / WEIGHTS_FILE, outcome.weights_file(training.model)),
@@ -927,11 +929,20 @@ def _harden(
             f"Interrupted after {at.number} steps: {hardened} has the weights of epoch "
             f"{at.best_epoch}, the best so far, and was not scanned. Go on with --resume."
         )
+
+    def teach(file: Path, scan: "ScanConfig", name: str) -> "Trained | None":
+        # Against a model that was trained on a generator, a new one has to be tried.
+        if config.method != "wagan":
+            return None
+        kept = out / name / GENERATOR_FILE
+        return _teach(data, scan, load(file), kept, reading, device, quiet)
+
     report = outcome.judge(
         opened, at, model, hardened, test, config, scans, load, progress,
         lambda scan, name: _write(
             scan, out / name, loading, reading, Taught(), Gates()
         ),
+        teach,
     )  # fmt: skip
     from reports import harden as renderer
 

@@ -14,7 +14,7 @@ from audit import __version__
 from audit.config import ScanConfig, order_name
 from audit.data import Dataset
 from audit.errors import AuditError, InternalError, Interrupted, NothingKept
-from audit.generators import tensor_file
+from audit.generators import Trained, tensor_file
 from audit.harden.loop import Progressed
 from audit.harden.session import HardenConfig, Session
 from audit.harden.weights import Trainable
@@ -39,6 +39,9 @@ PARITY = 1e-4
 
 Write = Callable[[Scan, str], Report]
 """Writes the report of a scan into a folder of that name."""
+
+Teach = Callable[[Path, ScanConfig, str], Trained | None]
+"""Trains a new generator against a model, for a scan whose folder has that name; None for none."""
 
 
 def weights_file(model: Trainable) -> bytes:
@@ -74,6 +77,7 @@ def judge(
     load: Callable[[Path], Load],
     progress: Progress,
     write: Write,
+    teach: Teach,
 ) -> HardenReport:
     """Scan both models under every threat and put the comparison together.
 
@@ -85,13 +89,15 @@ def judge(
     for scan_config in scans:
         found = []
         for when, file in (("before", path), ("after", hardened)):
-            scan = run(prepare(evaluation, scan_config, load(file)), progress)
+            name = when if len(scans) == 1 else f"{when}-{scan_config.metrics[0]}"
+            prepared = prepare(evaluation, scan_config, load(file))
+            prepared.generator = teach(file, scan_config, name)
+            scan = run(prepared, progress)
             if scan.interrupted:
                 raise Interrupted(
                     f"Interrupted while the {when} model was scanned: {hardened} is whole, its "
                     "report is not. Go on with --resume."
                 )
-            name = when if len(scans) == 1 else f"{when}-{scan_config.metrics[0]}"
             reliable.append(reliability(write(scan, name)))
             found.append(scan)
         before, after = found

@@ -17,6 +17,7 @@ from torch.nn import functional
 from attackers.geometry import METRICS, NORMS
 from attackers.losses import cross_entropy
 from attackers.threat import Threat
+from attackers.wagan.networks import Spec
 from audit.errors import ModelError, UsageError
 from audit.harden import loop
 from audit.harden.adversaries import (
@@ -27,7 +28,7 @@ from audit.harden.adversaries import (
     divergence,
     trades_loss,
 )
-from audit.harden.session import HardenConfig
+from audit.harden.session import CoTrained, HardenConfig
 from audit.harden.weights import trainable
 from audit.models import LoadOptions, load_classifier
 from audit.pairs import paired, paired_points
@@ -431,6 +432,39 @@ def test_a_run_that_stops_anywhere_goes_on_to_the_same_weights(tmp_path: Path) -
         for part in ("weights", "first", "second", "average", "best"):
             for name, value in getattr(whole, part).items():
                 assert torch.equal(getattr(halves, part)[name], value), (stop, part, name)
+
+
+def co_trained(monkeypatch: pytest.MonkeyPatch) -> CoTrained:
+    monkeypatch.setattr("audit.harden.session.LESSON", 3)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 4))
+    made = CoTrained(Spec("flow", 1, 28, 28), model, 0.3, 2, 0, torch.device("cpu"))
+    made.x = torch.rand(20, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+    made.labels = torch.arange(20) % 4
+    return made
+
+
+def test_a_generator_learns_once_per_lesson_wherever_it_was_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = co_trained(monkeypatch)
+    for epoch, steps in ((0, 3), (0, 3), (1, 3), (2, 6)):
+        whole.refresh(epoch)
+        assert whole.state.number == steps
+    stopped = co_trained(monkeypatch)
+    stopped.refresh(0)
+    monkeypatch.setattr("audit.harden.session.LESSON", 2)
+    stopped.refresh(2)  # stops after four steps of six
+    assert stopped.state.number == 4
+    again = co_trained(monkeypatch)
+    again.restore(stopped.tensors())
+    again.refresh(2)
+    for name, value in whole.tensors().items():
+        assert torch.equal(again.tensors()[name], value), name
+    x = again.x[:4]
+    made = again(again.logits, x, again.labels[:4], random())
+    assert bool((METRICS["wasserstein"]().distance(x, made) <= 0.3).all())
+    assert not torch.equal(made, x)
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:

@@ -209,6 +209,14 @@ def test_no_weights_without_the_clean_accuracy(case: Case, tmp_path: Path) -> No
     assert not (tmp_path / "out" / "m.onnx").exists()
 
 
+def test_the_original_is_never_overwritten(case: Case) -> None:
+    before = case.model.read_bytes()
+    outcome = case.harden("--radius", "0.05", out=case.folder)
+    assert outcome.code == 2
+    assert "name another folder" in outcome.err
+    assert case.model.read_bytes() == before
+
+
 def test_evaluation_on_the_training_data_is_warned_of(case: Case, tmp_path: Path) -> None:
     out = tmp_path / "out"
     outcome = audit(
