@@ -96,6 +96,8 @@ class Effort:
         if attack == "wagan":
             # Between draws the model is asked once; its own passes are not the model's.
             draws = sum(stage.runs - 1 for stage in stages if not stage.steps)
+            if not spent and not draws:
+                return None
             return AttackBudget(
                 gradients=spent + 1 if spent else None,
                 forwards=draws or None,

@@ -266,6 +266,24 @@ class Radii(Record):
     certified: Quantiles
 
 
+class ClassPoint(Record):
+    """Both ends of the bracket for one class at one budget of order inf."""
+
+    delta: float
+    attacked: Interval
+    certified: Interval
+
+
+class ClassResult(Record):
+    """One class; the intervals of a budget hold for all classes together."""
+
+    label: int
+    name: str | None
+    samples: int
+    clean: Interval
+    points: list[ClassPoint]
+
+
 class ThreatResult(Record):
     """Everything measured under one metric."""
 
@@ -277,6 +295,7 @@ class ThreatResult(Record):
     curves: list[Curve]
     radii: Radii
     soft: list[SoftCurve] = []
+    classes: list[ClassResult] = []
 
 
 class Health(Record):

@@ -159,6 +159,7 @@ class Scan:
                 orders=self.config.orders,
                 deltas=self.config.deltas_of(run.metric.name),
                 confidence=self.config.confidence,
+                names=self.dataset.class_names,
             )
             for run in self.runs
         ]

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from attackers.geometry import Metric
+from audit.by_class import by_class
 from audit.certify import Certified
 from audit.confidence import Bounds, Floats, clopper_pearson, dkw, ratio
 from audit.config import order_name
@@ -47,6 +48,7 @@ def summarise(
     orders: tuple[float, ...],
     deltas: tuple[float, ...],
     confidence: float,
+    names: tuple[str, ...] | None = None,
 ) -> ThreatResult:
     """Assemble everything known about one metric.
 
@@ -61,6 +63,7 @@ def summarise(
         orders: of the curves.
         deltas: of the points.
         confidence: of every interval.
+        names: of the classes, where the data has them.
     """
     lower = certified.radius.numpy()
     failure = certified.certifier.failure_probability * len(samples)
@@ -123,6 +126,7 @@ def summarise(
         soft=soft_curves(
             certified.soft, orders=orders, deltas=deltas, confidence=confidence, failure=failure
         ),
+        classes=by_class(samples, attacked, lower, deltas, confidence, names, failure),
     )
 
 

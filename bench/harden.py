@@ -44,7 +44,7 @@ class Row:
 
 ROWS = {
     "linf-pgd": Row("pgd", "linf", "0.1", 12),
-    "linf-trades": Row("trades", "linf", "0.1", 10),
+    "linf-trades": Row("trades", "linf", "0.1", 16),
     "wasserstein-pgd": Row("pgd", "wasserstein", "0.1", 6),
     "wasserstein-wagan": Row("wagan", "wasserstein", "0.1", 5, ("--clean", "0.5")),
     "fashion-pgd": Row("pgd", "l2", "0.5", 6, (), True),

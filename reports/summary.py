@@ -3,7 +3,16 @@
 from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
 
-from audit.report import FirstOrder, Health, Point, Reliability, Report, ThreatResult, reliability
+from audit.report import (
+    ClassResult,
+    FirstOrder,
+    Health,
+    Point,
+    Reliability,
+    Report,
+    ThreatResult,
+    reliability,
+)
 from reports.numbers import (
     NOT_MEASURED,
     Bracket,
@@ -185,6 +194,24 @@ def values(threat: ThreatResult) -> list[Value]:
         for entry in threat.sensitivity
         for point in entry.value
     ]
+
+
+CLASSES_SHOWN = 50
+"""Classes in a table; the JSON has all."""
+
+
+def classes(threat: ThreatResult) -> list[ClassResult]:
+    """The classes, the one that loses most first; at most `CLASSES_SHOWN`."""
+
+    def left(entry: ClassResult) -> float:
+        return sum(point.attacked.value or 0.0 for point in entry.points)
+
+    return sorted(threat.classes, key=lambda entry: (left(entry), entry.label))[:CLASSES_SHOWN]
+
+
+def class_name(entry: ClassResult) -> str:
+    """Label and name of a class."""
+    return str(entry.label) if entry.name is None else f"{entry.label} {entry.name}"
 
 
 GENERATED = "what it makes at the radius it was trained for, before any judge; all samples counted"

@@ -278,6 +278,8 @@ def _details(threat: ThreatResult, width: int) -> Iterable[RenderableType]:
     if estimates := summary.estimates(threat):
         yield _estimates(threat.metric, estimates)
     yield _radii(threat)
+    if threat.classes:
+        yield _classes(threat)
     if threat.soft:
         yield _soft(threat)
 
@@ -293,6 +295,33 @@ def _soft(threat: ThreatResult) -> Group:
     for delta, shown in sorted(by_delta.items()):
         table.add_row(_text(budget(delta, threat.metric)), *(_text(cell) for cell in shown))
     return Group(_title(f"{threat.metric}: soft accuracy, at least", summary.SOFT), table)
+
+
+def _classes(threat: ThreatResult) -> Group:
+    table = _table("class", "samples", "clean", "delta", "attacked", "certified")
+    shown = summary.classes(threat)
+    for entry in shown:
+        first = (
+            summary.class_name(entry),
+            count(entry.samples),
+            str(share(entry.clean, "certified")),
+        )
+        for point in entry.points:
+            table.add_row(
+                *(
+                    _text(cell)
+                    for cell in (
+                        *first,
+                        budget(point.delta, threat.metric),
+                        str(share(point.attacked, "attacked")),
+                        str(share(point.certified, "certified")),
+                    )
+                )
+            )
+            first = ("", "", "")
+    left = len(threat.classes) - len(shown)
+    note = f"pointwise, worst first{f'; {count(left)} more in report.json' if left else ''}"
+    return Group(_title(f"{threat.metric}: by class", note), table)
 
 
 def _sensitivity(threat: ThreatResult) -> Group:

@@ -10,6 +10,8 @@ from audit.report import (
     AsGenerated,
     Attack,
     Certifier,
+    ClassPoint,
+    ClassResult,
     Clean,
     Curve,
     Data,
@@ -210,6 +212,23 @@ def threat(metric: str, deltas: list[float], scale: float) -> ThreatResult:
                 ],
             )
             for place, order in enumerate(("inf", "2"))
+        ],
+        classes=[
+            ClassResult(
+                label=label,
+                name=name,
+                samples=100 + label,
+                clean=interval(0.95 - label / 331, 0.0613),
+                points=[
+                    ClassPoint(
+                        delta=delta,
+                        attacked=interval(0.8123 - place / 13 - label / 317, 0.0713),
+                        certified=interval(0.3123 - place / 29 - label / 311, 0.0691),
+                    )
+                    for place, delta in enumerate(deltas)
+                ],
+            )
+            for label, name in ((0, "cat"), (7, HOSTILE_IMAGE))
         ],
         radii=Radii(
             attacked=Quantiles(
