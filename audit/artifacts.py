@@ -17,6 +17,7 @@ from torch import Tensor
 from attackers.geometry import Metric, Wasserstein
 from audit import mass_flow
 from audit.errors import UsageError
+from audit.models.classifier import Classifier
 from audit.report import GalleryItem
 from audit.state import MetricRun, Scan
 
@@ -132,7 +133,18 @@ def _gallery(scan: Scan, run: MetricRun) -> Iterator[GalleryItem]:
             difference=_png(difference),
             flow=flow,
             note=note,
+            confidences=_confidences(scan.classifier, torch.stack([x0, x])),
         )
+
+
+def _confidences(classifier: Classifier, pair: Tensor) -> tuple[float, float] | None:
+    """The probability of the class that the model names, for an original and its counterpart."""
+    if classifier.output == "labels" or classifier.base is not None:
+        return None
+    scores = classifier.deployed(pair).double()
+    shares = scores.softmax(1) if classifier.output == "logits" else scores
+    before, after = shares.amax(1).tolist()
+    return before, after
 
 
 def _mass_flow(metric: Metric, x0: Tensor, x: Tensor, original: Tensor) -> tuple[str | None, str]:

@@ -259,11 +259,26 @@ class Quantiles(Record):
     quantiles: dict[str, float | None]
 
 
+class Histogram(Record):
+    """Correctly classified samples by radius; bin i holds edges[i] <= radius < edges[i + 1].
+
+    ``attacked_beyond`` and ``certified_beyond`` count the samples at or past the last edge, among
+    them those that no attack broke.
+    """
+
+    edges: list[float]
+    attacked: list[int]
+    certified: list[int]
+    attacked_beyond: int
+    certified_beyond: int
+
+
 class Radii(Record):
     """Radii over all samples; a misclassified sample has radius 0."""
 
     attacked: Quantiles
     certified: Quantiles
+    histogram: Histogram | None = None
 
 
 class ClassPoint(Record):
@@ -323,6 +338,8 @@ class GalleryItem(Record):
     """One broken sample as pictures (PNG data URIs), for the HTML report.
 
     ``flow`` and ``note`` show and tell how mass moved, under the image-Wasserstein threat.
+    ``confidences`` are the model's probabilities of the class that it names, before and after;
+    null where it serves none.
     """
 
     metric: str
@@ -336,6 +353,7 @@ class GalleryItem(Record):
     difference: str
     flow: str | None = None
     note: str = ""
+    confidences: tuple[float, float] | None = None
 
 
 class Artifacts(Record):

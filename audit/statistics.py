@@ -14,6 +14,7 @@ from audit.report import (
     Attack,
     Clean,
     Curve,
+    Histogram,
     Interval,
     Point,
     Quantiles,
@@ -67,10 +68,11 @@ def summarise(
     """
     lower = certified.radius.numpy()
     failure = certified.certifier.failure_probability * len(samples)
+    right = samples.correct.numpy()
     brackets = {
         order: (
-            accuracy(attacked, ~samples.correct.numpy(), deltas, order),
-            accuracy(lower, ~samples.correct.numpy(), deltas, order),
+            accuracy(attacked, ~right, deltas, order),
+            accuracy(lower, ~right, deltas, order),
         )
         for order in orders
     }
@@ -122,7 +124,11 @@ def summarise(
         certifier=certified.certifier,
         sensitivity=marked,
         curves=curves,
-        radii=Radii(attacked=_quantiles(attacked), certified=_quantiles(lower)),
+        radii=Radii(
+            attacked=_quantiles(attacked),
+            certified=_quantiles(lower),
+            histogram=histogram(attacked[right], lower[right]),
+        ),
         soft=soft_curves(
             certified.soft, orders=orders, deltas=deltas, confidence=confidence, failure=failure
         ),
@@ -187,3 +193,47 @@ def _quantiles(radii: Floats) -> Quantiles:
             for q, value in zip(QUANTILES, values, strict=True)
         }
     )
+
+
+BINS = 20
+"""Of a histogram, at most."""
+
+
+def histogram(attacked: Floats, certified: Floats) -> Histogram | None:
+    """Count radii in bins of one round width.
+
+    Args:
+        attacked: (N,) radii, ``inf`` where nothing was found.
+        certified: (N,) radii.
+
+    Returns:
+        None where no radius is positive and finite.
+    """
+    both = np.concatenate([attacked, certified])
+    both = both[np.isfinite(both) & (both > 0)]
+    if not both.size:
+        return None
+    width = _round_up(float(both.max()) / BINS)
+    bins = math.floor(float(both.max()) / width) + 1
+    # Multiples of a decimal, each as people write it: 0.3, and not 0.30000000000000004.
+    edges = np.array([float(f"{k * width:.12g}") for k in range(bins + 1)])
+
+    def counts(radii: Floats) -> tuple[list[int], int]:
+        beyond = int((radii >= edges[-1]).sum())
+        place = np.searchsorted(edges, radii[radii < edges[-1]], side="right") - 1
+        return np.bincount(place, minlength=bins).tolist(), beyond
+
+    (above, unbroken), (below, unbounded) = counts(attacked), counts(certified)
+    return Histogram(
+        edges=edges.tolist(),
+        attacked=above,
+        certified=below,
+        attacked_beyond=unbroken,
+        certified_beyond=unbounded,
+    )
+
+
+def _round_up(width: float) -> float:
+    """The next of 1, 2, 2.5 and 5 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(width))
+    return float(f"{next(s for s in (1, 2, 2.5, 5, 10) if s * power >= width) * power:.12g}")

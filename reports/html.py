@@ -14,15 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from audit.report import Curve, GalleryItem, Interval, Point, Report, ThreatResult
 from reports import summary
 from reports.numbers import Side, budget, share, steps_of_255
 from reports.pages import environment, text_of
-
-if TYPE_CHECKING:
-    pass
 
 GALLERY_BYTES = 2_000_000
 """Pictures beyond this much text are left out, and the page says how many."""
@@ -56,7 +53,9 @@ def render(report: Report) -> str:
             script=Markup(script),
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             charts=Markup(_embed(charts(report))),
-            library=_library() if any(threat.curves for threat in report.threats) else "",
+            library=_library()
+            if any(t.curves or t.radii.histogram for t in report.threats)
+            else "",
             summary=summary,
         )
     )
@@ -73,6 +72,7 @@ def charts(report: Report) -> list[dict[str, Any]]:
             "clean": _percents([report.clean.value])[0],
             "cleanLabel": str(clean),
             "orders": [_chart(threat, curve, report.clean) for curve in threat.curves],
+            "histogram": _histogram(threat),
         }
         for threat in report.threats
     ]
@@ -89,6 +89,19 @@ def _chart(threat: ThreatResult, curve: Curve, clean: Interval) -> dict[str, Any
         "attacked": _side([point.attacked for point in points], "attacked"),
         "certified": _side([point.certified for point in points], "certified"),
         "estimates": _estimates(points, clean.value),
+    }
+
+
+def _histogram(threat: ThreatResult) -> dict[str, Any] | None:
+    """The bins of the radii, in the unit of the threat."""
+    found = threat.radii.histogram
+    if found is None:
+        return None
+    return {
+        "edges": found.edges,
+        "names": [name for name, _, _ in summary.bins(threat)],
+        "attacked": [*found.attacked, found.attacked_beyond],
+        "certified": [*found.certified, found.certified_beyond],
     }
 
 

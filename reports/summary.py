@@ -1,11 +1,13 @@
 """The sentences every renderer opens with, so that they say the same thing in the same words."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import PurePosixPath, PureWindowsPath
 
 from audit.report import (
     ClassResult,
     FirstOrder,
+    GalleryItem,
     Health,
     Point,
     Reliability,
@@ -194,6 +196,39 @@ def values(threat: ThreatResult) -> list[Value]:
         for entry in threat.sensitivity
         for point in entry.value
     ]
+
+
+def bins(threat: ThreatResult) -> list[tuple[str, str, str]]:
+    """The histogram of radii: each bin, and how many samples attacked and certified radii put in.
+
+    The first bin also holds the samples of which nothing is certified.
+    """
+    found = threat.radii.histogram
+    if found is None:
+        return []
+    names = [f"{exact(a)} to {exact(b)}" for a, b in pairwise(found.edges)]
+    columns = ([*found.attacked, found.attacked_beyond], [*found.certified, found.certified_beyond])
+    beyond = f"{exact(found.edges[-1])} or more"
+    return list(zip([*names, beyond], *(map(count, column) for column in columns), strict=True))
+
+
+def class_of(report: Report, item: GalleryItem) -> tuple[str, str]:
+    """What a picture's label and prediction are called."""
+    named = {
+        entry.label: class_name(entry)
+        for threat in report.threats
+        if threat.metric == item.metric
+        for entry in threat.classes
+    }
+    return named.get(item.label, str(item.label)), named.get(item.prediction, str(item.prediction))
+
+
+def certainty(item: GalleryItem) -> str:
+    """How sure the model was of what it said, before and after; empty where it does not say."""
+    if item.confidences is None:
+        return ""
+    before, after = (percent(value, "nearest") for value in item.confidences)
+    return f"confidence {before} → {after}"
 
 
 CLASSES_SHOWN = 50

@@ -387,8 +387,14 @@ def _radii(threat: ThreatResult) -> Group:
             distance(row[key], side) if row.get(key) is not None else "none found" for key in keys
         ]
         table.add_row(side, *(_text(cell) for cell in cells))
+    title = _title(f"{threat.metric}: radii, quantiles over all samples", f"in {threat.unit}")
+    if threat.radii.histogram is None:
+        return Group(title, table)
+    bins = _table("radius", ">attacked", ">certified")
+    for row in summary.bins(threat):
+        bins.add_row(*map(_text, row))
     return Group(
-        _title(f"{threat.metric}: radii, quantiles over all samples", f"in {threat.unit}"), table
+        title, table, Text(), _title(f"{threat.metric}: correct samples by radius", "counts"), bins
     )
 
 
@@ -451,13 +457,14 @@ def _background(report: Report) -> Iterable[Group]:
 
 
 def _gallery(report: Report) -> Group:
-    table = _table("metric", "sample", "label", "prediction", "distance", "attack")
+    table = _table("metric", "sample", "label", "prediction", "confidence", "distance", "attack")
     for item in report.artifacts.gallery:
         table.add_row(
             _text(item.metric),
             _text(str(item.index)),
             _text(str(item.label)),
             _text(str(item.prediction)),
+            _text(summary.certainty(item).removeprefix("confidence ")),
             _text(distance(item.distance, "attacked")),
             _text(item.attack),
         )

@@ -137,14 +137,46 @@
       { ...layout(chart, narrow), ...size }, { displayModeBar: false, responsive: true });
   }
 
+  // Radii of both sides as bars over the same bins; the last pair stands past the last edge.
+  function drawHistogram(figure) {
+    const chart = charts[Number(figure.dataset.histogram)];
+    const { edges, names, attacked, certified } = chart.histogram;
+    const plot = figure.querySelector(".plot");
+    const width = edges[1] - edges[0];
+    const x = names.map((_, i) => (i + 0.5) * width);
+    const ink = color("--order-0");
+    const bars = (y, name, fill, outline) => ({
+      type: "bar", x, y, width: 0.94 * width, name, customdata: names.map(plain),
+      hovertemplate: `%{y} ${name}<extra></extra>`,
+      marker: { color: fill, line: { color: outline, width: 1.2 } },
+    });
+    const size = printing ? { width: 460, height: 260, autosize: false } : {};
+    const narrow = !printing && plot.clientWidth < 560;
+    const base = layout(chart, narrow);
+    return window.Plotly.react(plot,
+      [bars(attacked, "attacked", faded(ink, 0.55), ink), bars(certified, "certified", "rgba(0,0,0,0)", color("--ink"))],
+      {
+        ...base, ...size, barmode: "overlay",
+        xaxis: {
+          ...base.xaxis, ticksuffix: "", nticks: 6, title: { ...base.xaxis.title, text: "radius" },
+          unifiedhovertitle: { text: "%{customdata}" },
+        },
+        yaxis: {
+          ...base.yaxis, range: undefined, dtick: undefined, ticksuffix: "", rangemode: "tozero",
+          nticks: 5, title: { ...base.yaxis.title, text: "samples" },
+        },
+      }, { displayModeBar: false, responsive: true });
+  }
+
   const figures = [...document.querySelectorAll("figure[data-chart]")];
-  const drawAll = () => Promise.all(figures.map(draw));
+  const histograms = [...document.querySelectorAll("figure[data-histogram]")];
+  const drawAll = () => Promise.all([...figures.map(draw), ...histograms.map(drawHistogram)]);
   try {
     await loadLibrary();
-    for (const figure of figures) figure.classList.add("drawn");
+    for (const figure of [...figures, ...histograms]) figure.classList.add("drawn");
     await drawAll();
   } catch (error) {
-    for (const figure of figures) figure.classList.remove("drawn");
+    for (const figure of [...figures, ...histograms]) figure.classList.remove("drawn");
     for (const message of document.querySelectorAll(".plot-message")) {
       message.textContent = `The chart could not be drawn (${error.message}). The table below holds the same numbers.`;
     }

@@ -8,6 +8,7 @@ import torch
 from fakes import classifier, inputs, linear, noisy_labels, samples_of
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from attackers.geometry import Linf
 from audit import certify, statistics
@@ -15,6 +16,7 @@ from audit.certify import Certified
 from audit.confidence import clopper_pearson, dkw_slack
 from audit.report import Certifier, ThreatResult
 from audit.samples import Samples
+from audit.statistics import BINS, histogram
 
 MODEL = classifier(linear)
 X = inputs(200)
@@ -159,3 +161,36 @@ def test_quantiles_are_radii_of_samples_and_unknown_beyond_what_was_found() -> N
     assert quantiles["1"] is None
     assert quantiles["0.5"] in attacked
     assert np.mean(attacked <= quantiles["0.5"]) >= 0.5
+
+
+@given(
+    attacked=arrays(np.float64, st.integers(1, 60), elements=st.floats(0, 1e3)),
+    factor=st.floats(0, 1),
+    unbroken=st.integers(0, 5),
+)
+def test_a_histogram_counts_every_sample_once(attacked, factor, unbroken):
+    certified = np.concatenate([factor * attacked, np.zeros(unbroken)])
+    attacked = np.concatenate([attacked, np.full(unbroken, np.inf)])
+    found = histogram(attacked, certified)
+    finite = attacked[np.isfinite(attacked)]
+    if found is None:
+        assert not finite.any()
+        return
+    assert sum(found.attacked) + found.attacked_beyond == len(attacked)
+    assert sum(found.certified) + found.certified_beyond == len(attacked)
+    assert 1 <= len(found.attacked) == len(found.certified) == len(found.edges) - 1 <= BINS + 1
+    assert found.edges[0] == 0
+    assert found.edges[-2] <= finite.max() * (1 + 1e-9)
+    assert found.attacked_beyond >= unbroken
+    for low, high, number in zip(found.edges, found.edges[1:], found.attacked, strict=False):
+        assert number == ((attacked >= low) & (attacked < high)).sum()
+
+
+def test_bins_have_round_widths():
+    found = histogram(np.array([0.31, 0.004, np.inf]), np.array([0.02, 0.0, 0.33]))
+    assert found is not None
+    assert found.edges[:3] == [0, 0.02, 0.04]
+    assert found.edges[-1] == 0.34
+    assert found.attacked_beyond == 1
+    assert [i for i, n in enumerate(found.attacked) if n] == [0, 15]
+    assert [i for i, n in enumerate(found.certified) if n] == [0, 1, 16]

@@ -193,7 +193,7 @@ def test_charts_are_drawn_and_quoted_scripts_stay_text(tmp_path: Path) -> None:
     dom, console = browse(PAGE, tmp_path)
     assert not console
     assert 'data-charts="drawn"' in dom
-    assert dom.count('<g class="cartesianlayer">') == 2
+    assert dom.count('<g class="cartesianlayer">') == 4  # curves and radii of both metrics
     assert drawn_lines(dom) >= 2 * 3 * 2  # metrics, orders, sides
     title = re.search(r"<title>(.*?)</title>", dom)
     assert title is not None

@@ -64,6 +64,10 @@ def wanted(path: Path_, value: float, metric: str) -> str:
     parents, field = set(path), path[-1]
     if path[0] in ("config", "environment") or "input" in parents or path[0] == "gates":
         return repr(value).removesuffix(".0")
+    if "edges" in parents:
+        return repr(value).removesuffix(".0")
+    if "confidences" in parents:
+        return rounded(100 * value, Decimal("0.1"), ROUND_HALF_EVEN)
     if field == "confidence":
         return f"{round(100 * value)} %"
     if field == "delta":
@@ -165,7 +169,10 @@ def blank(value: Any) -> Any:
     return {key: None if key in empty else blank(item) for key, item in value.items()}
 
 
-NULLABLE = {"broken", "forwards", "gradients", "seconds", "upper", "lower_value", "lower_slope"}
+NULLABLE = {
+    *("broken", "forwards", "gradients", "seconds", "upper", "lower_value", "lower_slope"),
+    *("confidences", "histogram"),
+}
 
 
 @pytest.mark.parametrize("name", ["html", "text"])
