@@ -652,7 +652,7 @@ def compare(
     new: Annotated[Path, typer.Argument(metavar="NEW", help="The same, later.")],
     max_regression: Regression = None,
     format: Annotated[
-        str, typer.Option("--format", "-f", metavar="KIND", help="text, markdown or json.")
+        str, typer.Option("--format", "-f", metavar="KIND", help="text, markdown, html or json.")
     ] = "text",
     out: Annotated[
         Path | None,
@@ -733,6 +733,7 @@ def _compared(
         comparing.read_radii(report, out),
         limit=limit,
     )
+    _write_text(out / "comparison.html", FORMATS["html"](found))
     _write_text(out / "comparison.md", FORMATS["markdown"](found))
     _write_text(out / "comparison.json", FORMATS["json"](found))
     _print(FORMATS["text"](found))

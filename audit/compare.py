@@ -97,6 +97,7 @@ def compare(
         limit=limit,
         status=status,
         worst=worst,
+        notes=_unlike(old, new),
     )
 
 
@@ -118,13 +119,58 @@ def _same(old: Report, new: Report, old_radii: Radii, new_radii: Radii) -> None:
     smoothed = (old.model.smoothed, new.model.smoothed)
     if smoothed[0] != smoothed[1]:
         raise UsageError(f"--smooth differs: {smoothed[0]} and {smoothed[1]}.")
-    shared = {t.metric for t in old.threats} & {t.metric for t in new.threats}
-    if not shared:
+    if not {t.metric for t in old.threats} & {t.metric for t in new.threats}:
         raise UsageError(
             "The reports share no threat: "
             f"{', '.join(t.metric for t in old.threats) or 'none'} and "
             f"{', '.join(t.metric for t in new.threats) or 'none'}."
         )
+    missing = _budgets(old) - _budgets(new)
+    if missing:
+        metric, order, delta = min(missing)
+        raise UsageError(
+            f"The threats differ: {metric} at order {order}, delta {delta:g} was measured before "
+            f"and not now ({len(missing)} such in all), so a loss there would go unseen. Scan both "
+            "with the same --threat, --order and --delta."
+        )
+
+
+def _budgets(report: Report) -> set[tuple[str, str, float]]:
+    """Every metric, order and positive budget that a report has both ends of."""
+    return {
+        (threat.metric, curve.order, point.delta)
+        for threat in report.threats
+        for curve in threat.curves
+        for point in curve.points
+        if point.delta > 0
+    }
+
+
+SETTINGS = ("attack", "effort", "certify", "confidence", "seed")
+"""What may change how much a scan finds, apart from the model."""
+
+
+def _unlike(old: Report, new: Report) -> list[str]:
+    """Where the two scans were not alike."""
+    said = [
+        f"--{name} was {first if first is not None else 'not set'} before and is "
+        f"{second if second is not None else 'not set'} now"
+        for name in SETTINGS
+        if (first := old.config.get(name)) != (second := new.config.get(name))
+    ]
+    if old.tool.version != new.tool.version:
+        said.append(f"version {old.tool.version} made the old report, {new.tool.version} the new")
+    said += [
+        f"the {when} scan is {report.status}: {what}"
+        for when, report in (("old", old), ("new", new))
+        for what in [
+            "what it did not reach counts as not broken"
+            if report.status == "interrupted"
+            else "part of it could not run"
+        ]
+        if report.status != "complete"
+    ]
+    return said
 
 
 def _changes(

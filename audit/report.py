@@ -423,7 +423,8 @@ class Comparison(Record):
     """Two reports of the same samples.
 
     ``status`` is fail where attacked accuracy fell by more than ``limit``, beyond its interval;
-    ``worst`` is the lowest end of all changes of attacked accuracy.
+    ``worst`` is the lowest end of all changes of attacked accuracy. ``notes`` say where the scans
+    were not alike: what they found may differ for that reason too.
     """
 
     old: str
@@ -435,6 +436,7 @@ class Comparison(Record):
     limit: float | None
     status: Literal["pass", "fail", "none"]
     worst: float | None
+    notes: list[str] = []
 
 
 class Epoch(Record):

@@ -1,11 +1,13 @@
-"""The comparison of two reports as text, Markdown or JSON."""
+"""The comparison of two reports as text, Markdown, one HTML file, or JSON."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from audit.report import Comparison, Interval, ThreatChange
 from reports.markdown import text as escaped
 from reports.numbers import budget, count, percent, significant
-from reports.summary import order_name
+from reports.pages import environment, text_of
+from reports.summary import file_name, order_name
 
 VERDICTS = {
     "pass": "no attacked accuracy is shown to have fallen by more than the limit",
@@ -62,10 +64,8 @@ def text(found: Comparison) -> str:
         f"{found.old} -> {found.new}, {count(found.samples)} samples, in pairs",
         f"clean accuracy {clean(found)}",
         "differences in percentage points, with intervals",
-        *(
-            "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
-            for row in table
-        ),
+        *(_aligned(row, widths) for row in table),
+        *(f"note: {note}" for note in found.notes),
         verdict(found),
     ]
     return "\n".join(lines) + "\n"
@@ -87,6 +87,8 @@ def markdown(found: Comparison) -> str:
         "|---" * len(HEAD) + "|",
         *("| " + " | ".join(map(escaped, row)) + " |" for row in rows(found)),
     ]
+    if found.notes:
+        lines += ["", *(f"- {escaped(note)}" for note in found.notes)]
     return "\n".join(lines) + "\n"
 
 
@@ -95,5 +97,66 @@ def json(found: Comparison) -> str:
     return found.model_dump_json(indent=2) + "\n"
 
 
-FORMATS: dict[str, Callable[[Comparison], str]] = {"text": text, "markdown": markdown, "json": json}
+@dataclass(frozen=True)
+class Mark:
+    """An interval on an axis from -reach to +reach points, as percentages of its width."""
+
+    left: float
+    width: float
+    value: float
+    shown: str
+
+
+def html(found: Comparison) -> str:
+    """For people: a self-contained page without a script."""
+    from markupsafe import Markup
+
+    ends = [
+        abs(end)
+        for change in found.changes
+        for side in (change.attacked, change.certified)
+        for end in (side.low, side.high)
+        if end is not None
+    ]
+    reach = max([0.01, found.limit or 0, *ends])
+
+    def mark(interval: Interval) -> Mark | None:
+        if interval.low is None or interval.value is None or interval.high is None:
+            return None
+        low, value, high = (
+            50 + 50 * end / reach for end in (interval.low, interval.value, interval.high)
+        )
+        return Mark(low, high - low, value, points(interval))
+
+    threats = {
+        metric: [
+            (order_name(c.order), budget(c.delta, metric), mark(c.attacked), mark(c.certified))
+            for c in found.changes
+            if c.metric == metric
+        ]
+        for metric in dict.fromkeys(change.metric for change in found.changes)
+    }
+    return (
+        environment()
+        .get_template("comparison.html.j2")
+        .render(
+            found=found,
+            old=file_name(found.old),
+            new=file_name(found.new),
+            css=Markup(text_of("report.css")),
+            threats=threats,
+            points=points,
+            meaning=VERDICTS[found.status],
+            reach=f"{100 * reach:.3g}",
+            limit=None if found.limit is None else 50 - 50 * found.limit / reach,
+        )
+    )
+
+
+FORMATS: dict[str, Callable[[Comparison], str]] = {
+    "text": text,
+    "markdown": markdown,
+    "html": html,
+    "json": json,
+}
 """By name."""

@@ -383,16 +383,16 @@ def _radii(threat: ThreatResult) -> Group:
     for key in keys:
         table.add_column(_text(summary.quantile(key)), justify="right")
     for side, row in zip(SIDES, rows, strict=True):
-        cells = [
+        found = [
             distance(row[key], side) if row.get(key) is not None else "none found" for key in keys
         ]
-        table.add_row(side, *(_text(cell) for cell in cells))
+        table.add_row(side, *(_text(cell) for cell in found))
     title = _title(f"{threat.metric}: radii, quantiles over all samples", f"in {threat.unit}")
     if threat.radii.histogram is None:
         return Group(title, table)
     bins = _table("radius", ">attacked", ">certified")
-    for row in summary.bins(threat):
-        bins.add_row(*map(_text, row))
+    for cells in summary.bins(threat):
+        bins.add_row(*map(_text, cells))
     return Group(
         title, table, Text(), _title(f"{threat.metric}: correct samples by radius", "counts"), bins
     )

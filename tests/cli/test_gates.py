@@ -147,6 +147,16 @@ def test_two_reports_are_compared_in_pairs(case: Case, tmp_path: Path) -> None:
     assert "| linf | pointwise" in markdown.out or "| linf |" in markdown.out
 
 
+def test_scans_that_were_not_alike_say_so(case: Case, tmp_path: Path) -> None:
+    other = changed(case, tmp_path / "a", config__effort="max", tool__version="9.9")
+    for format in ("text", "markdown", "html", "json"):
+        said = audit("compare", case.report, other, "--format", format).out
+        assert "effort was quick before and is max now" in said.replace("\\", "")
+        assert "9.9" in said
+    alike = json.loads(audit("compare", case.report, case.worse, "--format", "json").out)
+    assert not alike["notes"]
+
+
 def changed(case: Case, folder: Path, **update: object) -> Path:
     document = json.loads(case.worse.read_text())
     for key, value in update.items():
@@ -172,6 +182,13 @@ def test_what_cannot_be_compared_is_refused(case: Case, tmp_path: Path) -> None:
         outcome = audit("compare", case.report, path)
         assert outcome.code == 2, message
         assert message in outcome.err
+    fewer = changed(case, tmp_path / "h")
+    document = json.loads(fewer.read_text())
+    del document["threats"][0]["curves"][0]["points"][-1]
+    fewer.write_text(json.dumps(document))
+    outcome = audit("compare", case.report, fewer)
+    assert outcome.code == 2
+    assert "The threats differ: linf at order inf, delta 0.05" in outcome.err
     lonely = changed(case, tmp_path / "e")
     (lonely.parent / "samples.csv").unlink()
     assert "needs the samples.csv" in audit("compare", case.report, lonely).err

@@ -8,8 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from golden import golden
+from golden import HOSTILE, HOSTILE_IMAGE, golden
 
+from audit.report import (
+    Comparison,
+    Epoch,
+    HardenedThreat,
+    HardenReport,
+    Interval,
+    Paired,
+    PairedPoint,
+    ThreatChange,
+)
+from reports.comparison import html
+from reports.harden import html as harden_html
 from reports.html import render
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the extra [dev]")
@@ -39,10 +51,131 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     return file.as_uri()
 
 
+def pairs(before: float, after: float) -> Paired:
+    change = Interval(value=after - before, low=after - before - 0.02, high=after - before + 0.02)
+    return Paired(before=before, after=after, gained=3, lost=41, difference=change, p_value=3e-7)
+
+
+def comparison() -> Comparison:
+    report = golden()
+    return Comparison(
+        old="old.onnx",
+        new=f"new {HOSTILE_IMAGE}.onnx",
+        confidence=0.95,
+        samples=1000,
+        clean=pairs(0.99, 0.98),
+        changes=[
+            ThreatChange(
+                metric=threat.metric,
+                order=curve.order,
+                delta=point.delta,
+                attacked=Interval(value=-0.03, low=-0.05, high=-0.01),
+                certified=Interval(value=0.01, low=None, high=None),
+            )
+            for threat in report.threats
+            for curve in threat.curves
+            for point in curve.points
+        ],
+        limit=0.02,
+        status="fail",
+        worst=-0.05,
+        notes=[f"--effort was quick before and is {HOSTILE} now"],
+    )
+
+
+def hardening() -> HardenReport:
+    report = golden()
+    before, after = report.threats[0], report.threats[0]
+    return HardenReport(
+        tool=report.tool,
+        created=report.created,
+        model=f"lenet {HOSTILE_IMAGE}.onnx",
+        sha256="0" * 64,
+        hardened="out/lenet.onnx",
+        hardened_sha256="1" * 64,
+        format="onnx",
+        method="pgd",
+        config={"epochs": 2, HOSTILE: HOSTILE},
+        confidence=0.95,
+        samples=1000,
+        clean=pairs(0.98, 0.97),
+        threats=[
+            HardenedThreat(
+                radius=0.1,
+                before=before,
+                after=after,
+                paired=[
+                    PairedPoint(
+                        delta=point.delta, attacked=pairs(0.1, 0.9), certified=pairs(0.0, 0.5)
+                    )
+                    for point in before.curves[0].points
+                ],
+            )
+        ],
+        epochs=[
+            Epoch(
+                epoch=i,
+                steps=10 * i,
+                loss=1 / i,
+                clean=0.9,
+                attacked=0.8,
+                evaluation=0.9,
+                accepted=i > 1,
+            )
+            for i in (1, 2)
+        ],
+        best_epoch=2,
+        seconds=12.0,
+        parity=1e-6,
+        trained=["w1"],
+        frozen=[HOSTILE],
+        reliability=("GREEN", "RED"),
+        notes=["Batch normalisation is folded."],
+        warnings=[HOSTILE],
+    )
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", ["comparison", "hardening"])
+def test_the_other_pages_too(
+    browser: Any, name: str, width: int, theme: str, tmp_path: Path
+) -> None:
+    pages = {"comparison": (html, comparison), "hardening": (harden_html, hardening)}
+    write, report = pages[name]
+    file = tmp_path / "page.html"
+    file.write_text(write(report()), encoding="utf-8")
+    with Visit(browser, file.as_uri(), width, theme, ready="main") as visit:
+        page = visit.page
+        for details in page.locator("details").all():
+            details.evaluate("element => { element.open = true; }")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert not serious(page)
+        assert not visit.errors
+        assert page.evaluate("window.owned") is None
+        assert len(visit.requests) == 1
+
+
+def serious(page: Any) -> list[Any]:
+    """What axe-core finds that somebody could not work with."""
+    return [
+        (violation["id"], [node["html"][:200] for node in violation["nodes"]])
+        for violation in axe_api.Axe().run(page).response["violations"]
+        if violation["impact"] in ("serious", "critical")
+    ]
+
+
 class Visit:
     """An open page, and what happened on it."""
 
-    def __init__(self, browser: Any, address: str, width: int = 1200, theme: str = "light") -> None:
+    def __init__(
+        self,
+        browser: Any,
+        address: str,
+        width: int = 1200,
+        theme: str = "light",
+        ready: str = "html[data-charts=drawn]",
+    ) -> None:
         self.context = browser.new_context(
             viewport={"width": width, "height": 900}, color_scheme=theme
         )
@@ -54,7 +187,7 @@ class Visit:
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("dialog", lambda dialog: self.errors.append(dialog.message))
         self.page.goto(address)
-        self.page.wait_for_selector("html[data-charts=drawn]")
+        self.page.wait_for_selector(ready)
 
     def __enter__(self) -> "Visit":
         return self
@@ -84,13 +217,7 @@ def test_readable_and_accessible(
             assert box is not None
             assert box["width"] > 0.55 * min(width, 700)
             assert plot.locator(".main-svg").count() > 0
-        found = axe_api.Axe().run(page)
-        serious = [
-            (violation["id"], [node["html"][:200] for node in violation["nodes"]])
-            for violation in found.response["violations"]
-            if violation["impact"] in ("serious", "critical")
-        ]
-        assert not serious
+        assert not serious(page)
         assert page.screenshot(full_page=True, path=tmp_path / "page.png")
         assert not visit.errors
 
