@@ -9,7 +9,9 @@ from reports.numbers import budget, count, percent, significant
 from reports.pages import environment, text_of
 from reports.summary import file_name, order_name
 
-COLOURS = {"before": "#8a6d3b", "after": "#1d4fa8", "certified": "#3d8f5f"}
+COLOURS = {"before": "#b07d2b", "after": "#4a7fe0", "certified": "#3fa36b"}
+NEUTRAL, FAINT = "#7d838c", "rgba(128, 128, 128, 0.25)"
+"""Shades that can be read on a light and on a dark page."""
 
 
 def points(value: float | None, sign: bool = True) -> str:
@@ -117,7 +119,7 @@ def _training(epochs: list[Epoch]) -> str:
         y=[entry.loss for entry in epochs],
         name="loss",
         yaxis="y2",
-        line={"color": "#888", "dash": "dot"},
+        line={"color": NEUTRAL, "dash": "dot"},
     )
     figure.update_layout(yaxis2={"overlaying": "y", "side": "right", "title": "loss"})
     figure.update_xaxes(title="epoch", dtick=1 if len(epochs) < 16 else None)
@@ -163,11 +165,16 @@ def _drawn(figure: object, name: str) -> str:
 
     assert isinstance(figure, go.Figure)
     figure.update_layout(
-        template="plotly_white",
+        template="none",
+        paper_bgcolor="rgba(0, 0, 0, 0)",
+        plot_bgcolor="rgba(0, 0, 0, 0)",
+        font={"color": NEUTRAL},
         height=420,
         margin={"t": 20, "r": 60, "b": 50},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
     )
+    figure.update_xaxes(gridcolor=FAINT, zerolinecolor=FAINT, linecolor=FAINT)
+    figure.update_yaxes(gridcolor=FAINT, zerolinecolor=FAINT, linecolor=FAINT)
     drawn: str = plotly.io.to_html(
         figure,
         full_html=False,

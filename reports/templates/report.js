@@ -157,6 +157,10 @@
       [bars(attacked, "attacked", faded(ink, 0.55), ink), bars(certified, "certified", "rgba(0,0,0,0)", color("--ink"))],
       {
         ...base, ...size, barmode: "overlay",
+        annotations: [{
+          text: "or more", showarrow: false, x: x[x.length - 1], y: 1, yref: "paper", yanchor: "top",
+          xanchor: "center", font: { size: 11, color: color("--soft") },
+        }],
         xaxis: {
           ...base.xaxis, ticksuffix: "", nticks: 6, title: { ...base.xaxis.title, text: "radius" },
           unifiedhovertitle: { text: "%{customdata}" },
