@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_group
 
 from attackers import ATTACKS
 from attackers.geometry import METRICS
-from audit.cli import main
+from audit.cli import app, main
 from audit.config import ATTACK_NAMES
 from audit.demo import data_path, model_path
 
@@ -18,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
 LINES = [line.partition("#")[0].strip() for block in COMMANDS for line in block.splitlines()]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SCANS = [line for line in LINES if line.startswith("audit ")]
 
 
@@ -44,12 +46,58 @@ def test_commands_run(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert words[1] != "scan" or Path("audit-report/report.html").exists()
 
 
+def test_the_commands_are_those_of_the_help():
+    (block,) = re.findall(r"```text\n(.*?)```", README, re.DOTALL)
+    found = get_group(app).commands
+    wanted = [f"{name:<16}{command.get_short_help_str(80)}" for name, command in found.items()]
+    assert block.splitlines() == wanted
+
+
 def test_tables_name_what_there_is():
     for name in (*METRICS, *ATTACK_NAMES):
         assert f"| `{name}` |" in README, name
     assert set(ATTACKS) <= set(ATTACK_NAMES)
 
 
-def test_links_lead_somewhere():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert (ROOT / target).exists() or target.startswith("https://"), target
+def slug(heading: str) -> str:
+    """The anchor that a heading gets."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_links_lead_somewhere(page: Path):
+    text = page.read_text(encoding="utf-8")
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", text):
+        if target.startswith("https://"):
+            continue
+        found = page.parent / target if target else page
+        assert found.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", found.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in map(slug, headings), anchor
+
+
+def test_every_check_is_explained():
+    """The manual of the report says of each health check what to do about it."""
+    manual = (ROOT / "docs" / "report.md").read_text(encoding="utf-8")
+    code = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "audit" / "health").glob("*.py"))
+    named = set(re.findall(r'check = f?"([a-z_]+)|entry\(\s*"([a-z_]+)"', code))
+    checks = {name for pair in named for name in pair if name}
+    assert len(checks) > 15
+    assert {name for name in checks if f"`{name}`" not in manual} == set()
+
+
+OPTIONS = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_options_that_are_written_about_exist(page: Path):
+    known = {
+        name
+        for command in get_group(app).commands.values()
+        for parameter in command.params
+        for name in (*parameter.opts, *parameter.secondary_opts)
+    }
+    elsewhere = {"--constraint", "--paper", "--epochs", "--samples"}
+    mentioned = set(OPTIONS.findall(page.read_text(encoding="utf-8")))
+    assert mentioned - known - elsewhere == set()
