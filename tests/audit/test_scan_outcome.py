@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fakes import WEIGHT, classifier, inputs, linear, noisy_labels, scan_of
+from fakes import WEIGHT, classifier, inputs, linear, noisy_labels, scan_of, ungated
 from torch import Tensor
 
 from attackers.geometry import METRICS
 from attackers.losses import misclassified
 from audit import artifacts, certify, scan
+from audit.arguments import Gates
 from audit.assemble import report_of
 from audit.certify import Certified
 from audit.errors import InternalError, UsageError
@@ -44,7 +45,7 @@ def done() -> Scan:
 
 @pytest.fixture(scope="module")
 def report(done: Scan) -> Report:
-    return report_of(done, config={}, minimum=0.2, strict=False)
+    return report_of(done, config={}, gates=Gates(minimum=0.2).judged)
 
 
 def test_every_radius_is_the_closed_form(done: Scan) -> None:
@@ -181,7 +182,7 @@ def test_a_step_function_is_not_called_robust() -> None:
     outcome = scan.run(scan_of(steps, x, labels, metrics=("linf",), deltas=(0.05,)))
     statuses = {h.check: h.status for h in outcome.health}
     assert statuses["gradients"] == "fail"
-    report = report_of(outcome, config={}, minimum=0.0, strict=True)
+    report = report_of(outcome, config={}, gates=Gates(minimum=0.0, strict=True).judged)
     assert report.verdict == "inconclusive"
 
 
@@ -219,7 +220,7 @@ def test_an_interrupt_keeps_what_was_found(done: Scan) -> None:
     assert stopped.runs[1].frontier.broken.any()
     last = stopped.runs[1].attacks[-1]
     assert (last.name, last.status) == ("apgd", "error")
-    report = report_of(stopped, config={}, minimum=None, strict=False)
+    report = report_of(stopped, config={}, gates=ungated)
     assert report.status == "interrupted"
     assert any("interrupted" in warning for warning in report.warnings)
     # What is not attacked yet counts as standing: an upper bound, never a lower one.

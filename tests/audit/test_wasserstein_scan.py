@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fakes import classifier, dataset_of, inputs, samples_of, scan_of, two_sided
+from fakes import classifier, dataset_of, inputs, samples_of, scan_of, two_sided, ungated
 from torch import Tensor
 
 from attackers.geometry import L1, L2, Linf, Wasserstein
@@ -58,7 +58,7 @@ def done() -> Scan:
 
 @pytest.fixture(scope="module")
 def report(done: Scan) -> Report:
-    return report_of(done, config={}, minimum=None, strict=False)
+    return report_of(done, config={}, gates=ungated)
 
 
 def test_the_attacks_that_apply_ran(report: Report) -> None:
@@ -180,7 +180,7 @@ def test_beside_another_threat_that_is_said_and_the_other_is_measured() -> None:
     (entry,) = [entry for entry in outcome.health if entry.check == "wasserstein"]
     assert (entry.status, entry.detail) == ("not_applicable", NO_IMAGES)
     assert NO_IMAGES in outcome.warnings
-    report = report_of(outcome, config={}, minimum=None, strict=False)
+    report = report_of(outcome, config={}, gates=ungated)
     assert [threat.metric for threat in report.threats] == ["linf"]
     # Checks that belong to the first metric that is scanned are not lost.
     assert "gradients" in {entry.check for entry in report.health}

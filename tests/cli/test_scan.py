@@ -9,7 +9,9 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -643,6 +645,15 @@ def test_an_interrupt_before_anything_was_measured(
     assert not (tmp_path / "out").exists()
 
 
+def read_to_the_end(terminal: int) -> bytes:
+    """What was written to a pseudo-terminal until its other end was closed."""
+    parts = []
+    with suppress(OSError):  # how Linux says that it has been closed
+        while part := os.read(terminal, 65536):
+            parts.append(part)
+    return b"".join(parts)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals and SIGINT are of Unix")
 def test_ctrl_c_on_a_terminal(tmp_path: Path) -> None:
     """The progress bar is on stderr; Ctrl-C after it has shown up writes a partial report."""
@@ -667,7 +678,11 @@ def test_ctrl_c_on_a_terminal(tmp_path: Path) -> None:
             break
     assert b"minimal radii" in shown, shown
     process.send_signal(signal.SIGINT)
+    # The bars go on: a terminal that nobody reads from fills up, and writing to it waits.
+    drain = threading.Thread(target=read_to_the_end, args=(ours,))
+    drain.start()
     text = process.communicate(timeout=60)[0].decode()
+    drain.join()
     os.close(ours)
     assert process.returncode == 130
     report = read_report(out)
@@ -722,12 +737,7 @@ def test_colour_on_a_terminal_only_where_wanted(good: tuple[Path, Path], tmp_pat
         )  # fmt: skip
         os.close(theirs)
     for no_color, (ours, process) in processes.items():
-        text = b""
-        while True:
-            try:
-                text += os.read(ours, 65536)
-            except OSError:  # the other end has been closed
-                break
+        text = read_to_the_end(ours)
         os.close(ours)
         assert process.communicate(timeout=60)[1] == b""
         assert process.returncode == 0

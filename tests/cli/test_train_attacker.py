@@ -33,7 +33,7 @@ class Case:
         return self.folder / "generator.safetensors"
 
     def learn(self, *options: object, out: Path | None = None) -> Any:
-        words = ("--data", self.train, "--radius", 1.1, "--epochs", 2, "--batch-size", 32, *options)
+        words = ("--data", self.train, "--radius", 2.0, "--epochs", 2, "--batch-size", 32, *options)
         return audit("train-attacker", self.model, *words, "--out", out or self.generator)
 
 
@@ -76,7 +76,7 @@ def record(path: Path) -> dict[str, Any]:
 def test_a_file_says_what_it_was_trained_for(case: Case) -> None:
     written = record(case.generator)
     assert written["variant"] == "wagan"
-    assert written["radius"] == 1.1
+    assert written["radius"] == 2.0
     assert len(written["model_sha256"]) == len(written["data_sha256"]) == 64
     assert written["steps"] == 2 * (230 // 32 + 1 - 1)
     assert [entry["epoch"] for entry in written["history"]] == [1, 2]
@@ -88,7 +88,7 @@ def test_a_file_says_what_it_was_trained_for(case: Case) -> None:
 def moved(case: Case) -> dict[str, Any]:
     """The one scan that moves mass: its own checks take long."""
     return scan(
-        case.model, case.test, "--threat", "wasserstein", "--delta", "0.1,1.1", "--samples", "12",
+        case.model, case.test, "--threat", "wasserstein", "--delta", "0.1,2.0", "--samples", "12",
         "--effort", "quick", "--generator", case.generator, out=case.folder / "moved",
     )  # fmt: skip
 
@@ -106,7 +106,7 @@ def test_a_scan_uses_it_and_says_so(case: Case, moved: dict[str, Any]) -> None:
     assert used["head"] == "flow"
     made = used["as_generated"]
     assert made["samples"] == made["planned"] == 12
-    assert 0.5 <= made["wasserstein"]["largest"] <= 1.1
+    assert 0.5 <= made["wasserstein"]["largest"] <= 2.0
     assert made["mass_ratio"]["smallest"] > 1 - 1e-5
     assert made["mass_ratio"]["largest"] < 1 + 1e-5
     assert moved["config"]["generator"] == str(case.generator)
@@ -204,7 +204,7 @@ def test_resuming_with_other_options_is_refused(case: Case, tmp_path: Path) -> N
         assert case.learn(out=out).code == 130
     refused = case.learn("--resume", "--radius", "0.2", out=out)
     assert refused.code == 2
-    assert "radius 1.1, now it is 0.2" in refused.err
+    assert "radius 2.0, now it is 0.2" in refused.err
 
 
 # What is wrong ------------------------------------------------------------------------------------
