@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -654,6 +655,18 @@ def read_to_the_end(terminal: int) -> bytes:
     return b"".join(parts)
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Ctrl-C reaches what we start, even where these tests run in the background of a shell.
+
+    A shell without job control has its background ignore SIGINT, and that is inherited.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals and SIGINT are of Unix")
 def test_ctrl_c_on_a_terminal(tmp_path: Path) -> None:
     """The progress bar is on stderr; Ctrl-C after it has shown up writes a partial report."""
