@@ -769,7 +769,7 @@ def _scan(
     quiet: bool,
 ) -> "Scan":
     from audit import generators
-    from audit.artifacts import check_writable
+    from audit.files import check_writable
     from audit.models import load_classifier, pick_device
     from audit.models.files import identify
     from audit.progress import bar
@@ -828,7 +828,7 @@ def _train_attacker(
     quiet: bool,
 ) -> None:
     from audit import training
-    from audit.artifacts import check_writable
+    from audit.files import check_writable
     from audit.models import load_classifier, pick_device
     from audit.models.files import identify
     from audit.progress import bar
@@ -882,7 +882,7 @@ def _harden(
 ) -> None:
     """Train, write the hardened file, scan before and after, and report."""
     from audit import generators
-    from audit.artifacts import check_writable
+    from audit.files import check_writable
     from audit.harden import loop, outcome, session
     from audit.models import load_classifier, pick_device
     from audit.models.files import identify
@@ -1010,7 +1010,7 @@ def _write_text(path: Path, text: str) -> None:
 @contextmanager
 def _written(path: Path) -> Iterator[Path]:
     """A temporary name that becomes ``path``; a file that cannot be written is a usage error."""
-    from audit.artifacts import replacing
+    from audit.files import replacing
 
     try:
         with replacing(path) as temporary:

@@ -21,10 +21,10 @@ from attackers.wagan.attack import generated
 from attackers.wagan.networks import HEADS, SMALLEST, Generator, Spec
 from attackers.wagan.objective import VARIANTS, Objective, as_published
 from attackers.wagan.training import Networks, State, step, under
-from audit.artifacts import replacing
 from audit.config import ScanConfig
 from audit.data import Dataset, check_labels
 from audit.errors import ModelError, NothingToEvaluate, UsageError
+from audit.files import replacing
 from audit.generators import Record, read_tensors, tensor_file, to_bytes
 from audit.judge import judge
 from audit.models.classifier import Classifier

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from attackers.adam import adam_step
-from audit.artifacts import replacing
 from audit.errors import ModelError, UsageError
+from audit.files import replacing
 from audit.generators import read_tensors, tensor_file
 from audit.harden.adversaries import TrainingLoss
 from audit.harden.weights import Trainable

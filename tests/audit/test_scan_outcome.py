@@ -21,6 +21,7 @@ from audit.arguments import Gates
 from audit.assemble import report_of
 from audit.certify import Certified
 from audit.errors import InternalError, UsageError
+from audit.files import check_writable, replacing
 from audit.report import Report
 from audit.samples import Samples
 from audit.state import Scan
@@ -314,19 +315,19 @@ def test_pictures_are_of_images_only(done: Scan) -> None:
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_work(tmp_path: Path) -> None:
-    artifacts.check_writable(tmp_path / "new" / "folder")
+    check_writable(tmp_path / "new" / "folder")
     assert list(tmp_path.iterdir()) == []
     file = tmp_path / "file"
     file.write_text("")
     with pytest.raises(UsageError, match="is not a folder"):
-        artifacts.check_writable(file / "out")
+        check_writable(file / "out")
 
 
 def test_files_appear_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "out" / "report.json"
 
     def write(text: str, *, stop: bool) -> None:
-        with artifacts.replacing(path) as temporary:
+        with replacing(path) as temporary:
             temporary.write_text(text)
             if stop:
                 raise KeyboardInterrupt

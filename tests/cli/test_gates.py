@@ -1,6 +1,8 @@
 """Gates and comparisons from the command line: files, exit codes, and what is refused."""
 
 import json
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -89,6 +91,30 @@ def test_a_saved_report_is_judged_without_the_model(case: Case, tmp_path: Path) 
     assert audit("gate", case.report, "--policy", failing, "--exit-zero").code == 0
     warning = case.policy('[gates]\nwarn = ["clean >= 0.999"]')
     assert audit("gate", case.report, "--policy", warning).code == 0
+
+
+def test_a_saved_report_needs_no_engine(case: Case, tmp_path: Path) -> None:
+    """Rendering and judging are quick: nothing but the report is loaded, files written included."""
+    policy = case.policy('[gates]\nerror = ["clean >= 0.5"]')
+    lines = {
+        "report": ["report", case.report, "--format", "html", "--out", tmp_path / "a.html"],
+        "gate": ["gate", case.report, "--policy", policy, "--junit", tmp_path / "a.xml"],
+    }
+    for command, words in lines.items():
+        code = f"""
+import sys
+from audit.cli import main
+sys.argv[1:] = {[str(word) for word in words]!r}
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+heavy = {{"torch", "attackers", "scipy", "numpy", "onnx"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.returncode == 0, (command, done.stderr)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.html", "a.xml"}
 
 
 def test_waivers(case: Case) -> None:
