@@ -45,9 +45,11 @@ class Row:
 ROWS = {
     "linf-pgd": Row("pgd", "linf", "0.1", 12),
     "linf-trades": Row("trades", "linf", "0.1", 16),
-    "wasserstein-pgd": Row("pgd", "wasserstein", "0.1", 6),
+    "wasserstein-pgd": Row(
+        "pgd", "wasserstein", "0.13", 9, ("--steps", "6", "--delta", "0.05,0.1,0.15")
+    ),
     "wasserstein-wagan": Row("wagan", "wasserstein", "0.1", 5, ("--clean", "0.5")),
-    "fashion-pgd": Row("pgd", "l2", "0.5", 6, (), True),
+    "fashion-pgd": Row("pgd", "l2", "0.5", 8, (), True),
     "fashion-wdro": Row("wdro", "l2", "0.5", 6, ("--order", "2"), True),
 }
 """By name."""
