@@ -55,6 +55,7 @@ from audit.arguments import (
     regression_of,
 )
 from audit.errors import AuditError, Interrupted, UsageError
+from audit.files import check_writable, replacing
 from audit.memory import keep_freed_pages
 
 if TYPE_CHECKING:
@@ -769,7 +770,6 @@ def _scan(
     quiet: bool,
 ) -> "Scan":
     from audit import generators
-    from audit.files import check_writable
     from audit.models import load_classifier, pick_device
     from audit.models.files import identify
     from audit.progress import bar
@@ -828,7 +828,6 @@ def _train_attacker(
     quiet: bool,
 ) -> None:
     from audit import training
-    from audit.files import check_writable
     from audit.models import load_classifier, pick_device
     from audit.models.files import identify
     from audit.progress import bar
@@ -882,7 +881,6 @@ def _harden(
 ) -> None:
     """Train, write the hardened file, scan before and after, and report."""
     from audit import generators
-    from audit.files import check_writable
     from audit.harden import loop, outcome, session
     from audit.models import load_classifier, pick_device
     from audit.models.files import identify
@@ -1010,8 +1008,6 @@ def _write_text(path: Path, text: str) -> None:
 @contextmanager
 def _written(path: Path) -> Iterator[Path]:
     """A temporary name that becomes ``path``; a file that cannot be written is a usage error."""
-    from audit.files import replacing
-
     try:
         with replacing(path) as temporary:
             yield temporary

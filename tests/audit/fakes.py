@@ -14,7 +14,7 @@ from audit.data.dataset import Options, assemble
 from audit.models.classifier import Classifier, Gradient, Output, Provenance
 from audit.models.execution import in_calls_of
 from audit.models.preprocess import InputSpec
-from audit.report import Curve, Gate, Interval, Point, Report, Robustness, ThreatResult
+from audit.report import Curve, Interval, Point, Robustness, ThreatResult
 from audit.samples import Samples, evaluate
 from audit.state import Scan
 
@@ -99,11 +99,6 @@ def scan_of(model: Classifier, x: Tensor, labels: Tensor, **options: Any) -> Sca
     """A scan that is ready to run."""
     config = ScanConfig(**options)
     return Scan(model, dataset_of(x, labels), config, samples_of(model, x, labels, config.seed))
-
-
-def ungated(report: Report) -> list[Gate]:
-    """No gates at all."""
-    return []
 
 
 def threat_result(

@@ -1,9 +1,10 @@
 """Effort presets: what they allow is what attacks spend at most, and it is in the report."""
 
 import pytest
-from fakes import classifier, inputs, linear, scan_of, ungated
+from fakes import classifier, inputs, linear, scan_of
 
 from audit import scan
+from audit.arguments import Gates
 from audit.assemble import report_of
 from audit.effort import EFFORTS
 from audit.errors import UsageError
@@ -19,7 +20,7 @@ def scanned(effort: str, **options: object) -> Report:
     outcome = scan.run(
         scan_of(classifier(linear), X, LABELS, effort=effort, **{**OPTIONS, **options})
     )
-    return report_of(outcome, config={}, gates=ungated)
+    return report_of(outcome, config={}, gates=Gates().judged)
 
 
 @pytest.mark.parametrize("effort", ["quick", "standard"])

@@ -4,9 +4,10 @@ import math
 from typing import Any
 
 import pytest
-from fakes import classifier, inputs, linear, noisy_labels, scan_of, threat_result, ungated
+from fakes import classifier, inputs, linear, noisy_labels, scan_of, threat_result
 
 from audit import gate, options
+from audit.arguments import Gates
 from audit.assemble import report_of
 from audit.config import ATTACK_NAMES, ScanConfig, order_name
 from audit.errors import UsageError
@@ -157,7 +158,7 @@ def test_one_word_for_the_whole(statuses: list[str], reliable: str, expected: st
 def report() -> Report:
     x = inputs(30)
     scan = scan_of(classifier(linear), x, noisy_labels(x), deltas=(0.1,))
-    return report_of(scan, config={}, gates=ungated)
+    return report_of(scan, config={}, gates=Gates().judged)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fakes import WEIGHT, classifier, inputs, linear, noisy_labels, scan_of, ungated
+from fakes import WEIGHT, classifier, inputs, linear, noisy_labels, scan_of
 from torch import Tensor
 
 from attackers.geometry import METRICS
@@ -221,7 +221,7 @@ def test_an_interrupt_keeps_what_was_found(done: Scan) -> None:
     assert stopped.runs[1].frontier.broken.any()
     last = stopped.runs[1].attacks[-1]
     assert (last.name, last.status) == ("apgd", "error")
-    report = report_of(stopped, config={}, gates=ungated)
+    report = report_of(stopped, config={}, gates=Gates().judged)
     assert report.status == "interrupted"
     assert any("interrupted" in warning for warning in report.warnings)
     # What is not attacked yet counts as standing: an upper bound, never a lower one.

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fakes import classifier, dataset_of, inputs, samples_of, scan_of, two_sided, ungated
+from fakes import classifier, dataset_of, inputs, samples_of, scan_of, two_sided
 from torch import Tensor
 
 from attackers.geometry import L1, L2, Linf, Wasserstein
 from attackers.losses import misclassified
 from audit import artifacts, scan
+from audit.arguments import Gates
 from audit.assemble import report_of
 from audit.config import ScanConfig
 from audit.errors import UsageError
@@ -58,7 +59,7 @@ def done() -> Scan:
 
 @pytest.fixture(scope="module")
 def report(done: Scan) -> Report:
-    return report_of(done, config={}, gates=ungated)
+    return report_of(done, config={}, gates=Gates().judged)
 
 
 def test_the_attacks_that_apply_ran(report: Report) -> None:
@@ -180,7 +181,7 @@ def test_beside_another_threat_that_is_said_and_the_other_is_measured() -> None:
     (entry,) = [entry for entry in outcome.health if entry.check == "wasserstein"]
     assert (entry.status, entry.detail) == ("not_applicable", NO_IMAGES)
     assert NO_IMAGES in outcome.warnings
-    report = report_of(outcome, config={}, gates=ungated)
+    report = report_of(outcome, config={}, gates=Gates().judged)
     assert [threat.metric for threat in report.threats] == ["linf"]
     # Checks that belong to the first metric that is scanned are not lost.
     assert "gradients" in {entry.check for entry in report.health}

@@ -694,9 +694,12 @@ def test_ctrl_c_on_a_terminal(tmp_path: Path) -> None:
     # The bars go on: a terminal that nobody reads from fills up, and writing to it waits.
     drain = threading.Thread(target=read_to_the_end, args=(ours,))
     drain.start()
-    text = process.communicate(timeout=60)[0].decode()
-    drain.join()
-    os.close(ours)
+    try:
+        text = process.communicate(timeout=60)[0].decode()
+    finally:
+        process.kill()  # one that does not listen is not left to the tests that follow
+        drain.join()
+        os.close(ours)
     assert process.returncode == 130
     report = read_report(out)
     assert report["status"] == "interrupted"
