@@ -216,17 +216,22 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Gates:
-    """What a report has to meet: a floor of every attacked accuracy, and the gates of a file."""
+    """What a report has to meet: a floor of every attacked accuracy, and the gates of a file.
+
+    ``policy`` are the gates of the file ``file`` as they were when it was read.
+    """
 
     minimum: float | None = None
-    policy: Path | None = None
+    file: Path | None = None
+    policy: "Policy | None" = None
     strict: bool = False
 
-    def read(self) -> "Policy | None":
-        """The gates of the file, if one was named; raises `UsageError`."""
+    @classmethod
+    def read(cls, minimum: float | None, file: Path | None, *, strict: bool) -> "Gates":
+        """Read the gates of a file, if one is named, once and for all; raises `UsageError`."""
         from audit.policy import read_policy
 
-        return None if self.policy is None else read_policy(self.policy)
+        return cls(minimum, file, None if file is None else read_policy(file), strict)
 
     def judged(self, report: "Report") -> "list[Gate]":
         """Every gate, on a report."""
@@ -237,10 +242,9 @@ class Gates:
 
         found = []
         if self.minimum is not None:
-            found += fail_under(report.threats, self.minimum, strict=self.strict)
-        policy = self.read()
-        if policy is not None:
-            found += judge(report, policy, date.today(), strict=self.strict)
+            found += fail_under(report, self.minimum, strict=self.strict)
+        if self.policy is not None:
+            found += judge(report, self.policy, date.today(), strict=self.strict)
         return found
 
 

@@ -32,7 +32,7 @@ def report_of(
     """
     report = Report(
         tool=Tool(name="wasserstein-audit", version=__version__),
-        status="interrupted" if scan.interrupted else "complete",
+        status=scan.status,
         verdict="none",
         created=now(),
         model=_model(scan),

@@ -1,6 +1,7 @@
 """The attacks of a scan on one metric: each proposes, the judge decides, the frontier keeps."""
 
 import itertools
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from math import isfinite
 
 from torch import Tensor
 
-from attackers import GRADIENT_FREE, ITERATIVE, METRICS_OF, MINIMAL, defined
+from attackers import GRADIENT_FREE, ITERATIVE, METRICS_OF, defined
 from attackers.geometry import Metric
 from attackers.hopskipjump import hop_skip_jump
 from attackers.losses import LOSSES
@@ -18,6 +19,7 @@ from attackers.minimal import minimal_radius
 from attackers.threat import Threat
 from attackers.wdro import W_PGD_STEPS, w_pgd
 from audit.effort import Stage
+from audit.errors import InternalError, explained
 from audit.generated import transferred
 from audit.judge import LINE_SEARCH, judge
 from audit.models.classifier import Classifier
@@ -25,7 +27,9 @@ from audit.models.execution import Counted, Counter
 from audit.report import Attack, RunStatus
 from audit.sensitivity import SENSITIVITY_LOSSES, sensitivity
 from audit.stages import Run, at_radius
-from audit.state import WHITE_BOX, MetricRun, Progress, Scan
+from audit.state import INTERRUPTED, WHITE_BOX, MetricRun, Progress, Scan
+
+LOG = logging.getLogger(__name__)
 
 BLIND = 2.0
 """The same factor after a search by decisions alone, whose radii are up to twice too large."""
@@ -109,7 +113,11 @@ class Attacker:
 def _recorded(
     run: MetricRun, name: str, scan: Scan, detail: str = "", times: int = 1
 ) -> Iterator[Attacker]:
-    """Count passes and time of one attack, and record it even when it is interrupted."""
+    """Count passes and time of one attack, and record it even when it is cut short.
+
+    An error ends this attack alone: what it found was judged and stays, the record says what
+    happened, and the scan goes on. A contradiction that only a bug of ours can cause is raised.
+    """
     counter = Counter()
     classifier = scan.classifier
     logits = classifier.attackable
@@ -125,8 +133,13 @@ def _recorded(
     try:
         yield attacker
     except KeyboardInterrupt:
-        status, detail = "error", "Interrupted before all samples were attacked."
+        status, detail = "error", INTERRUPTED
         raise
+    except InternalError:
+        raise
+    except Exception as error:  # a model, or a runtime, can raise anything
+        LOG.debug("The attack %s failed.", name, exc_info=True)
+        status, detail = "error", f"It stopped on an error: {explained(error)}."
     finally:
         run.attacks.append(
             Attack(
@@ -212,9 +225,9 @@ def _attack_fixed(
     """
     effort = scan.config.effort_preset
     deltas = [d for d in scan.config.deltas_of(run.metric.name) if d > 0]
-    searched = any(entry.name in MINIMAL for entry in run.attacks)
+    searched = bool(run.searched)
     factor = effort.near_grid if scan.config.deltas is None else effort.near
-    if scan.classifier.attackable is None:
+    if run.searched <= GRADIENT_FREE:
         factor = max(factor, BLIND)
     stages = effort.stages_of(name, times)
     if scan.classifier.attackable is None and name == "wagan":

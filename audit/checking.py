@@ -44,30 +44,39 @@ def check_metric(scan: Scan, run: MetricRun, progress: Progress) -> None:
         float(metric.diameter(samples.x).median()) / 10
     ]
     delta = deltas[len(deltas) // 2]
-    checks: list[Callable[[], Health]] = [
-        lambda: health.budget_monotone(classifier, metric, samples, delta),
-        lambda: health.unbounded_attack(classifier, metric, samples, run.frontier.radius),
-        lambda: health.random_not_better(classifier, metric, samples, delta),
-        lambda: _iterative(scan, run, delta),
-        lambda: _converged(scan, run, delta, progress),
-        lambda: _square(scan, run, delta),
-        lambda: _active(scan, run, delta),
-        lambda: health.transfer(
+    checks: dict[str, Callable[[], Health]] = {
+        "budget_monotone": lambda: health.budget_monotone(classifier, metric, samples, delta),
+        "unbounded_attack": lambda: health.unbounded_attack(
+            classifier, metric, samples, run.frontier.radius
+        ),
+        "random_noise": lambda: health.random_not_better(classifier, metric, samples, delta),
+        "iterative": lambda: _iterative(scan, run, delta),
+        "convergence": lambda: _converged(scan, run, delta, progress),
+        "square": lambda: _square(scan, run, delta),
+        "active_test": lambda: _active(scan, run, delta),
+        "transfer": lambda: health.transfer(
             classifier, metric, samples, _other_examples(scan, run), _standing(run, delta), delta
         ),
-        lambda: health.representable(
+        "representable": lambda: health.representable(
             classifier, metric, samples, run.frontier.radius, run.frontier.x, delta
         ),
-        lambda: health.parity_on_adversarial(classifier, metric, _some_examples(run)),
-        lambda: health.certified_below_attacked(
+        "parity_adversarial": lambda: health.parity_on_adversarial(
+            classifier, metric, _some_examples(run)
+        ),
+        "certified_below_attacked": lambda: health.certified_below_attacked(
             metric.name, run.certified.radius, run.frontier.radius
         ),
-    ]
-    if len(scan.runs) == 1:
-        checks.insert(0, lambda: health.gradients(classifier, metric, samples, delta))
-    with progress(f"{metric.name}: health checks", len(checks)) as tick:
-        for check in checks:
-            scan.health.append(check())
+    }
+    with progress(f"{metric.name}: health checks", len(checks) + 1) as tick:
+        if len(scan.runs) == 1:
+            scan.health.append(
+                health.guarded(
+                    "gradients", lambda: health.gradients(classifier, metric, samples, delta)
+                )
+            )
+        tick(1)
+        for name, check in checks.items():
+            scan.health.append(health.guarded(f"{name}.{metric.name}", check))
             tick(1)
 
 

@@ -1,6 +1,8 @@
 """The command line: the only place that reads options, prints, and turns errors into exit codes."""
 
+import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from audit.compare import Radii
     from audit.config import ScanConfig
     from audit.generators import Trained
     from audit.harden.loop import Entry
@@ -102,6 +105,9 @@ GENERATOR_FILE = "generator.safetensors"
 CHECKPOINT_FILE, WEIGHTS_FILE = "checkpoint.safetensors", "weights.safetensors"
 """Beside a hardened model: where training is, and its weights by name."""
 
+EXIT_INTERRUPTED = 130
+"""Exit status of a scan that was stopped: its report covers what ran before."""
+
 SPIN_COUNT = "10000"
 """How long an idle OpenMP thread spins before it sleeps, read when torch is first imported.
 
@@ -110,10 +116,17 @@ GNU's default is to spin on; beside other work on the machine that made scans a 
 """
 
 
+def _terminated(number: int, frame: object) -> None:
+    """Treat SIGTERM, by which process managers ask a program to stop, like Ctrl-C."""
+    del number, frame
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Entry point of ``audit``: run a command, report an error in one sentence, exit."""
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     keep_freed_pages()
+    before = signal.signal(signal.SIGTERM, _terminated)
     try:
         app(prog_name="audit", default_map=_settings().options, auto_envvar_prefix="AUDIT")
     except AuditError as error:
@@ -128,6 +141,8 @@ def main() -> None:
             err=True,
         )
         sys.exit(3)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _settings() -> "Settings":
@@ -170,6 +185,14 @@ def _print(text: str) -> None:
     except BrokenPipeError:
         # What is still buffered must not fail once more when the interpreter flushes it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _log_to_stderr(verbose: bool) -> None:
+    """Write the tracebacks of what stopped on an error to stderr, where that is asked for."""
+    if verbose:
+        log = logging.getLogger("audit")
+        log.setLevel(logging.DEBUG)
+        log.addHandler(logging.StreamHandler())
 
 
 def _version(shown: bool) -> None:
@@ -278,6 +301,8 @@ def scan(
     """Attack a served model and write a report of what is left."""
     from audit import options
 
+    _log_to_stderr(verbose)
+
     if fail_under is not None and not delta:
         raise UsageError("--fail-under needs --delta: say at which budgets accuracy is required.")
     minimum = None if fail_under is None else options.number(fail_under, "--fail-under")
@@ -289,10 +314,10 @@ def scan(
     reading = Reading(resize, class_map)
     taught = Taught(generator, train_data)
     taught.check(config)
-    gates = Gates(minimum, policy, strict)
-    # A mistake in the policy or the baseline must not cost a scan.
-    gates.read()
-    before = None if baseline is None else _read_report(baseline)
+    # Read once and before the scan: a mistake in these files, or a change of them while the scan
+    # runs, must not cost the scan.
+    gates = Gates.read(minimum, policy, strict=strict)
+    before = None if baseline is None else _read_baseline(baseline)
     limit = regression_of(max_regression)
     if limit is not None and baseline is None:
         raise UsageError("--max-regression needs --baseline: say what to compare with.")
@@ -301,9 +326,11 @@ def scan(
     _write_others(report, Outputs(html, json, junit, sarif, markdown))
     _show(report, out, quiet=quiet, verbose=verbose)
     code = _exit_code(report, strict=strict)
-    if before is not None and baseline is not None and report.status == "complete":
-        found = _compared(before, baseline, report, out, limit)
-        code = code or int(found.status == "fail")
+    if code == EXIT_INTERRUPTED:
+        raise typer.Exit(code)
+    if before is not None:
+        found = _compared(before, report, out, limit)
+        code = code or _regression_code(found)
     raise typer.Exit(0 if exit_zero else code)
 
 
@@ -667,20 +694,14 @@ def compare(
     if format not in FORMATS:
         raise UsageError(f"Unknown format {format!r}: choose from {', '.join(FORMATS)}.")
     limit = regression_of(max_regression)
-    first, second = _read_report(old), _read_report(new)
-    found = comparing.compare(
-        first,
-        second,
-        comparing.read_radii(first, old.parent),
-        comparing.read_radii(second, new.parent),
-        limit=limit,
-    )
+    (first, first_radii), (second, second_radii) = _read_baseline(old), _read_baseline(new)
+    found = comparing.compare(first, second, first_radii, second_radii, limit=limit)
     rendered = FORMATS[format](found)
     if out is None:
         _print(rendered)
     else:
         _write_text(out, rendered)
-    raise typer.Exit(1 if found.status == "fail" else 0)
+    raise typer.Exit(_regression_code(found))
 
 
 @app.command()
@@ -720,25 +741,33 @@ def _read_report(file: Path) -> "Report":
         ) from error
 
 
+def _read_baseline(file: Path) -> "tuple[Report, Radii]":
+    """A report and the radii of its samples, which lie beside it."""
+    from audit.compare import read_radii
+
+    found = _read_report(file)
+    return found, read_radii(found, file.parent)
+
+
 def _compared(
-    before: "Report", baseline: Path, report: "Report", out: Path, limit: float | None
+    before: "tuple[Report, Radii]", report: "Report", out: Path, limit: float | None
 ) -> "Comparison":
     """Compare a fresh report with a baseline; the result lies beside the report."""
     from audit import compare as comparing
     from reports.comparison import FORMATS
 
-    found = comparing.compare(
-        before,
-        report,
-        comparing.read_radii(before, baseline.parent),
-        comparing.read_radii(report, out),
-        limit=limit,
-    )
+    old, radii = before
+    found = comparing.compare(old, report, radii, comparing.read_radii(report, out), limit=limit)
     _write_text(out / "comparison.html", FORMATS["html"](found))
     _write_text(out / "comparison.md", FORMATS["markdown"](found))
     _write_text(out / "comparison.json", FORMATS["json"](found))
     _print(FORMATS["text"](found))
     return found
+
+
+def _regression_code(found: "Comparison") -> int:
+    """Exit status of a comparison: 1 where accuracy was lost, 4 where that is open."""
+    return {"fail": 1, "inconclusive": 4}.get(found.status, 0)
 
 
 def _write_others(report: "Report", outputs: Outputs) -> None:
@@ -984,7 +1013,7 @@ def _write(
             "resize": reading.resize,
             "class_map": None if reading.class_map is None else str(reading.class_map),
             "fail_under": gates.minimum,
-            "policy": None if gates.policy is None else str(gates.policy),
+            "policy": None if gates.file is None else str(gates.file),
             "strict": gates.strict,
             "out": str(out),
         },
@@ -1040,6 +1069,9 @@ def _show(report: "Report", out: Path, *, quiet: bool, verbose: bool) -> None:
 
 
 def _exit_code(report: "Report", *, strict: bool) -> int:
+    """Exit status of a scan: that it was stopped, or what its gates and its evidence say."""
     from audit.gate import exit_code
 
+    if report.status == "interrupted":
+        return EXIT_INTERRUPTED
     return exit_code(report, strict=strict)

@@ -82,11 +82,15 @@ def compare(
     confidence = old.clean.confidence
     changes = _changes(old, new, old_radii, new_radii, confidence)
     worst = min((c.attacked.low for c in changes if c.attacked.low is not None), default=None)
-    status: Literal["pass", "fail", "none"] = "none"
+    status: Literal["pass", "fail", "inconclusive", "none"] = "none"
     if limit is not None:
         # A regression counts once it is shown: its interval lies beyond the limit.
         shown = [c for c in changes if c.attacked.high is not None and c.attacked.high < -limit]
         status = "fail" if shown else "pass"
+        # What an unfinished scan left out may lower its accuracy: an old one hides that nothing
+        # was lost, a new one that something was.
+        if old.status != "complete" or (new.status != "complete" and status == "pass"):
+            status = "inconclusive"
     return Comparison(
         old=old.model.path,
         new=new.model.path,

@@ -51,3 +51,12 @@ class InternalError(AuditError):
     """A contradiction that only a bug of ours can cause, e.g. a certificate above an attack."""
 
     exit_code = 3
+
+
+def explained(error: BaseException) -> str:
+    """Describe an exception in one line: our own by their message, others with their type."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    message = lines[0][:300].rstrip(".") if lines else ""
+    if isinstance(error, AuditError) and message:
+        return message
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from audit.errors import UsageError
+from audit.gate import settled
 from audit.options import number
 from audit.report import Gate, GateStatus, Interval, Report, reliability
 
@@ -180,20 +181,29 @@ def _judged(report: Report, rule: Rule, use: Use, strict: bool) -> Gate:
         )
     match = EXPRESSION.fullmatch(rule.text)
     assert match is not None
-    at_least, bound = match["operator"] == ">=", number(match["bound"], rule.text)
+    gate = _compared(report, match, rule.text, use, strict, failed)
+    side = match["what"].partition(".")[0]
+    return settled(gate, report, side=side, at_least=match["operator"] == ">=")
+
+
+def _compared(
+    report: Report,
+    match: "re.Match[str]",
+    text: str,
+    use: Use,
+    strict: bool,
+    failed: GateStatus,
+) -> Gate:
+    """Compare what was measured with the bound; what was not measured has the status ``failed``."""
+    at_least, bound = match["operator"] == ">=", number(match["bound"], text)
     interval, reason = _measured(report, match)
-    if interval is None or interval.value is None:
-        return Gate(
-            id=match["what"], expression=rule.text, status=failed, value=None, detail=reason
-        )
     # Pessimistic: the end that makes the condition harder to meet.
     end = use if at_least or use == "value" else {"low": "high", "high": "low"}[use]
-    value = getattr(interval, end)
-    if value is None:
-        reason = f"The {end} end of its interval was not measured."
-        return Gate(
-            id=match["what"], expression=rule.text, status=failed, value=None, detail=reason
-        )
+    value = None if interval is None else getattr(interval, end)
+    if interval is None or interval.value is None or value is None:
+        if interval is not None and interval.value is not None:
+            reason = f"The {end} end of its interval was not measured."
+        return Gate(id=match["what"], expression=text, status=failed, value=None, detail=reason)
 
     def meets(value: float) -> bool:
         return value >= bound if at_least else value <= bound
@@ -201,7 +211,7 @@ def _judged(report: Report, rule: Rule, use: Use, strict: bool) -> Gate:
     status: GateStatus = "pass" if meets(value) else failed
     if strict and status == "fail" and meets(interval.value):
         status = "inconclusive"
-    return Gate(id=match["what"], expression=rule.text, status=status, value=value)
+    return Gate(id=match["what"], expression=text, status=status, value=value)
 
 
 def _measured(report: Report, match: "re.Match[str]") -> tuple[Interval | None, str]:

@@ -422,9 +422,10 @@ class ThreatChange(Record):
 class Comparison(Record):
     """Two reports of the same samples.
 
-    ``status`` is fail where attacked accuracy fell by more than ``limit``, beyond its interval;
-    ``worst`` is the lowest end of all changes of attacked accuracy. ``notes`` say where the scans
-    were not alike: what they found may differ for that reason too.
+    ``status`` is fail where attacked accuracy fell by more than ``limit``, beyond its interval, and
+    inconclusive where a scan that did not run to its end leaves that open; ``worst`` is the lowest
+    end of all changes of attacked accuracy. ``notes`` say where the scans were not alike: what they
+    found may differ for that reason too.
     """
 
     old: str
@@ -434,7 +435,7 @@ class Comparison(Record):
     clean: Paired
     changes: list[ThreatChange]
     limit: float | None
-    status: Literal["pass", "fail", "none"]
+    status: Literal["pass", "fail", "inconclusive", "none"]
     worst: float | None
     notes: list[str] = []
 
@@ -495,10 +496,11 @@ class HardenReport(Record):
 def reliability(report: Report) -> Reliability:
     """GREEN when every health check that applies passed, AMBER on a warning, RED on a failure.
 
-    Where no check applied nothing speaks for the numbers: AMBER.
+    Where no check applied nothing speaks for the numbers: AMBER. A scan that did not run to its
+    end is RED: what it left out may break more samples.
     """
     statuses = {entry.status for entry in report.health}
-    if "fail" in statuses:
+    if "fail" in statuses or report.status != "complete":
         return "RED"
     return "GREEN" if "pass" in statuses and "warn" not in statuses else "AMBER"
 

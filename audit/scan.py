@@ -1,5 +1,7 @@
 """The scan: samples, attacks, judge, certificates, health; the state it leaves is the outcome."""
 
+import logging
+import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -15,7 +17,7 @@ from audit.certify.smoothing import law_of
 from audit.checking import check_metric
 from audit.config import ScanConfig
 from audit.data import Dataset, check_labels
-from audit.errors import InternalError, ModelError, NothingToEvaluate, UsageError
+from audit.errors import InternalError, ModelError, NothingToEvaluate, UsageError, explained
 from audit.frontier import Frontier
 from audit.generated import used
 from audit.models.classifier import Classifier
@@ -23,6 +25,8 @@ from audit.models.smoothed import Noise, smooth
 from audit.report import Health, Parity
 from audit.samples import Samples, choose, evaluate, read_samples
 from audit.state import MetricRun, Progress, Scan, silent
+
+LOG = logging.getLogger(__name__)
 
 NO_IMAGES = (
     "The wasserstein threat moves mass between the pixels of images (channels, height, width), and "
@@ -107,7 +111,7 @@ def run(scan: Scan, progress: Progress = silent) -> Scan:
     """Attack, certify and check, metric by metric; an interrupt keeps what was found."""
     try:
         _check_model(scan, progress)
-        scan.generated = used(scan, progress)
+        _describe_generator(scan, progress)
         for name in scan.config.metrics:
             if name == "wasserstein" and not _has_pixels(scan.samples.x):
                 scan.health.append(health.entry("wasserstein", "not_applicable", NO_IMAGES))
@@ -121,7 +125,29 @@ def run(scan: Scan, progress: Progress = silent) -> Scan:
             "The scan was interrupted: attacks are incomplete, so attacked accuracies are only "
             "the upper bounds reached so far."
         )
+    scan.health.append(_completeness(scan))
     return scan
+
+
+def _describe_generator(scan: Scan, progress: Progress) -> None:
+    """Measure what the generator makes, if there is one; an error costs these numbers alone."""
+    try:
+        scan.generated = used(scan, progress)
+    except InternalError:
+        raise
+    except Exception as error:  # a model, or a runtime, can raise anything
+        LOG.debug("Measuring the generator failed.", exc_info=True)
+        scan.failures.append(f"What the generator makes: {explained(error)}.")
+
+
+def _completeness(scan: Scan) -> Health:
+    reached = {run.metric.name: run.attacks for run in scan.runs}
+    return health.completeness(
+        reached,
+        [*scan.failures, *(failure for run in scan.runs for failure in run.failed)],
+        [name for name in scan.config.metrics if scan.interrupted and name not in reached],
+        interrupted=scan.interrupted,
+    )
 
 
 def _check_model(scan: Scan, progress: Progress) -> None:
@@ -134,16 +160,16 @@ def _check_model(scan: Scan, progress: Progress) -> None:
         if entry.status != "pass" and served.copy is not None:
             scan.classifier = scan.classifier.score_only(entry.detail)
             scan.warnings.append(entry.detail)
-        checks: list[Callable[[], Health]] = [
-            lambda: health.clean_accuracy(samples, scan.classifier.classes),
-            lambda: health.sample_size(samples, scan.config.confidence),
-            lambda: health.output_kind(served, samples),
-            lambda: health.determinism(scan.classifier, samples),
-            lambda: health.batch_invariance(scan.classifier, samples),
-            lambda: health.finite_differences(scan.classifier, samples),
-        ]
-        for check in checks:
-            scan.health.append(check())
+        checks: dict[str, Callable[[], Health]] = {
+            "clean_accuracy": lambda: health.clean_accuracy(samples, scan.classifier.classes),
+            "sample_size": lambda: health.sample_size(samples, scan.config.confidence),
+            "output": lambda: health.output_kind(served, samples),
+            "determinism": lambda: health.determinism(scan.classifier, samples),
+            "batch_invariance": lambda: health.batch_invariance(scan.classifier, samples),
+            "finite_differences": lambda: health.finite_differences(scan.classifier, samples),
+        }
+        for name, check in checks.items():
+            scan.health.append(health.guarded(name, check))
             tick(1)
         scan.health.append(entry)
     _require_independent_rows(scan.health)
@@ -168,12 +194,28 @@ def _scan_metric(scan: Scan, metric: Metric, progress: Progress) -> None:
     )
     scan.runs.append(run)
     attack_all(scan, run, progress)
-    if scan.classifier.base is not None and config.certify != "none":
-        run.certified = _certify_smoothed(scan, scan.classifier.base, metric, progress)
-    elif config.certify != "none":
-        run.certified = _certify_by_bounds(scan, run, progress) or run.certified
+    if config.certify != "none":
+        run.certified = _certified(scan, run, progress)
     _check_contradiction(run, samples)
     check_metric(scan, run, progress)
+    # The checks may have attacked again.
+    _check_contradiction(run, samples)
+
+
+def _certified(scan: Scan, run: MetricRun, progress: Progress) -> Certified:
+    """Certify the samples; an error leaves radii of 0, and the record says what happened."""
+    base = scan.classifier.base
+    started = time.perf_counter()
+    try:
+        if base is not None:
+            return _certify_smoothed(scan, base, run.metric, progress)
+        return _certify_by_bounds(scan, run, progress) or run.certified
+    except InternalError:
+        raise
+    except Exception as error:  # a model's graph can hold anything
+        LOG.debug("The certificate failed.", exc_info=True)
+        name = "smoothing" if base is not None else scan.config.certify
+        return certify.failed(scan.samples, name, explained(error), time.perf_counter() - started)
 
 
 def _certify_by_bounds(scan: Scan, run: MetricRun, progress: Progress) -> Certified | None:

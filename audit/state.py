@@ -1,5 +1,6 @@
 """What a scan knows so far: kept when it is interrupted, turned into a report at the end."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from attackers import MINIMAL
 from attackers.geometry import Metric
 from attackers.gradient import value_and_grad
 from attackers.losses import margin
@@ -19,18 +21,33 @@ from audit.certify import Certified
 from audit.confidence import Floats
 from audit.config import ScanConfig
 from audit.data import Dataset
+from audit.errors import explained
 from audit.frontier import Frontier
 from audit.generators import Trained
 from audit.models.classifier import Classifier
 from audit.models.smoothed import SOFT_DRAWS
-from audit.report import Attack, Clean, GeneratorUsed, Health, Parity, Sensitivity, ThreatResult
+from audit.report import (
+    Attack,
+    Clean,
+    GeneratorUsed,
+    Health,
+    Parity,
+    Sensitivity,
+    Status,
+    ThreatResult,
+)
 from audit.samples import Samples
+
+LOG = logging.getLogger(__name__)
 
 WHITE_BOX = ("fgsm", "minimal", "apgd", "transport")
 """What runs by default where there are gradients."""
 
 BLACK_BOX = ("random", "hopskipjump", "square")
 """What runs by default where there are none."""
+
+INTERRUPTED = "Interrupted before all samples were attacked."
+"""What is said of the attack that an interrupt ended."""
 
 SMOOTHED_BLACK_BOX = ("random",)
 """The same for a smoothed model, of which a single score costs up to a thousand calls."""
@@ -64,6 +81,25 @@ class MetricRun:
     sensitivity: list[Sensitivity] = field(default_factory=list)
     losses: dict[str, Floats] = field(default_factory=dict)
 
+    @property
+    def failed(self) -> list[str]:
+        """Sentences on the attacks and the certificate that an error ended; not an interrupt."""
+        certifier = self.certified.certifier
+        parts = [(entry.name, entry.status, entry.detail) for entry in self.attacks]
+        parts.append((f"certificate {certifier.name}", certifier.status, certifier.detail))
+        name = self.metric.name
+        return [
+            f"{name}, {part}: {detail}"
+            for part, status, detail in parts
+            if status == "error" and detail != INTERRUPTED
+        ]
+
+    @property
+    def searched(self) -> frozenset[str]:
+        """Names of the searches for minimal radii that ran to their end."""
+        ran = {entry.name for entry in self.attacks if entry.status == "ran"}
+        return frozenset(MINIMAL) & ran
+
 
 @dataclass
 class Scan:
@@ -71,6 +107,7 @@ class Scan:
 
     Attributes:
         interrupted: whether it was stopped on the way.
+        failures: what else than an attack or a certificate could not be done because of an error.
         generator: that the attack ``wagan`` uses, if any; ``generated`` is what is said of it.
     """
 
@@ -83,6 +120,7 @@ class Scan:
     health: list[Health] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     interrupted: bool = False
+    failures: list[str] = field(default_factory=list)
     generator: Trained | None = None
     generated: GeneratorUsed | None = None
     batches: Batches = field(init=False)
@@ -131,8 +169,21 @@ class Scan:
             )
             found[rows] = (row_max(grad.nan_to_num().abs()) == 0).cpu()
 
-        self.batches.each(torch.arange(len(x)), look)
+        try:
+            self.batches.each(torch.arange(len(x)), look)
+        except Exception as error:  # a model can raise anything
+            LOG.debug("Looking for samples without a gradient failed.", exc_info=True)
+            self.failures.append(f"The gradients of the samples: {explained(error)}.")
+            # None of them can be relied on: attacks without gradients try every sample.
+            found.fill_(True)
         return found
+
+    @property
+    def status(self) -> Status:
+        """Whether the scan ran to its end, was interrupted, or lost parts of it to errors."""
+        if self.interrupted:
+            return "interrupted"
+        return "partial" if self.failures or any(run.failed for run in self.runs) else "complete"
 
     @property
     def batch(self) -> int:

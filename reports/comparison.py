@@ -12,6 +12,7 @@ from reports.summary import file_name, order_name
 VERDICTS = {
     "pass": "no attacked accuracy is shown to have fallen by more than the limit",
     "fail": "an attacked accuracy fell by more than the limit, beyond its interval",
+    "inconclusive": "a scan did not run to its end, so whether an attacked accuracy fell is open",
     "none": "no limit was set",
 }
 

@@ -41,8 +41,8 @@ RELIABILITIES: dict[Reliability, str] = {
 
 STATUSES = {
     "complete": "the scan ran to its end",
-    "partial": "part of the scan could not run; what is missing says so",
-    "interrupted": "the scan was interrupted; it covers what ran before",
+    "partial": "part of the scan stopped on an error, so attacked accuracies may be too high",
+    "interrupted": "the scan was interrupted, so attacked accuracies may be too high",
 }
 
 NO_REPAIR = (
@@ -293,6 +293,8 @@ def trouble(report: Report) -> tuple[list[Health], int]:
 def reliability_line(report: Report) -> tuple[Reliability, str]:
     """The colour, and what it means."""
     colour = reliability(report)
+    if report.status != "complete":
+        return colour, STATUSES[report.status]
     if not report.health:
         return colour, "no health check ran"
     return colour, RELIABILITIES[colour]

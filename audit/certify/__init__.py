@@ -29,6 +29,28 @@ class Certified:
     soft: Soft | None = None
 
 
+def failed(samples: Samples, name: str, reason: str, seconds: float) -> Certified:
+    """Radius 0 for every sample, since the method stopped on an error.
+
+    Args:
+        samples: all of them.
+        name: of the method.
+        reason: what the error said.
+        seconds: spent before.
+    """
+    return Certified(
+        torch.zeros(len(samples), dtype=torch.float64),
+        Certifier(
+            name=name,
+            status="error",
+            detail=f"It stopped on an error: {reason}. The lower bound is 0 at every positive "
+            "budget.",
+            seconds=seconds,
+            failure_probability=0.0,
+        ),
+    )
+
+
 def trivial(samples: Samples, *, asked: bool) -> Certified:
     """Radius 0 for every sample: nothing is claimed beyond the samples themselves."""
     return Certified(

@@ -17,7 +17,7 @@ from audit.certify.network import Network, network_of
 from audit.certify.search import Radii, certified_radii, confirmed
 from audit.certify.simplex import Simplex, fits
 from audit.cores import each
-from audit.errors import AuditError
+from audit.errors import AuditError, InternalError
 from audit.models.classifier import Classifier
 from audit.models.onnx.program import Step
 from audit.report import Certifier
@@ -121,6 +121,8 @@ def certify(
                     for whole, part in zip(vars(losses).values(), vars(loss).values(), strict=True):
                         whole[rows] = part[: len(rows)]
                 tick(int(samples.correct[rows].sum()))
+    except InternalError:
+        raise
     except AuditError as error:
         radius.zero_()
         return Certified(

@@ -14,6 +14,7 @@ from audit.health.attack import (
     unbounded_attack,
 )
 from audit.health.common import PROBE, entry, without_gradients
+from audit.health.completeness import completeness, guarded
 from audit.health.gradient import finite_differences, gradients
 from audit.health.model import (
     batch_invariance,
@@ -43,11 +44,13 @@ __all__ = [
     "budget_monotone",
     "certified_below_attacked",
     "clean_accuracy",
+    "completeness",
     "convergence",
     "determinism",
     "entry",
     "finite_differences",
     "gradients",
+    "guarded",
     "in_turn",
     "iterative_not_worse",
     "output_kind",

@@ -52,6 +52,34 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     return Case(folder, model, data)
 
 
+def test_a_policy_that_changes_during_the_scan_counts_as_it_was_read(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from audit import scan as module
+
+    policy = case.policy('[gates]\nerror = ["clean >= 0.5"]')
+    run = module.run
+
+    def and_the_file_goes(*given: object) -> object:
+        policy.unlink()
+        return run(*given)
+
+    monkeypatch.setattr(module, "run", and_the_file_goes)
+    words = (*OPTIONS, "--policy", policy, "--samples", "40", "--certify", "none")
+    report = scan(case.model, case.data, *words, out=tmp_path / "out")
+    assert [gate["expression"] for gate in report["gates"]] == ["clean >= 0.5"]
+    assert report["config"]["policy"] == str(policy)
+
+
+def test_the_radii_of_a_baseline_are_read_before_the_scan(case: Case, tmp_path: Path) -> None:
+    alone = tmp_path / "report.json"
+    alone.write_bytes(case.report.read_bytes())
+    outcome = audit("scan", case.model, "--data", case.data, "--baseline", alone, *OPTIONS)
+    assert outcome.code == 2
+    assert "samples.csv" in outcome.err
+    assert not Path("audit-report").exists()
+
+
 def test_a_scan_judged_by_a_file_and_written_in_every_format(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

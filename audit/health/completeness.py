@@ -1,0 +1,66 @@
+"""The check of the scan itself: did everything that was asked for run to its end?"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from audit.errors import InternalError, explained
+from audit.health.common import LOG, entry
+from audit.report import Attack, Health
+
+
+def guarded(check: str, run: Callable[[], Health]) -> Health:
+    """Run a check; one that stops on an error fails, and the scan goes on.
+
+    Args:
+        check: the id of the finding, where the check itself cannot give one.
+        run: the check.
+
+    Raises:
+        InternalError: a contradiction that only a bug of ours can cause.
+    """
+    try:
+        return run()
+    except InternalError:
+        raise
+    except Exception as error:  # a model, or a runtime, can raise anything
+        LOG.debug("The check %s failed.", check, exc_info=True)
+        return entry(
+            check,
+            "fail",
+            f"The check stopped on an error: {explained(error)}. What it looks at is not known.",
+        )
+
+
+def completeness(
+    attacks: Mapping[str, Sequence[Attack]],
+    failures: Sequence[str],
+    missing: Sequence[str],
+    *,
+    interrupted: bool,
+) -> Health:
+    """Every metric was reached, something attacked it, and nothing stopped on an error.
+
+    Args:
+        attacks: what ran, by metric.
+        failures: sentences on what stopped on an error.
+        missing: metrics that were not reached.
+        interrupted: whether the scan was stopped from outside.
+    """
+    idle = [
+        metric
+        for metric, entries in attacks.items()
+        if entries and not any(attack.status == "ran" for attack in entries)
+    ]
+    found = ["The scan was interrupted."] if interrupted else []
+    if missing:
+        found.append(f"Metrics that it did not reach: {', '.join(missing)}.")
+    if failures:
+        found.append(f"Stopped on an error: {' '.join(failures)}")
+    elif idle and not interrupted:
+        found.append(
+            f"No attack that was chosen could run under {', '.join(idle)}, so its attacked "
+            "accuracy is the clean one: choose attacks that apply (--attack)."
+        )
+    if not found:
+        return entry("completeness", "pass", "Everything that was asked for ran to its end.")
+    found.append("The attacked accuracies may be far too high.")
+    return entry("completeness", "fail", " ".join(found))

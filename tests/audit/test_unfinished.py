@@ -1,0 +1,303 @@
+"""Scans that did not run to their end: what they may say, and what an error may cost."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date
+from typing import Any
+
+import pytest
+import torch
+from fakes import classifier, inputs, linear, scan_of
+from torch import Tensor
+
+from audit import compare, scan
+from audit.arguments import Gates
+from audit.assemble import report_of
+from audit.certify import bounding
+from audit.errors import InternalError
+from audit.health import completeness
+from audit.policy import Policy, Rule, judge
+from audit.report import Interval, Report, reliability
+from audit.state import Scan
+from reports import RENDERERS
+from reports.comparison import FORMATS
+from tests.reports.golden import golden
+
+X = inputs(80)
+LABELS = linear(X).argmax(1)
+OPTIONS: dict[str, Any] = {"metrics": ("linf",), "orders": (float("inf"),), "deltas": (0.05, 0.1)}
+
+
+def stop_at(stage: str) -> Callable[..., Any]:
+    @contextmanager
+    def progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
+        if name == stage:
+            raise KeyboardInterrupt
+        yield lambda _: None
+
+    return progress
+
+
+def report(state: Scan, gates: Gates | None = None) -> Report:
+    return report_of(
+        state, config={"threat": list(state.config.metrics)}, gates=(gates or Gates()).judged
+    )
+
+
+def with_accuracy(status: str, side: str = "attacked") -> Report:
+    """A report whose accuracy at linf 8/255 is 0.8, between 0.7 and 0.9."""
+    made = golden().model_copy(update={"status": status})
+    curve = made.threats[0].curves[0]
+    points = [
+        point.model_copy(update={side: Interval(low=0.7, value=0.8, high=0.9)})
+        if abs(point.delta - 8 / 255) < 1e-9
+        else point
+        for point in curve.points
+    ]
+    curves = [curve.model_copy(update={"points": points}), *made.threats[0].curves[1:]]
+    threats = [made.threats[0].model_copy(update={"curves": curves}), *made.threats[1:]]
+    return made.model_copy(update={"threats": threats})
+
+
+@pytest.mark.parametrize("status", ["interrupted", "partial"])
+@pytest.mark.parametrize(
+    ("side", "condition", "whole", "unfinished"),
+    [
+        # More attacks only lower it.
+        ("attacked", ">= 0.6", "pass", "inconclusive"),
+        ("attacked", ">= 0.75", "fail", "fail"),
+        ("attacked", "<= 0.95", "pass", "pass"),
+        ("attacked", "<= 0.75", "fail", "inconclusive"),
+        # More certificates only raise it.
+        ("certified", ">= 0.6", "pass", "pass"),
+        ("certified", ">= 0.75", "fail", "inconclusive"),
+        ("certified", "<= 0.95", "pass", "inconclusive"),
+        ("certified", "<= 0.75", "fail", "fail"),
+    ],
+)
+@pytest.mark.parametrize("level", ["error", "warn"])
+def test_a_gate_keeps_only_what_the_rest_of_the_scan_cannot_change(
+    status: str, side: str, condition: str, whole: str, unfinished: str, level: Any
+) -> None:
+    policy = Policy((Rule(f"{side}.linf@8/255 {condition}", level),))
+    lost = "fail" if level == "error" else "warn"
+
+    def outcome(of: str) -> str:
+        return judge(with_accuracy(of, side), policy, date(2030, 1, 1))[0].status
+
+    assert outcome("complete") == (lost if whole == "fail" else whole)
+    assert outcome(status) == (lost if unfinished == "fail" else unfinished)
+
+
+@pytest.mark.parametrize("status", ["interrupted", "partial"])
+@pytest.mark.parametrize(
+    ("text", "outcome"),
+    [
+        ("clean >= 0.5", "pass"),
+        ("clean >= 0.999", "fail"),
+        ("reliability = green", "fail"),
+        ("attacked.l1@1 >= 0.1", "inconclusive"),
+    ],
+)
+def test_gates_on_other_things(status: str, text: str, outcome: str) -> None:
+    passed = [entry for entry in golden().health if entry.status == "pass"]
+    made = golden().model_copy(update={"status": status, "health": passed})
+    assert reliability(made) == "RED"
+    assert judge(made, Policy((Rule(text, "error"),)), date(2030, 1, 1))[0].status == outcome
+
+
+def test_an_interrupted_scan_passes_nothing_in_any_format() -> None:
+    """One attack alone has run, and left everything standing."""
+    state = scan_of(classifier(linear), X, LABELS, **OPTIONS)
+    stopped = scan.run(state, stop_at("linf: minimal radii"))
+    gates = Gates(minimum=0.0, policy=Policy((Rule("reliability = green", "warn"),)))
+    made = report(stopped, gates)
+    assert [attack.name for attack in made.threats[0].attacks] == ["fgsm", "minimal"]
+    assert {gate.status for gate in made.gates} == {"inconclusive", "warn"}
+    assert (made.status, made.verdict, reliability(made)) == ("interrupted", "inconclusive", "RED")
+    checks = {entry.check: entry for entry in made.health}
+    assert checks["completeness"].status == "fail"
+    for name in ("html", "text", "markdown", "junit", "sarif"):
+        rendered = RENDERERS[name](made)
+        assert "GREEN" not in rendered, name
+        assert ">PASS<" not in rendered, name
+        assert "every gate passed" not in rendered, name
+        assert "nterrupted" in rendered or "INTERRUPTED" in rendered, name
+
+
+def test_a_metric_that_was_not_reached_has_a_gate_that_is_open() -> None:
+    state = scan_of(classifier(linear), X, LABELS, **(OPTIONS | {"metrics": ("linf", "l2")}))
+    made = report(scan.run(state, stop_at("linf: minimal radii")), Gates(minimum=0.0))
+    assert [(g.expression, g.status) for g in made.gates if "l2" in g.id] == [
+        ("attacked.l2 >= 0", "inconclusive")
+    ]
+    assert "did not reach: l2" in {h.check: h.detail for h in made.health}["completeness"]
+
+
+@pytest.mark.parametrize("status", ["interrupted", "partial"])
+def test_a_comparison_with_an_unfinished_scan_is_open(status: str) -> None:
+    state = scan_of(classifier(linear), X, LABELS, **OPTIONS)
+    whole = report(scan.run(state))
+    radii = compare.Radii(
+        state.samples.index.numpy(),
+        state.samples.correct.numpy(),
+        {
+            "linf_attacked": state.runs[0].frontier.radius.numpy(),
+            "linf_certified": state.runs[0].certified.radius.numpy(),
+        },
+    )
+    worse = compare.Radii(
+        radii.index,
+        radii.correct,
+        radii.columns | {"linf_attacked": 0 * radii.columns["linf_attacked"]},
+    )
+    cut = whole.model_copy(update={"status": status})
+
+    def outcome(old: Report, new: Report, radii_of_new: compare.Radii) -> str:
+        return compare.compare(old, new, radii, radii_of_new, limit=0.1).status
+
+    assert outcome(whole, whole, radii) == "pass"
+    assert outcome(whole, cut, radii) == "inconclusive"
+    assert outcome(cut, whole, radii) == "inconclusive"
+    assert outcome(whole, whole, worse) == "fail"
+    # A loss that an unfinished scan shows already is a loss; one against it may not be one.
+    assert outcome(whole, cut, worse) == "fail"
+    assert outcome(cut, whole, worse) == "inconclusive"
+    found = compare.compare(whole, cut, radii, radii, limit=0.1)
+    for name, render in FORMATS.items():
+        assert "inconclusive" in render(found).lower(), name
+
+
+# Errors
+
+
+class Boom(RuntimeError):
+    pass
+
+
+def test_an_error_in_an_attack_costs_that_attack_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from attackers import ATTACKS
+
+    def broken(*_: object, **__: object) -> Tensor:
+        raise Boom("no kernel image\nis available")
+
+    expected = scan.run(
+        scan_of(classifier(linear), X, LABELS, **OPTIONS, attacks=("fgsm", "minimal"))
+    )
+    monkeypatch.setitem(ATTACKS, "apgd", broken)
+    names = ("fgsm", "apgd", "minimal")
+    state = scan.run(scan_of(classifier(linear), X, LABELS, **OPTIONS, attacks=names))
+    attacks = {entry.name: entry for entry in state.runs[0].attacks}
+    assert attacks["apgd"].status == "error"
+    assert attacks["apgd"].detail == "It stopped on an error: Boom: no kernel image."
+    assert attacks["minimal"].status == attacks["fgsm"].status == attacks["w-fgsm"].status == "ran"
+    assert torch.equal(state.runs[0].frontier.radius, expected.runs[0].frontier.radius)
+    made = report(state, Gates(minimum=0.0))
+    assert (made.status, reliability(made), made.verdict) == ("partial", "RED", "inconclusive")
+    detail = {entry.check: entry.detail for entry in made.health}["completeness"]
+    assert "linf, apgd: It stopped on an error: Boom: no kernel image." in detail
+
+
+def test_an_error_in_a_certificate_costs_the_certificate_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise Boom("mixed types")
+
+    monkeypatch.setattr(bounding, "certify", broken)
+    state = scan.run(scan_of(classifier(linear), X, LABELS, **OPTIONS, attacks=("minimal",)))
+    made = report(state)
+    certifier = made.threats[0].certifier
+    assert (certifier.status, made.status) == ("error", "partial")
+    assert "mixed types" in certifier.detail
+    assert made.threats[0].attacks[0].status == "ran"
+    assert all(point.certified.value == 0 for point in made.threats[0].curves[0].points)
+
+
+def test_an_error_in_a_check_fails_the_check_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from audit import health
+
+    def broken(*_: object, **__: object) -> None:
+        raise Boom("unexpected")
+
+    monkeypatch.setattr(health, "budget_monotone", broken)
+    monkeypatch.setattr(health, "output_kind", broken)
+    state = scan.run(scan_of(classifier(linear), X, LABELS, **OPTIONS, attacks=("minimal",)))
+    found = {entry.check: entry for entry in state.health}
+    for check in ("budget_monotone.linf", "output"):
+        assert found[check].status == "fail"
+        assert "Boom: unexpected" in found[check].detail
+    assert found["transfer.linf"].status != "fail"
+
+
+def test_a_model_whose_gradients_raise_is_still_attacked_without_them() -> None:
+    def no_backward(x: Tensor) -> Tensor:
+        if x.requires_grad:
+            raise Boom("derivative is not implemented")
+        return linear(x)
+
+    model = classifier(linear, attackable=no_backward)
+    state = scan.run(scan_of(model, X, LABELS, **OPTIONS))
+    status = {entry.name: entry.status for entry in state.runs[0].attacks}
+    assert status["minimal"] == status["apgd"] == "error"
+    assert status["hopskipjump"] == "ran"
+    assert state.status == "partial"
+    assert any("derivative is not implemented" in failure for failure in state.failures)
+    assert state.runs[0].frontier.broken.all()
+
+
+@pytest.mark.parametrize("place", ["budget_monotone", "parity_on_adversarial"])
+def test_a_contradiction_is_raised_wherever_it_shows(
+    monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    from audit import health
+
+    def contradiction(*_: object, **__: object) -> None:
+        raise InternalError("certified beyond an attack")
+
+    monkeypatch.setattr(health, place, contradiction)
+    with pytest.raises(InternalError):
+        scan.run(scan_of(classifier(linear), X, LABELS, **OPTIONS, attacks=("minimal",)))
+
+
+# What counts as a search
+
+
+@pytest.mark.parametrize(
+    ("metric", "alone", "beside"),
+    [
+        ("linf", ("square",), ("minimal", "square")),
+        ("wasserstein", ("random",), ("hopskipjump", "random")),
+    ],
+)
+def test_an_attack_that_did_not_run_is_no_search(
+    metric: str, alone: tuple[str, ...], beside: tuple[str, ...]
+) -> None:
+    """The others then attack every sample, as if it had not been named."""
+    images = inputs(60, (1, 2, 2))
+    labels = linear(images).argmax(1)
+    delta = {"linf": 0.1, "wasserstein": 0.2}[metric]
+    options = {"metrics": (metric,), "orders": (float("inf"),), "deltas": (delta / 4, delta)}
+
+    def radii(attacks: tuple[str, ...]) -> Tensor:
+        model = classifier(linear, gradients=False, sample=(1, 2, 2))
+        state = scan_of(model, images, labels, **options, attacks=attacks)
+        return scan.run(state).runs[0].frontier.radius
+
+    expected = radii(alone)
+    assert expected.isfinite().any()
+    assert torch.equal(radii(beside), expected)
+
+
+def test_a_scan_in_which_no_attack_could_run_is_red() -> None:
+    model = classifier(linear, gradients=False)
+    state = scan.run(scan_of(model, X, LABELS, **OPTIONS, attacks=("apgd", "minimal")))
+    entry = {h.check: h for h in state.health}["completeness"]
+    assert entry.status == "fail"
+    assert "No attack that was chosen could run under linf" in entry.detail
+    assert reliability(report(state)) == "RED"
+
+
+def test_a_whole_scan_is_complete() -> None:
+    entry = completeness({"linf": []}, [], [], interrupted=False)
+    assert entry.status == "pass"
