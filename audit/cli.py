@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,6 +57,7 @@ from audit.arguments import (
 )
 from audit.errors import AuditError, Interrupted, UsageError
 from audit.files import check_writable, replacing
+from audit.interrupts import heard
 from audit.memory import keep_freed_pages
 
 if TYPE_CHECKING:
@@ -116,19 +116,13 @@ GNU's default is to spin on; beside other work on the machine that made scans a 
 """
 
 
-def _terminated(number: int, frame: object) -> None:
-    """Treat SIGTERM, by which process managers ask a program to stop, like Ctrl-C."""
-    del number, frame
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     """Entry point of ``audit``: run a command, report an error in one sentence, exit."""
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     keep_freed_pages()
-    before = signal.signal(signal.SIGTERM, _terminated)
     try:
-        app(prog_name="audit", default_map=_settings().options, auto_envvar_prefix="AUDIT")
+        with heard():
+            app(prog_name="audit", default_map=_settings().options, auto_envvar_prefix="AUDIT")
     except AuditError as error:
         typer.echo(f"audit: {error}", err=True)
         sys.exit(error.exit_code)
@@ -141,8 +135,6 @@ def main() -> None:
             err=True,
         )
         sys.exit(3)
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _settings() -> "Settings":

@@ -694,6 +694,8 @@ def test_a_signal_on_a_terminal(tmp_path: Path, number: signal.Signals) -> None:
         except OSError:  # the other end has been closed: the process has ended
             break
     assert b"minimal radii" in shown, shown
+    # Twice at once, as `timeout` does: the second one must not lose the report.
+    process.send_signal(number)
     process.send_signal(number)
     # The bars go on: a terminal that nobody reads from fills up, and writing to it waits.
     drain = threading.Thread(target=read_to_the_end, args=(ours,))
