@@ -92,6 +92,8 @@ def exit_code(report: Report, *, strict: bool) -> int:
     """
     if report.verdict == "fail":
         return EXIT_FAIL
-    if report.verdict == "inconclusive" or (strict and reliability(report) != "GREEN"):
+    if report.verdict == "inconclusive" or report.status != "complete":
+        return EXIT_INCONCLUSIVE
+    if strict and reliability(report) != "GREEN":
         return EXIT_INCONCLUSIVE
     return EXIT_PASS
