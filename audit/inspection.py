@@ -82,7 +82,10 @@ def inspect(
         )
         return Inspection(tuple(facts), None)
     classes = 2 if dataset is None else int(dataset.labels.max()) + 1
-    classifier = load_classifier(path, sample[:8], options, label_classes=classes)
+    classifier = load_classifier(path, sample, options, label_classes=classes)
+    if classifier.threshold:
+        # The importer names what the graph shows; the values have shown more.
+        facts = [fact for fact in facts if fact[0] != "served output"]
     facts += _classifier_facts(classifier, sample)
     if dataset is None:
         return Inspection(tuple(facts), None)

@@ -53,7 +53,7 @@ def prepare(dataset: Dataset, config: ScanConfig, load: Load) -> Scan:
     index = choose(len(dataset), config.samples, config.seed)
     x = read_samples(dataset, index)
     classes = int(np.max(dataset.labels)) + 1
-    classifier = load(x[:8], classes)
+    classifier = load(x[: sanity.TRIED], classes)
     check_labels(dataset, classifier.classes)
     labels = torch.from_numpy(np.asarray(dataset.labels)[index].astype(np.int64))
     samples = evaluate(classifier, x, labels, index, config.seed)

@@ -29,6 +29,7 @@ from audit.generators import Record, read_tensors, tensor_file, to_bytes
 from audit.judge import judge
 from audit.models.classifier import Classifier
 from audit.samples import Samples, choose, evaluate, read_samples
+from audit.sanity import TRIED
 from audit.scan import Load
 from audit.state import Progress, silent
 
@@ -195,7 +196,7 @@ def prepare(dataset: Dataset, config: TrainConfig, load: Load) -> Lesson:
         )
     kept, used = index[np.sort(order[:count])], index[np.sort(order[count:])]
     held_out = read_samples(dataset, kept)
-    classifier = load(held_out[:8], int(np.max(dataset.labels)) + 1)
+    classifier = load(held_out[:TRIED], int(np.max(dataset.labels)) + 1)
     check_labels(dataset, classifier.classes)
     if classifier.attackable is None:
         raise ModelError(

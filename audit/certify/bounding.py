@@ -83,13 +83,16 @@ def certify(
     started = time.perf_counter()
     radius = torch.zeros(len(samples), dtype=torch.float64)
     try:
-        network = network_of(classifier.graph(), classifier.spec.prepare, samples.x[:1])
+        network = network_of(
+            classifier.graph(), classifier.spec.prepare, samples.x[:1], classifier.threshold
+        )
         name, coarser = chosen(how, network, metric, samples, steps=steps, work=work)
         search = prover(name, network, metric, tuning)
         exact = prover(name, network.double(), metric, 0)
         limit = torch.minimum(attacked, metric.diameter(samples.x).double())
         together = TOGETHER.get(name, 1)
-        grid = torch.from_numpy(grid_of(deltas))
+        # A loss is one of logits; a column of probabilities is bounded as it is.
+        grid = torch.from_numpy(grid_of(() if classifier.threshold else deltas))
         budgets = torch.tensor(sorted(deltas), dtype=torch.float64)
         enveloper = Enveloper(exact, metric, budgets, grid)
 

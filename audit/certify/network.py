@@ -238,18 +238,28 @@ class Network:
         return result if isinstance(result, tuple) else (result,)
 
 
-def network_of(module: OnnxModule, prepare: Callable[[Tensor], Tensor], sample: Tensor) -> Network:
+def network_of(
+    module: OnnxModule,
+    prepare: Callable[[Tensor], Tensor],
+    sample: Tensor,
+    threshold: float = 0.0,
+) -> Network:
     """Find the affine and the nonlinear operations of a lifted graph.
 
     Args:
         module: the lifted graph, up to its logits.
         prepare: samples to its input.
         sample: (1 or more, ...) samples; the first is run to learn shapes.
+        threshold: value of a single score above which the model names class 1; it is subtracted.
 
     Raises:
         UnsupportedOperator: an operation is neither affine in the input nor one with a relaxation.
     """
     lifted, constants, source, target = module.scores_program()
+    if threshold:
+        step = _less(target, threshold)
+        lifted, target = [*lifted, step], step.outputs[0]
+        constants[step.inputs[1]] = torch.tensor(threshold)
     network = Network([], {}, constants, source, target, prepare)
     values: Values = {**constants, source: prepare(sample[:1]).to(torch.float32)}
     network.moving.add(source)
@@ -271,6 +281,13 @@ def network_of(module: OnnxModule, prepare: Callable[[Tensor], Tensor], sample: 
                 _require_affine(step, moving)
         network.steps.append(step)
     return network
+
+
+def _less(scores: str, threshold: float) -> Step:
+    """The step that subtracts a threshold from the scores of that name."""
+    inputs, outputs = (scores, f"threshold of {scores}"), (f"{scores} less its threshold",)
+    node = Node(f"{scores} - {threshold:g}", "Sub", "", 14, inputs, outputs, {})
+    return Step(node, torch.sub, inputs, outputs, shape_only=False)
 
 
 def _require_affine(step: Step, moving: list[int]) -> None:

@@ -40,6 +40,7 @@ from audit.harden.weights import Trainable, trainable
 from audit.models import LoadOptions
 from audit.models.classifier import Classifier
 from audit.samples import choose, read_samples
+from audit.sanity import TRIED
 from audit.scan import Load
 
 HELD_OUT, LARGEST_SHARE = 500, 0.1
@@ -220,7 +221,7 @@ def prepare(
     count = max(1, min(HELD_OUT, int(LARGEST_SHARE * len(index))))
     kept, used = index[np.sort(order[:count])], index[np.sort(order[count:])]
     held_out = read_samples(train, kept)
-    classifier = load(held_out[:8], int(np.max(train.labels)) + 1)
+    classifier = load(held_out[:TRIED], int(np.max(train.labels)) + 1)
     check_labels(train, classifier.classes)
     check_labels(evaluation, classifier.classes)
     if "wasserstein" in config.metrics and held_out.dim() != 4:

@@ -171,7 +171,7 @@ def _open_onnx(
         return bytes(changed.SerializeToString())
 
     return Trainable(
-        lambda x: run(spec.prepare(x)).flatten(1).float(),
+        lambda x: classifier.logits_of(run(spec.prepare(x))),
         weights,
         tuple(frozen),
         file,
@@ -246,7 +246,7 @@ def _open_script(
         return buffer.getvalue()
 
     return Trainable(
-        lambda x: call(as_dtype(spec.prepare(x), spec.dtype)).flatten(1).float(),
+        lambda x: classifier.logits_of(call(as_dtype(spec.prepare(x), spec.dtype))),
         weights,
         (),
         file,
@@ -277,7 +277,7 @@ def _open_exported(
         return buffer.getvalue()
 
     return Trainable(
-        lambda x: call(as_dtype(spec.prepare(x), spec.dtype)).flatten(1).float(),
+        lambda x: classifier.logits_of(call(as_dtype(spec.prepare(x), spec.dtype))),
         weights,
         (),
         file,

@@ -51,7 +51,7 @@ def output_kind(classifier: Classifier, samples: Samples) -> Health:
             "where there are any; serve the scores to be audited more sharply.",
         )
     if classifier.output == "probabilities" or looks_like_probabilities(scores):
-        if classifier.gradient == "lifted":
+        if classifier.gradient == "lifted" and not classifier.threshold:
             return entry(
                 "output",
                 "pass",

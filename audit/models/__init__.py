@@ -1,15 +1,22 @@
 """From a model file, as it is served, to one `Classifier`."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import Tensor
 
 from audit.models.classifier import Classifier
 from audit.models.files import identify
+from audit.models.finish import read_column
 from audit.models.load_options import LoadOptions, pick_device
 from audit.models.preprocess import InputSpec
 
 __all__ = ["Classifier", "InputSpec", "LoadOptions", "load_classifier", "pick_device"]
+
+FEW = 8
+"""Samples for which a model is loaded; some models are run on them one by one."""
+
+Load = Callable[..., Classifier]
 
 
 def load_classifier(
@@ -19,7 +26,8 @@ def load_classifier(
 
     Args:
         path: ONNX file, TorchScript archive or torch.export archive; told apart by their bytes.
-        sample: (2 or more, ...) samples of the user's data, float32, in ``[low, high]``.
+        sample: (2 or more, ...) samples of the user's data, float32, in ``[low, high]``. The model
+            is loaded for the first `FEW`; all of them decide how a single column is read.
         options: what the user says about the model.
         label_classes: classes to assume where the model serves labels and no scores.
 
@@ -32,8 +40,10 @@ def load_classifier(
     if kind == "onnx":
         from audit.models.load_onnx import load_onnx
 
-        return load_onnx(path, sample, options, device=device, label_classes=label_classes)
-    from audit.models.load_torch import load_exported, load_torchscript
+        load: Load = load_onnx
+    else:
+        from audit.models.load_torch import load_exported, load_torchscript
 
-    load = load_torchscript if kind == "torchscript" else load_exported
-    return load(path, sample, options, device=device, label_classes=label_classes)
+        load = load_torchscript if kind == "torchscript" else load_exported
+    loaded = load(path, sample[:FEW], options, device=device, label_classes=label_classes)
+    return read_column(loaded, sample)

@@ -16,6 +16,12 @@ Output = Literal["logits", "probabilities", "labels"]
 Gradient = Literal["native", "lifted", "none"]
 Run = Callable[[Tensor], Tensor]
 
+CUT = 0.5
+"""Probability of class 1 above which a binary model names it."""
+
+SMALLEST, NEAREST_TO_ONE = 1e-30, 2**-24
+"""What probabilities p and 1 - p of float32 are raised to before their logarithm is taken."""
+
 
 @dataclass(frozen=True)
 class Provenance:
@@ -43,6 +49,8 @@ class Classifier:
         graph: makes the node graph of the logits, for bound propagation; None where none is.
         notes: what was noticed while loading, for the report's warnings.
         base: the classifier of which this one is the smoothed version, if it is one.
+        threshold: value of the single score of ``graph`` above which the model names class 1:
+            0 for a logit, `CUT` for a column that was found to hold probabilities.
     """
 
     spec: InputSpec
@@ -57,6 +65,7 @@ class Classifier:
     notes: tuple[str, ...] = ()
     graph: Callable[[], "OnnxModule"] | None = None
     base: "Classifier | None" = None
+    threshold: float = 0.0
 
     @torch.no_grad()
     def deployed(self, x: Tensor) -> Tensor:
@@ -76,6 +85,11 @@ class Classifier:
         assert self.attackable is not None
         scores = self.attackable(self.spec.prepare(x))
         return two_columns(scores.float(), "logits")
+
+    def logits_of(self, scores: Tensor) -> Tensor:
+        """Logits ``(B, K)`` that stand for what ``graph`` computes."""
+        scores = scores.reshape(len(scores), -1).float()
+        return two_columns(log_odds(scores) if self.threshold else scores, "logits")
 
     def predict(self, x: Tensor) -> Tensor:
         """Top class of the served runtime, ``(B,)`` int64."""
@@ -103,6 +117,15 @@ def two_columns(scores: Tensor, output: Output) -> Tensor:
         return scores
     other = 1 - scores if output == "probabilities" else torch.zeros_like(scores)
     return torch.cat([other, scores], dim=1)
+
+
+def log_odds(p: Tensor) -> Tensor:
+    """Compute log p - log(1 - p), finite and with a gradient also where p is exactly 0 or 1.
+
+    Positive where p > 1/2 and negative where p < 1/2, up to the rounding of float32. Each logarithm
+    is bounded on its own: where one saturates, the gradient of the other one remains.
+    """
+    return p.clamp_min(SMALLEST).log() - (1 - p).clamp_min(NEAREST_TO_ONE).log()
 
 
 def looks_like_probabilities(scores: Tensor) -> bool:

@@ -6,10 +6,24 @@ import torch
 from torch import Tensor
 
 from audit.errors import ModelError
-from audit.models.classifier import Classifier, Output, two_columns
+from audit.models.classifier import CUT, Classifier, Output, log_odds, two_columns
 from audit.models.execution import Function
 from audit.models.load_options import LoadOptions
 from audit.models.preprocess import InputSpec, Shape, make_spec
+
+DRAWS = 32
+"""Random inputs of each kind on which a single output column is looked at."""
+
+GREYS = 11
+"""Constant inputs, from the lower to the upper end of the box."""
+
+TOLERANCE = 1e-5
+"""By how much an average of probabilities may leave [0, 1] through rounding."""
+
+READ_AS_PROBABILITY = (
+    "The model's one output column lies in [0, 1] on the samples and on random inputs, so it is "
+    "read as the probability of class 1 and cut at 0.5."
+)
 
 
 def spec_for(sample: Tensor, shape: Shape, dtype: torch.dtype, options: LoadOptions) -> InputSpec:
@@ -60,3 +74,51 @@ def with_classes(classifier: Classifier, sample: Tensor) -> Classifier:
             "two classes or more are expected: export the model with its scores as output."
         )
     return replace(classifier, classes=classes)
+
+
+def read_column(classifier: Classifier, sample: Tensor) -> Classifier:
+    """Decide by its values whether the single output column of a binary model is a probability.
+
+    A column of logits that is nowhere below 0 would name class 1 for every input, so a column that
+    stays in [0, 1] on the data and on random inputs of the box is read as the probability of
+    class 1: the only reading with two classes. All other models are returned as they are.
+
+    Args:
+        classifier: as loaded; a single column whose squashing is known is "probabilities" already.
+        sample: (N, ...) samples of the user's data.
+    """
+    if classifier.output != "logits":
+        return classifier
+    if not all(_is_probability(classifier, x) for x in (sample[:1], sample, _probes(classifier))):
+        return classifier
+    attackable = classifier.attackable
+    return replace(
+        classifier,
+        output="probabilities",
+        threshold=CUT,
+        attackable=None if attackable is None else lambda x: log_odds(attackable(x)),
+        notes=(*classifier.notes, READ_AS_PROBABILITY),
+    )
+
+
+@torch.no_grad()
+def _is_probability(classifier: Classifier, x: Tensor) -> bool:
+    """Whether the served output for these samples is one column of values in [0, 1]."""
+    for block in x.split(DRAWS):
+        scores = classifier.serve(classifier.spec.prepare(block)).reshape(len(block), -1)
+        # Written so that a value that is not a number does not pass.
+        inside = (scores >= -TOLERANCE) & (scores <= 1 + TOLERANCE)
+        if scores.shape[1] != 1 or not bool(inside.all()):
+            return False
+    return True
+
+
+def _probes(classifier: Classifier) -> Tensor:
+    """Inputs anywhere in the box: uniform ones, corners, and constant ones."""
+    spec = classifier.spec
+    generator = torch.Generator().manual_seed(0)
+    uniform = torch.rand((DRAWS, *spec.sample), generator=generator)
+    corners = torch.rand((DRAWS, *spec.sample), generator=generator).round()
+    greys = torch.linspace(0, 1, GREYS).reshape(-1, *[1] * len(spec.sample))
+    unit = torch.cat([uniform, corners, greys.expand(-1, *spec.sample)])
+    return (spec.low + unit * (spec.high - spec.low)).clamp(spec.low, spec.high)

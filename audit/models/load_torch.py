@@ -8,7 +8,14 @@ from torch import Tensor
 
 from audit.errors import ModelError
 from audit.models import execution, exported, torchscript
-from audit.models.classifier import Classifier, Output, Provenance, looks_like_probabilities
+from audit.models.classifier import (
+    SMALLEST,
+    Classifier,
+    Output,
+    Provenance,
+    log_odds,
+    looks_like_probabilities,
+)
 from audit.models.execution import Function
 from audit.models.files import digest
 from audit.models.finish import labels_as_scores, spec_for, with_classes
@@ -140,8 +147,8 @@ def _by_scores(
     """Scores in [0, 1] are attacked before their squashing, integer inputs after their cast."""
     usable = graph is not None and graph.differentiable
     squashed = graph is not None and graph.head == "probabilities"
-    single = scores.flatten(1).shape[1] == 1
-    if not (squashed or single or looks_like_probabilities(scores.flatten(1))):
+    # Whether a single column is a probability, a few samples cannot tell: see `read_column`.
+    if not (squashed or looks_like_probabilities(scores.flatten(1))):
         plain = replace(plain, output="logits")
     if plain.output == "logits" and plain.spec.dtype.is_floating_point:
         return plain
@@ -185,9 +192,9 @@ def _logarithm(probabilities: Function) -> Function:
     """Logits up to a constant per row; they vanish where a probability underflows."""
 
     def logits(x: Tensor) -> Tensor:
-        p = probabilities(x).clamp_min(1e-30)
+        p = probabilities(x)
         p = p.reshape(len(p), -1)
         # The one probability of a binary model stands for a difference of two logits.
-        return p.clamp_max(1 - 2**-24).logit() if p.shape[1] == 1 else p.log()
+        return log_odds(p) if p.shape[1] == 1 else p.clamp_min(SMALLEST).log()
 
     return logits
