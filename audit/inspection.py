@@ -13,6 +13,7 @@ from torch import Tensor
 
 from attackers.gradient import value_and_grad
 from attackers.losses import margin
+from audit import health
 from audit.config import ScanConfig
 from audit.data import Dataset
 from audit.errors import AuditError, ModelError, UnsupportedOperator
@@ -20,8 +21,14 @@ from audit.models import Classifier, LoadOptions, load_classifier
 from audit.models.execution import call_rows
 from audit.models.files import digest, identify
 from audit.models.preprocess import InputSpec, show_shape
-from audit.samples import Samples, choose, evaluate, read_samples
-from audit.sanity import chance_level, other_readings, require_better_than_chance
+from audit.samples import Samples, choose, evaluate, read_samples, tied
+from audit.sanity import (
+    chance_level,
+    other_readings,
+    require_better_than_chance,
+    tie_sentence,
+    ties_explain,
+)
 
 Fact = tuple[str, str]
 """A name and what was found, as shown to the user."""
@@ -178,14 +185,28 @@ def _accuracy(
     labels = torch.from_numpy(dataset.labels[index].copy())
     samples = evaluate(classifier, sample, labels, index, 0)
     measured = f"{samples.accuracy:.1%} on {len(samples)} of {len(dataset)} samples"
+    shared = tied(classifier, samples)
     spec: InputSpec | None = classifier.spec
+    facts = [("clean accuracy", measured)]
     try:
         require_better_than_chance(classifier, samples)
-        finding = "fits: accuracy is well above chance"
+        facts.append(("preprocessing", _fit(samples)))
+        if bool(shared.any()):
+            facts.append(("ties", tie_sentence(int(shared.sum()), len(samples)).strip()))
     except AuditError as error:
-        finding, spec = str(error), _better(classifier, samples)
-    notes = [("data", note) for note in dataset.notes]
-    return [("clean accuracy", measured), ("preprocessing", finding), *notes], spec
+        facts.append(("preprocessing", str(error)))
+        # No other reading of the data mends scores that are tied.
+        explained = ties_explain(classifier, samples, shared)
+        spec = None if explained else _better(classifier, samples)
+    return [*facts, *(("data", note) for note in dataset.notes)], spec
+
+
+def _fit(samples: Samples) -> str:
+    """What an accuracy above chance says of the reading of the data."""
+    found = health.majority(samples)
+    if found.status == "pass":
+        return "fits: accuracy is well above chance"
+    return f"doubtful: {found.detail}"
 
 
 def _better(classifier: Classifier, samples: Samples) -> InputSpec | None:

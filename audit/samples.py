@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from attackers.generator import SampleGenerator
-from attackers.losses import misclassified
+from attackers.losses import margin, misclassified
 from audit.data import Dataset
 from audit.models.classifier import Classifier
 from audit.storage import BLOCK, allocate
@@ -40,6 +40,12 @@ class Samples:
     def accuracy(self) -> float:
         """Share of correct samples, all counted."""
         return int(self.correct.sum()) / len(self)
+
+    @property
+    def constant(self) -> int | None:
+        """The class that the served model names for every sample, if there is one."""
+        first = self.prediction[:1]
+        return int(first) if bool((self.prediction == first).all()) else None
 
     def probe(self, size: int) -> Tensor:
         """Rows of up to ``size`` correct samples, the same in whatever order the data comes."""
@@ -91,3 +97,17 @@ def evaluate(
         ~misclassified(scores, labels),
         SampleGenerator.seeded(contents, seed),
     )
+
+
+def tied(classifier: Classifier, samples: Samples) -> Tensor:
+    """On which samples the label's class shares the top score with another one, ``(N,)`` bool.
+
+    All of them count as errors. A model that serves labels alone has no ties.
+    """
+    found = torch.zeros(len(samples), dtype=torch.bool)
+    if classifier.output == "labels" or bool(samples.correct.all()):
+        return found
+    for rows in (~samples.correct).nonzero()[:, 0].split(BLOCK):
+        scores = classifier.deployed(samples.x[rows])
+        found[rows] = margin(scores, samples.labels[rows]) == 0
+    return found

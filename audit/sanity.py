@@ -4,17 +4,19 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
+from torch import Tensor
+
 from audit.errors import DataError, ModelError, NothingToEvaluate, UsageError
 from audit.models.classifier import Classifier
 from audit.models.preprocess import InputSpec, alternatives
-from audit.samples import Samples
+from audit.samples import Samples, tied
 
 TRIED = 256
 """Samples on which other readings of the data are tried."""
 
 
 def require_better_than_chance(classifier: Classifier, samples: Samples) -> None:
-    """Check that the clean accuracy is well above chance.
+    """Check that the clean accuracy is above what a model fed with the wrong thing may reach.
 
     Raises:
         DataError: it is not; the message says which other preprocessings were tried and what
@@ -24,10 +26,20 @@ def require_better_than_chance(classifier: Classifier, samples: Samples) -> None
     correct, n = int(samples.correct.sum()), len(samples)
     if correct and samples.accuracy > chance_level(classifier.classes, n):
         return
+    shared = tied(classifier, samples)
+    found = tie_sentence(int(shared.sum()), n)
     if correct == 0 and n < 10:
         raise NothingToEvaluate(
             f"None of the {n} samples is classified correctly, so there is nothing to attack: "
-            "check labels and preprocessing, or give more samples."
+            f"check labels and preprocessing, or give more samples.{found}"
+        )
+    if ties_explain(classifier, samples, shared):
+        raise DataError(
+            f"Only {correct} of {n} samples ({samples.accuracy:.1%}) are classified correctly, no "
+            f"more than chance allows with {classifier.classes} classes.{found} If the first of "
+            "the tied classes were taken, the model would be right on "
+            f"{int((samples.prediction == samples.labels).sum())} samples: its scores are "
+            "saturated or too coarse. Do: serve logits, or scores of a higher precision."
         )
     tried = [(option, share) for option, _, share in other_readings(classifier, samples)]
     best = max(tried, key=lambda entry: entry[1], default=None)
@@ -39,9 +51,27 @@ def require_better_than_chance(classifier: Classifier, samples: Samples) -> None
     )
     raise DataError(
         f"The model is at chance: {correct} of {n} samples ({samples.accuracy:.1%}) are classified "
-        f"correctly with {classifier.classes} classes, so data and model do not fit together. "
-        f"Tried on {min(n, TRIED)} samples: {listing}. Do: {advice}."
+        f"correctly with {classifier.classes} classes, so data and model do not fit "
+        f"together.{found} Tried on {min(n, TRIED)} samples: {listing}. Do: {advice}."
     )
+
+
+def tie_sentence(ties: int, n: int) -> str:
+    """A sentence on ties for the top class, to be appended; empty where there is none."""
+    if not ties:
+        return ""
+    return (
+        f" On {ties} of {n} samples the label's class shares the top score with another one, which "
+        "counts as an error."
+    )
+
+
+def ties_explain(classifier: Classifier, samples: Samples, shared: Tensor) -> bool:
+    """Whether the model would be above chance if the first of tied classes were its answer."""
+    first = samples.prediction == samples.labels
+    share = float(first.double().mean())
+    above = share > chance_level(classifier.classes, len(samples))
+    return above and bool(shared.any()) and samples.constant is None
 
 
 def require_votes(classifier: Classifier, samples: Samples, sigma: float) -> None:

@@ -153,7 +153,7 @@ def _completeness(scan: Scan) -> Health:
 def _check_model(scan: Scan, progress: Progress) -> None:
     samples = scan.samples
     served = scan.classifier.base or scan.classifier
-    with progress("health checks", 6) as tick:
+    with progress("health checks", 9) as tick:
         entry, difference, count = health.parity(served, samples)
         if difference is not None:
             scan.parity = Parity(max_abs_difference=difference, samples=count)
@@ -162,6 +162,9 @@ def _check_model(scan: Scan, progress: Progress) -> None:
             scan.warnings.append(entry.detail)
         checks: dict[str, Callable[[], Health]] = {
             "clean_accuracy": lambda: health.clean_accuracy(samples, scan.classifier.classes),
+            "majority": lambda: health.majority(samples, scan.dataset.class_names),
+            "ties": lambda: health.ties(scan.classifier, samples),
+            "distinct_samples": lambda: health.distinct(samples),
             "sample_size": lambda: health.sample_size(samples, scan.config.confidence),
             "output": lambda: health.output_kind(served, samples),
             "determinism": lambda: health.determinism(scan.classifier, samples),

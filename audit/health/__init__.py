@@ -25,6 +25,7 @@ from audit.health.model import (
     parity_on_adversarial,
     sample_size,
 )
+from audit.health.samples import distinct, majority, ties
 from audit.health.strength import (
     SETTLED,
     broken,
@@ -47,12 +48,14 @@ __all__ = [
     "completeness",
     "convergence",
     "determinism",
+    "distinct",
     "entry",
     "finite_differences",
     "gradients",
     "guarded",
     "in_turn",
     "iterative_not_worse",
+    "majority",
     "output_kind",
     "parity",
     "parity_on_adversarial",
@@ -60,6 +63,7 @@ __all__ = [
     "representable",
     "sample_size",
     "square_not_better",
+    "ties",
     "transfer",
     "unbounded_attack",
     "without_gradients",

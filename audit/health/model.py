@@ -16,12 +16,17 @@ PARITY_TOLERANCE = 1e-3
 
 def clean_accuracy(samples: Samples, classes: int) -> Health:
     """Accuracy is far above chance (a lower one stops the scan before this check)."""
-    return entry(
-        "clean_accuracy",
-        "pass",
+    numbers = (
         f"{int(samples.correct.sum())} of {len(samples)} samples are classified correctly "
-        f"({samples.accuracy:.1%}; chance is {1 / classes:.1%}).",
+        f"({samples.accuracy:.1%}; chance is {1 / classes:.1%})"
     )
+    if samples.constant is not None:
+        return entry(
+            "clean_accuracy",
+            "warn",
+            f"{numbers}, but the model names class {samples.constant} for every sample.",
+        )
+    return entry("clean_accuracy", "pass", f"{numbers}.")
 
 
 def sample_size(samples: Samples, confidence: float) -> Health:
