@@ -3,7 +3,7 @@
 import shlex
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from attackers.gradient import value_and_grad
 from attackers.losses import margin
-from audit import health
+from audit import health, readings
 from audit.config import ScanConfig
 from audit.data import Dataset
 from audit.errors import AuditError, ModelError, UnsupportedOperator
@@ -90,6 +90,8 @@ def inspect(
         return Inspection(tuple(facts), None)
     classes = 2 if dataset is None else int(dataset.labels.max()) + 1
     classifier = load_classifier(path, sample, options, label_classes=classes)
+    if dataset is not None:
+        readings.require_labels(dataset, classifier, sample, _labels(dataset))
     if classifier.threshold:
         # The importer names what the graph shows; the values have shown more.
         facts = [fact for fact in facts if fact[0] != "served output"]
@@ -104,6 +106,8 @@ def inspect(
     words += _reading(spec, options, detected=classifier.spec.layout)
     if dataset.options.resize is not None:
         words += ["--resize", "x".join(map(str, dataset.options.resize))]
+    if dataset.options.class_map is not None:
+        words += ["--class-map", str(dataset.options.class_map.path)]
     words += ["--threat", ",".join(ScanConfig.metrics), "--samples", "1000"]
     return Inspection(tuple(facts), shlex.join(words))
 
@@ -181,29 +185,34 @@ def _accuracy(
     classifier: Classifier, dataset: Dataset, sample: Tensor
 ) -> tuple[list[Fact], InputSpec | None]:
     """The clean accuracy, and the reading of the data with which it is above chance, if any."""
-    index = choose(len(dataset), TRIED, 0)[: len(sample)]
-    labels = torch.from_numpy(dataset.labels[index].copy())
-    samples = evaluate(classifier, sample, labels, index, 0)
+    index = choose(len(dataset), TRIED, 0)
+    samples = evaluate(classifier, sample, _labels(dataset), index, 0)
     measured = f"{samples.accuracy:.1%} on {len(samples)} of {len(dataset)} samples"
     shared = tied(classifier, samples)
+    found = readings.findings(classifier, samples, dataset)
+    doubts = [finding.text for finding in found if finding.doubtful]
     spec: InputSpec | None = classifier.spec
     facts = [("clean accuracy", measured)]
     try:
-        require_better_than_chance(classifier, samples)
-        facts.append(("preprocessing", _fit(samples)))
+        require_better_than_chance(classifier, samples, doubts)
+        facts.append(("preprocessing", _fit(samples, doubts)))
         if bool(shared.any()):
             facts.append(("ties", tie_sentence(int(shared.sum()), len(samples)).strip()))
     except AuditError as error:
         facts.append(("preprocessing", str(error)))
-        # No other reading of the data mends scores that are tied.
+        # No normalisation mends scores that are tied, or a wrong output or numbering.
         explained = ties_explain(classifier, samples, shared)
-        spec = None if explained else _better(classifier, samples)
+        spec = None if explained or doubts else _better(classifier, samples)
+        found = tuple(finding for finding in found if not finding.doubtful)  # the error has them
+    facts += [("reading", finding.text) for finding in found]
     return [*facts, *(("data", note) for note in dataset.notes)], spec
 
 
-def _fit(samples: Samples) -> str:
+def _fit(samples: Samples, doubts: Sequence[str]) -> str:
     """What an accuracy above chance says of the reading of the data."""
     found = health.majority(samples)
+    if found.status == "pass" and doubts:
+        return "doubtful: accuracy is well above chance, but another reading may be right"
     if found.status == "pass":
         return "fits: accuracy is well above chance"
     return f"doubtful: {found.detail}"
@@ -249,6 +258,11 @@ def _sample(
         sizes = [sizes[2], *sizes[:2]]  # a channels-last model takes the same images
     x = torch.rand(8, *sizes, generator=torch.Generator().manual_seed(0))
     return options.low + x * (options.high - options.low)
+
+
+def _labels(dataset: Dataset) -> Tensor:
+    """The labels of the samples that are looked at."""
+    return torch.from_numpy(dataset.labels[choose(len(dataset), TRIED, 0)].copy())
 
 
 def _input_shape(proto: onnx.ModelProto) -> tuple[int | None, ...]:

@@ -1,7 +1,7 @@
 """Stop before hours are spent: a model at chance is being fed the wrong thing."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from torch import Tensor
@@ -15,8 +15,15 @@ TRIED = 256
 """Samples on which other readings of the data are tried."""
 
 
-def require_better_than_chance(classifier: Classifier, samples: Samples) -> None:
+def require_better_than_chance(
+    classifier: Classifier, samples: Samples, doubts: Sequence[str] = ()
+) -> None:
     """Check that the clean accuracy is above what a model fed with the wrong thing may reach.
+
+    Args:
+        classifier: the model.
+        samples: what it says of the data.
+        doubts: sentences on other readings that may be right, for the message.
 
     Raises:
         DataError: it is not; the message says which other preprocessings were tried and what
@@ -31,7 +38,7 @@ def require_better_than_chance(classifier: Classifier, samples: Samples) -> None
     if correct == 0 and n < 10:
         raise NothingToEvaluate(
             f"None of the {n} samples is classified correctly, so there is nothing to attack: "
-            f"check labels and preprocessing, or give more samples.{found}"
+            f"check labels and preprocessing, or give more samples.{' '.join((found, *doubts))}"
         )
     if ties_explain(classifier, samples, shared):
         raise DataError(
@@ -44,10 +51,13 @@ def require_better_than_chance(classifier: Classifier, samples: Samples) -> None
     tried = [(option, share) for option, _, share in other_readings(classifier, samples)]
     best = max(tried, key=lambda entry: entry[1], default=None)
     listing = "; ".join(f"{option}: {accuracy:.1%}" for option, accuracy in tried) or "nothing else"
+    looks_right = best and best[1] > chance_level(classifier.classes, min(n, TRIED))
+    steps = [doubt.rstrip(".") for doubt in doubts]
+    if best and looks_right:
+        steps.append(f"{best[0]} looks right")
     advice = (
-        f"{best[0]} looks right"
-        if best and best[1] > chance_level(classifier.classes, min(n, TRIED))
-        else "check that labels, --layout, --mean, --std, --low and --high are those of training"
+        ". Or: ".join(steps)
+        or "check that labels, --layout, --mean, --std, --low and --high are those of training"
     )
     raise DataError(
         f"The model is at chance: {correct} of {n} samples ({samples.accuracy:.1%}) are classified "

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from attackers.geometry import METRICS, Metric
 from attackers.losses import outvoted
-from audit import certify, health, sanity
+from audit import certify, health, readings, sanity
 from audit.attacking import attack_all
 from audit.certify import Certified, bounding, smoothing
 from audit.certify.smoothing import law_of
 from audit.checking import check_metric
 from audit.config import ScanConfig
-from audit.data import Dataset, check_labels
+from audit.data import Dataset
 from audit.errors import InternalError, ModelError, NothingToEvaluate, UsageError, explained
 from audit.frontier import Frontier
 from audit.generated import used
@@ -54,17 +54,19 @@ def prepare(dataset: Dataset, config: ScanConfig, load: Load) -> Scan:
     x = read_samples(dataset, index)
     classes = int(np.max(dataset.labels)) + 1
     classifier = load(x[: sanity.TRIED], classes)
-    check_labels(dataset, classifier.classes)
     labels = torch.from_numpy(np.asarray(dataset.labels)[index].astype(np.int64))
+    readings.require_labels(dataset, classifier, x, labels)
     samples = evaluate(classifier, x, labels, index, config.seed)
-    sanity.require_better_than_chance(classifier, samples)
+    found = readings.findings(classifier, samples, dataset)
+    doubts = [finding.text for finding in found if finding.doubtful]
+    sanity.require_better_than_chance(classifier, samples, doubts)
     _require_images(config, x)
     if config.smooth is not None:
         classifier = smooth(classifier, _noise(config), config.seed)
         samples = evaluate(classifier, x, labels, index, config.seed)
         sanity.require_votes(classifier, samples, config.smooth)
-    scan = Scan(classifier, dataset, config, samples)
-    scan.warnings.extend((*classifier.notes, *dataset.notes))
+    scan = Scan(classifier, dataset, config, samples, readings=found)
+    scan.warnings.extend((*classifier.notes, *dataset.notes, *(entry.text for entry in found)))
     if config.smooth is not None:
         scan.warnings.extend(undecided(scan))
     if len(samples) < len(dataset):
@@ -153,7 +155,7 @@ def _completeness(scan: Scan) -> Health:
 def _check_model(scan: Scan, progress: Progress) -> None:
     samples = scan.samples
     served = scan.classifier.base or scan.classifier
-    with progress("health checks", 9) as tick:
+    with progress("health checks", 10) as tick:
         entry, difference, count = health.parity(served, samples)
         if difference is not None:
             scan.parity = Parity(max_abs_difference=difference, samples=count)
@@ -164,7 +166,8 @@ def _check_model(scan: Scan, progress: Progress) -> None:
             "clean_accuracy": lambda: health.clean_accuracy(samples, scan.classifier.classes),
             "majority": lambda: health.majority(samples, scan.dataset.class_names),
             "ties": lambda: health.ties(scan.classifier, samples),
-            "distinct_samples": lambda: health.distinct(samples),
+            "distinct": lambda: health.distinct(samples),
+            "reading": lambda: health.reading(scan.readings),
             "sample_size": lambda: health.sample_size(samples, scan.config.confidence),
             "output": lambda: health.output_kind(served, samples),
             "determinism": lambda: health.determinism(scan.classifier, samples),

@@ -26,6 +26,7 @@ from audit.frontier import Frontier
 from audit.generators import Trained
 from audit.models.classifier import Classifier
 from audit.models.smoothed import SOFT_DRAWS
+from audit.readings import Finding
 from audit.report import (
     Attack,
     Clean,
@@ -108,6 +109,7 @@ class Scan:
     Attributes:
         interrupted: whether it was stopped on the way.
         failures: what else than an attack or a certificate could not be done because of an error.
+        readings: what other readings of model and data say.
         generator: that the attack ``wagan`` uses, if any; ``generated`` is what is said of it.
     """
 
@@ -121,6 +123,7 @@ class Scan:
     warnings: list[str] = field(default_factory=list)
     interrupted: bool = False
     failures: list[str] = field(default_factory=list)
+    readings: tuple[Finding, ...] = ()
     generator: Trained | None = None
     generated: GeneratorUsed | None = None
     batches: Batches = field(init=False)

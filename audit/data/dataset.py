@@ -56,6 +56,7 @@ class Dataset:
         shape: of one sample: (C, H, W) for images, otherwise as stored.
         class_names: name of class k at position k, or None where the data does not name them.
         notes: a sentence for every conversion made.
+        folders: names of the class folders whose numbers were taken as the labels, if any.
     """
 
     path: str
@@ -66,6 +67,7 @@ class Dataset:
     notes: tuple[str, ...]
     options: Options = field(repr=False)
     fetch: Fetch = field(repr=False)
+    folders: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ def open_folder(path: Path, options: Options) -> Dataset:
     notes = [note]
     if ignored:
         notes.append(f"{ignored} files that are not images were ignored.")
-    return open_images(
+    opened = open_images(
         path,
         files,
         np.concatenate(labels),
@@ -55,6 +56,7 @@ def open_folder(path: Path, options: Options) -> Dataset:
         class_names=class_names,
         notes=tuple(notes),
     )
+    return replace(opened, folders=tuple(names) if class_names is None else ())
 
 
 def class_folders(path: Path) -> list[str]:

@@ -25,7 +25,7 @@ from audit.health.model import (
     parity_on_adversarial,
     sample_size,
 )
-from audit.health.samples import distinct, majority, ties
+from audit.health.samples import distinct, majority, reading, ties
 from audit.health.strength import (
     SETTLED,
     broken,
@@ -60,6 +60,7 @@ __all__ = [
     "parity",
     "parity_on_adversarial",
     "random_not_better",
+    "reading",
     "representable",
     "sample_size",
     "square_not_better",

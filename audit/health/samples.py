@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from audit.health.common import entry
 from audit.models.classifier import Classifier
+from audit.readings import Finding
 from audit.report import Health
 from audit.samples import Samples, tied
 
@@ -75,6 +76,16 @@ def ties(classifier: Classifier, samples: Samples) -> Health:
         "ties",
         "warn",
         f"{detail} Serve logits, or scores of a higher precision that do not saturate.",
+    )
+
+
+def reading(found: Sequence[Finding]) -> Health:
+    """No other reading of outputs, labels or channels fits the labels clearly better."""
+    doubts = [finding.text for finding in found if finding.doubtful]
+    if doubts:
+        return entry("reading", "warn", " ".join(doubts))
+    return entry(
+        "reading", "pass", "No other reading of outputs, labels or channels fits clearly better."
     )
 
 

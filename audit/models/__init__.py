@@ -45,5 +45,6 @@ def load_classifier(
         from audit.models.load_torch import load_exported, load_torchscript
 
         load = load_torchscript if kind == "torchscript" else load_exported
-    loaded = load(path, sample[:FEW], options, device=device, label_classes=label_classes)
+    classes = max(2, label_classes)
+    loaded = load(path, sample[:FEW], options, device=device, label_classes=classes)
     return read_column(loaded, sample)

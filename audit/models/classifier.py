@@ -1,12 +1,13 @@
 """One `Classifier` for every file format: the runtime as served, and a differentiable copy."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
+from audit.models.declared import Declared
 from audit.models.preprocess import InputSpec
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Classifier:
         base: the classifier of which this one is the smoothed version, if it is one.
         threshold: value of the single score of ``graph`` above which the model names class 1:
             0 for a logit, `CUT` for a column that was found to hold probabilities.
+        declared: what the file says of its outputs and labels.
     """
 
     spec: InputSpec
@@ -66,6 +68,7 @@ class Classifier:
     graph: Callable[[], "OnnxModule"] | None = None
     base: "Classifier | None" = None
     threshold: float = 0.0
+    declared: Declared = field(default_factory=Declared)
 
     @torch.no_grad()
     def deployed(self, x: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """ONNX files: served by onnxruntime, differentiated by our importer."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from audit.errors import UnsupportedOperator
 from audit.models import execution, onnx_runtime
 from audit.models.classifier import Classifier, Provenance
+from audit.models.declared import declared_by
 from audit.models.execution import Function
 from audit.models.files import digest
 from audit.models.finish import labels_as_scores, output_of, spec_for, with_classes
@@ -52,12 +54,13 @@ def load_onnx(
             module, refusal = None, str(error)
     served = serve(served_output(proto.graph).name)
     spec = spec_for(sample, served.shape, served.dtype, options)
+    declared = declared_by(proto.graph, lambda name: serve(name).run)
     notes: tuple[str, ...] = ()
     if device.type == "cuda" and served.provider != "CUDAExecutionProvider":
         notes = (f"onnxruntime serves on {served.provider}, not on the GPU.",)
     if module is None or not module.differentiable:
         reason = refusal or "no differentiable path leads from the input to the scores"
-        return score_only(
+        scored = score_only(
             proto.graph,
             lambda name: serve(name).run,
             spec,
@@ -67,6 +70,7 @@ def load_onnx(
             notes=(*notes, f"No gradients: {reason}."),
             label_classes=label_classes,
         )
+        return replace(scored, declared=declared)
     run = served.run
     if module.head == "labels":
         with torch.no_grad():
@@ -84,6 +88,7 @@ def load_onnx(
         device=device,
         notes=notes,
         graph=(lambda: module) if spec.dtype.is_floating_point else None,
+        declared=declared,
     )
     return with_classes(classifier, sample)
 

@@ -41,9 +41,14 @@ def served_output(graph: GraphProto) -> ValueInfoProto:
     """
     if not graph.output:
         raise ModelError("the graph declares no output")
+    return next(iter(score_outputs(graph) + list(graph.output)))  # type: ignore[no-any-return]
+
+
+def score_outputs(graph: GraphProto) -> list[ValueInfoProto]:
+    """The outputs that may hold scores, in the order in which they are preferred."""
     scores = [value for value in graph.output if float_typed(value)]
     maps = [value for value in graph.output if value.type.HasField("sequence_type")]
-    return next(iter(scores + maps + list(graph.output)))  # type: ignore[no-any-return]
+    return scores + maps
 
 
 def find_head(graph: GraphProto, output: str) -> Head:
