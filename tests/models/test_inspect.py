@@ -263,3 +263,124 @@ def test_what_is_no_model(tmp_path: Path) -> None:
         outcome = audit("inspect", file)
         assert (outcome.code, outcome.out) == (2, "")
         assert outcome.err.count("\n") == 1
+
+
+# Labels and data that do not fit
+
+
+@pytest.mark.parametrize("served", ["logits", "labels"])
+@pytest.mark.parametrize(("shift", "first"), [(5, 10), (-1, -1), (-20, None)])
+def test_labels_that_the_model_cannot_name(
+    tmp_path: Path, served: str, shift: int, first: int | None
+) -> None:
+    """The message and the exit code of a scan."""
+    x, y = makers.images(60)
+    data = tiny.write_data(tmp_path / "data.npz", x, y + shift)
+    weight, bias = tiny.matched(tiny.patterns(makers.SHAPE))
+    nodes = [node("Flatten", "x", "flat"), node("Gemm", "flat weight bias", "z")]
+    nodes.append(node("ArgMax", "z", "y", axis=1) if served == "labels" else node("Tanh", "z", "y"))
+    kind, width = (makers.INT64, 1) if served == "labels" else (FLOAT, 10)
+    made = makers.graph(
+        nodes,
+        tensor("x", FLOAT, ["N", *makers.SHAPE]),
+        [tensor("y", kind, ["N", width])],
+        weight=weight,
+        bias=bias,
+    )
+    model = makers.save(made, tmp_path / "m.onnx")
+    seen = audit("inspect", model, "--data", data)
+    told = audit("scan", model, "--data", data, "--out", tmp_path / "out")
+    assert seen.code == told.code == 2
+    assert seen.err == told.err
+    assert f"label {first if first is not None else y[0] + shift} in row" in seen.err
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "code", "text"),
+    [
+        (0, 6, 5, "holds no samples"),
+        (1, 6, 0, "on 1 of 1 samples"),
+        (2, 6, 0, "on 2 of 2 samples"),
+        (20, 7, 2, "one sample has shape (1, 7, 7)"),
+    ],
+)
+def test_data_of_any_size(tmp_path: Path, count: int, size: int, code: int, text: str) -> None:
+    x, y = tiny.noisy(tiny.patterns((1, size, size)), count)
+    data = tiny.write_data(tmp_path / "data.npz", x, y)
+    weight, bias = tiny.matched(tiny.patterns(makers.SHAPE))
+    model = tiny.write_linear(tmp_path / "m.onnx", weight, bias, shape=("N", *makers.SHAPE))
+    outcome = audit("inspect", model, "--data", data)
+    assert outcome.code == code, outcome.err
+    assert text in outcome.out + outcome.err
+
+
+def class_folders(root: Path, names: str = "ab") -> Path:
+    """Dark images in the first folder, bright ones in the second, of unlike sizes."""
+    rng = np.random.default_rng(0)
+    for i in range(40):
+        picture = rng.integers(0, 100, (8, 9 + i % 3)) + (i % 2) * 120
+        (root / names[i % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture.astype(np.uint8)).save(root / names[i % 2] / f"{i}.png")
+    return root
+
+
+def of_brightness(
+    path: Path, shape: tuple[int, ...], *, middle: float, sign: float = 1.0, domain: bool = False
+) -> Path:
+    """Class 1 of images brighter than the middle, in the units that the model sees."""
+    nodes = [node("Flatten", "x", "flat"), node("Gemm", "flat weight bias", "z")]
+    nodes.append(
+        node("QuickGelu", "z", "y", domain="com.microsoft") if domain else node("Tanh", "z", "y")
+    )
+    made = makers.graph(
+        nodes,
+        tensor("x", FLOAT, ["N", *shape]),
+        [tensor("y", FLOAT, ["N", 2])],
+        weight=np.tile(sign * np.array([[-0.1, 0.1]], np.float32), (36, 1)),
+        bias=sign * np.array([3.6, -3.6], np.float32) * middle,
+    )
+    return makers.save(made, path)
+
+
+OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, object]]] = {
+    "plain": ((), {}),
+    "class map": (("--class-map", "classes of mine.txt"), {"sign": -1.0}),
+    "device": (("--device", "cpu"), {}),
+    "layout": (("--layout", "hwc"), {}),
+    "mean": (("--mean", "0.25"), {"middle": 0.25}),
+    "std": (("--std", "0.5"), {"middle": 1.0}),
+    "low": (("--low", "-1.0"), {"middle": 0.0}),
+    "high": (("--high", "3.0"), {"middle": 1.5}),
+    "allow domain": (("--allow-domain", "com.microsoft"), {"domain": True}),
+    "trust model": (("--trust-model",), {}),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_the_printed_command_runs_with_every_option(name: str, tmp_path: Path) -> None:
+    given, how = OPTIONS[name]
+    data = class_folders(tmp_path / "my images")
+    options = [*given, "--resize", "6x6"]
+    if name == "class map":
+        order = tmp_path / given[1]
+        order.write_text("b\na\n", encoding="utf-8")
+        options[1] = str(order)
+    shape = (6, 6, 1) if name == "layout" else (1, 6, 6)
+    if name == "trust model":
+        module = nn.Sequential(nn.Flatten(), nn.Linear(36, 2)).eval()
+        with torch.no_grad():
+            module[1].weight.copy_(torch.tensor([[-0.1], [0.1]]).expand(2, 36))
+            module[1].bias.copy_(torch.tensor([1.8, -1.8]))
+        model = makers.script(module, tmp_path / "m.pt")
+    else:
+        model = of_brightness(tmp_path / "m.onnx", shape, **{"middle": 0.5, **how})
+    facts, command = inspected(model, "--data", data, *options)
+    assert facts["clean accuracy"].startswith("100.0%")
+    for word in options:
+        assert word in command
+    quick = ("-n", "8", "--effort", "quick", "--certify", "none", "--attack", "fgsm")
+    if name == "allow domain":
+        quick = (*quick[:-1], "random")  # fgsm needs gradients
+    outcome = audit(*command[1:], *quick, "--threat", "linf", "--out", tmp_path / "out")
+    assert outcome.code in (0, 4), outcome.err  # so few samples and steps may not be believed
+    assert read_report(tmp_path / "out")["clean"]["value"] == 1
