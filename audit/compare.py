@@ -18,9 +18,12 @@ from audit.confidence import bootstrap_indices
 from audit.distributional import adversarial_accuracy
 from audit.errors import UsageError
 from audit.pairs import paired
-from audit.report import Comparison, Interval, Report, ThreatChange
+from audit.report import Comparison, Interval, Report, ThreatChange, certificate_tried
 
 Floats = NDArray[np.float64]
+
+UNKNOWN = Interval(value=None, low=None, high=None)
+"""A difference of which one side was not measured."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +190,8 @@ def _changes(
         if other is None:
             continue
         curves = {curve.order: {p.delta for p in curve.points} for curve in other.curves}
+        both = certificate_tried(threat) and certificate_tried(other)
+        measured = ("attacked", "certified") if both else ("attacked",)
         for curve in threat.curves:
             for point in curve.points:
                 if point.delta > 0 and point.delta in curves.get(curve.order, ()):
@@ -198,11 +203,15 @@ def _changes(
                             float(curve.order),
                             confidence,
                         )
-                        for side in ("attacked", "certified")
+                        for side in measured
                     }
                     found.append(
                         ThreatChange(
-                            metric=threat.metric, order=curve.order, delta=point.delta, **sides
+                            metric=threat.metric,
+                            order=curve.order,
+                            delta=point.delta,
+                            attacked=sides["attacked"],
+                            certified=sides.get("certified", UNKNOWN),
                         )
                     )
     if not found:

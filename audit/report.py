@@ -505,6 +505,14 @@ def reliability(report: Report) -> Reliability:
     return "GREEN" if "pass" in statuses and "warn" not in statuses else "AMBER"
 
 
+def certificate_tried(threat: ThreatResult) -> bool:
+    """Return whether certified accuracies were measured under a threat.
+
+    The trivial bound, 0 at every positive budget, holds for every model and is no measurement.
+    """
+    return threat.certifier.status == "ran" and threat.certifier.name != "trivial"
+
+
 def now() -> str:
     """The present moment as the report writes it."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -83,12 +83,14 @@ def summarise(
     def relative(value: float, order: float, failure: float = 0.0) -> Interval:
         above = _bounds(value, len(samples), order, 1 - (1 - confidence) / 2, failure)
         low, high = ratio(above, clean_bounds)
-        share = value / samples.accuracy if samples.accuracy > 0 else 0.0
+        if not samples.accuracy:
+            return Interval(value=None, low=None, high=None)  # a share of nothing
+        share = value / samples.accuracy
         return Interval(value=share, low=min(low, share), high=max(high, share))
 
     def attacked_robustness(order: str, delta: float) -> float | None:
         for candidate in orders:
-            if order_name(candidate) == order:
+            if order_name(candidate) == order and samples.accuracy:
                 value = brackets[candidate][0][deltas.index(delta)]
                 return float(value) / samples.accuracy
         return None

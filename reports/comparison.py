@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from audit.report import Comparison, Interval, ThreatChange
 from reports.markdown import text as escaped
-from reports.numbers import budget, count, percent, significant
+from reports.numbers import NOT_MEASURED, budget, count, percent, significant
 from reports.pages import environment, text_of
 from reports.summary import file_name, order_name
 
@@ -19,9 +19,10 @@ VERDICTS = {
 
 def points(found: Interval) -> str:
     """A difference of shares in percentage points, with its interval."""
-    low, value, high = (
-        "?" if v is None else f"{100 * v:+.1f}" for v in (found.low, found.value, found.high)
-    )
+    ends = (found.low, found.value, found.high)
+    if all(end is None for end in ends):
+        return NOT_MEASURED
+    low, value, high = (NOT_MEASURED if v is None else f"{100 * v:+.1f}" for v in ends)
     return f"{value} [{low}, {high}]"
 
 

@@ -4,7 +4,14 @@ from collections.abc import Iterator
 from functools import lru_cache
 from importlib.resources import files
 
-from audit.report import Epoch, HardenedThreat, HardenReport, Paired, ThreatResult
+from audit.report import (
+    Epoch,
+    HardenedThreat,
+    HardenReport,
+    Paired,
+    ThreatResult,
+    certificate_tried,
+)
 from reports.numbers import budget, count, percent, significant
 from reports.pages import environment, text_of
 from reports.summary import file_name, order_name
@@ -43,9 +50,9 @@ def rows(threat: HardenedThreat) -> Iterator[tuple[str, str, str, str, str, str]
         )
 
 
-def _proven(threat: ThreatResult, value: float) -> str:
+def _proven(threat: ThreatResult, value: float | None) -> str:
     """A certified accuracy; 0 is a bound, but where nothing was tried it is no finding."""
-    return percent(value if threat.certifier.status == "ran" else None, "down")
+    return percent(value if certificate_tried(threat) else None, "down")
 
 
 def finite_orders(threat: HardenedThreat) -> Iterator[tuple[str, str, str, str, str, str]]:
@@ -60,8 +67,8 @@ def finite_orders(threat: HardenedThreat) -> Iterator[tuple[str, str, str, str, 
                     budget(old.delta, threat.before.metric),
                     percent(old.attacked.value, "up"),
                     percent(new.attacked.value, "up"),
-                    _proven(threat.before, old.certified.value or 0.0),
-                    _proven(threat.after, new.certified.value or 0.0),
+                    _proven(threat.before, old.certified.value),
+                    _proven(threat.after, new.certified.value),
                 )
 
 
@@ -142,7 +149,7 @@ def _curves(threat: HardenedThreat) -> str:
     for when in ("before", "after"):
         side = threat.before if when == "before" else threat.after
         ends = [("attacked", "solid")]
-        if side.certifier.status == "ran":
+        if certificate_tried(side):
             ends.append(("certified", "dash"))
         for end, dash in ends:
             y = [getattr(getattr(point, end), when) for point in threat.paired]

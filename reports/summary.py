@@ -236,12 +236,13 @@ CLASSES_SHOWN = 50
 
 
 def classes(threat: ThreatResult) -> list[ClassResult]:
-    """The classes, the one that loses most first; at most `CLASSES_SHOWN`."""
+    """The classes, the one that loses most first, unmeasured ones last; at most `CLASSES_SHOWN`."""
 
-    def left(entry: ClassResult) -> float:
-        return sum(point.attacked.value or 0.0 for point in entry.points)
+    def left(entry: ClassResult) -> tuple[int, float, int]:
+        known = [point.attacked.value for point in entry.points if point.attacked.value is not None]
+        return len(entry.points) - len(known), sum(known), entry.label
 
-    return sorted(threat.classes, key=lambda entry: (left(entry), entry.label))[:CLASSES_SHOWN]
+    return sorted(threat.classes, key=left)[:CLASSES_SHOWN]
 
 
 def class_name(entry: ClassResult) -> str:

@@ -4,7 +4,7 @@ Before and after are scanned alike, by the whole suite of attacks, each run anew
 an example that the training saw says nothing of what an adversary finds next.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -37,6 +37,10 @@ from audit.state import Progress, Scan
 PARITY = 1e-4
 """Largest difference, relative to the largest score, between the file and what was trained."""
 
+GIVEN_UP = 0.1
+"""A class is given up when at most this share of its correct samples is left: a model that always
+names the commonest class keeps nearly all of its clean accuracy on unbalanced data."""
+
 Write = Callable[[Scan, str], Report]
 """Writes the report of a scan into a folder of that name."""
 
@@ -58,7 +62,7 @@ def nothing_kept(
             f"Interrupted after {at.number} steps, before any epoch was accepted; {checkpoint} "
             "keeps them: go on with --resume."
         )
-    best = max((entry["evaluation"] for entry in at.history), default=0.0)
+    best = max(entry["evaluation"] for entry in at.history)
     return NothingKept(
         f"No epoch kept a clean accuracy of {config.min_clean:g} (--min-clean) on the evaluation "
         f"data, the best was {best:g}: nothing was written. Lower the radius, give more epochs, or "
@@ -151,8 +155,29 @@ def judge(
         frozen=list(session.model.frozen),
         reliability=(_worst(reliable[0::2]), _worst(reliable[1::2])),
         notes=session.notes,
-        warnings=session.warnings,
+        warnings=[*session.warnings, *given_up(samples[0], samples[1], evaluation.class_names)],
     )
+
+
+def given_up(before: Samples, after: Samples, names: tuple[str, ...] | None) -> Iterator[str]:
+    """Say of every class that hardening gave up what it lost and what to do.
+
+    Args:
+        before: the samples as the original judged them.
+        after: the same as the hardened model judged them.
+        names: of the classes, where the data has them.
+    """
+    for label in before.labels.unique().tolist():
+        rows = before.labels == label
+        had, left = int(before.correct[rows].sum()), int(after.correct[rows].sum())
+        if had and left <= GIVEN_UP * had:
+            called = f" ({names[label]})" if names is not None and label < len(names) else ""
+            yield (
+                f"Hardening gave up class {label}{called}: of its {int(rows.sum())} evaluation "
+                f"samples {had} were classified correctly before and {left} are now. Balance the "
+                "classes of the training data or choose a smaller --radius; --min-clean bounds "
+                "the accuracy over all classes and does not protect a single one."
+            )
 
 
 def check_parity(model: Trainable, served: Classifier, samples: Samples) -> float:

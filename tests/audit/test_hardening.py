@@ -14,12 +14,13 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional
 
+from attackers.generator import SampleGenerator
 from attackers.geometry import METRICS, NORMS
 from attackers.losses import cross_entropy
 from attackers.threat import Threat
 from attackers.wagan.networks import Spec
 from audit.errors import ModelError, UsageError
-from audit.harden import loop
+from audit.harden import loop, outcome
 from audit.harden.adversaries import (
     Mixed,
     Pgd,
@@ -32,6 +33,7 @@ from audit.harden.session import CoTrained, HardenConfig
 from audit.harden.weights import trainable
 from audit.models import LoadOptions, load_classifier
 from audit.pairs import paired, paired_points
+from audit.samples import Samples
 from tests.models import makers
 
 # Paired comparison --------------------------------------------------------------------------------
@@ -563,3 +565,39 @@ def test_threats_have_their_radii() -> None:
     assert [(m.name, m.high, r) for m, r in config.threats] == [
         ("linf", 255.0, 0.1), ("l2", 255.0, 1.0),
     ]  # fmt: skip
+
+
+# Classes ------------------------------------------------------------------------------------------
+
+
+def judged(labels: list[int], correct: list[bool]) -> Samples:
+    n = len(labels)
+    return Samples(
+        index=torch.arange(n),
+        x=torch.zeros(n, 1),
+        labels=torch.tensor(labels),
+        prediction=torch.zeros(n, dtype=torch.long),
+        correct=torch.tensor(correct),
+        generator=SampleGenerator(tuple(range(n))),
+    )
+
+
+@pytest.mark.parametrize(("left", "warned"), [(0, True), (1, True), (2, False), (10, False)])
+def test_a_class_of_which_next_to_nothing_is_left_is_named(left: int, warned: bool) -> None:
+    labels = [0] * 300 + [1] * 12
+    before = judged(labels, [True] * 310 + [False] * 2)
+    after = judged(labels, [True] * (300 + left) + [False] * (12 - left))
+    said = list(outcome.given_up(before, after, ("common", "rare")))
+    assert len(said) == warned
+    for sentence in said:
+        assert "class 1 (rare)" in sentence
+        assert f"of its 12 evaluation samples 10 were classified correctly before and {left}" in (
+            sentence
+        )
+        assert "--min-clean" in sentence
+
+
+def test_a_class_that_was_never_right_is_not_given_up() -> None:
+    before, after = judged([0, 3], [True, False]), judged([0, 3], [True, False])
+    assert list(outcome.given_up(before, after, None)) == []
+    assert "class 0:" in next(outcome.given_up(before, judged([0, 3], [False, True]), None))

@@ -1,6 +1,7 @@
 """The report's numbers from radii: the bracket, its intervals, its names."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -118,6 +119,16 @@ def test_robustness_is_relative_to_the_clean_accuracy_and_wider() -> None:
     ends = clopper_pearson(180, 200, 0.975)
     assert relative.low == pytest.approx((point.attacked.value - slack) / ends.high)
     assert relative.high == pytest.approx(min(1, (point.attacked.value + slack) / ends.low))
+
+
+def test_a_share_of_no_correct_samples_is_not_measured() -> None:
+    wrong = torch.zeros(len(SAMPLES), dtype=torch.bool)
+    result = summary(np.zeros(len(SAMPLES)), samples=replace(SAMPLES, correct=wrong))
+    for curve in result.curves:
+        for point in curve.points:
+            assert point.attacked.value == 0
+            for interval in (point.robustness.attacked, point.robustness.certified):
+                assert (interval.value, interval.low, interval.high) == (None, None, None)
 
 
 def test_what_certificates_may_fail_with_is_taken_from_the_error_of_the_interval() -> None:

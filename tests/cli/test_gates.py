@@ -145,6 +145,20 @@ assert not heavy, heavy
     assert {path.name for path in tmp_path.iterdir()} == {"a.html", "a.xml"}
 
 
+def test_certified_accuracies_are_compared_only_where_both_were_measured(
+    case: Case, tmp_path: Path
+) -> None:
+    off = tmp_path / "off" / "report.json"
+    scan(case.model, case.data, *OPTIONS, "--certify", "none", out=off.parent)
+    known = {"value", "low", "high"}
+    for old, new, measured in ((case.report, case.worse, True), (case.report, off, False)):
+        compared = json.loads(audit("compare", old, new, "--format", "json").out)
+        for change in compared["changes"]:
+            assert all(change["attacked"][end] is not None for end in known)
+            assert all((change["certified"][end] is not None) == measured for end in known)
+    assert "not measured" in audit("compare", off, case.report).out
+
+
 def test_waivers(case: Case) -> None:
     text = '[gates]\nerror = ["clean >= 0.999"]\n[[waivers]]\ngate = "clean >= 0.999"\n'
     kept = case.policy(text + 'reason = "ticket"\nexpires = 2999-01-01\n')

@@ -209,6 +209,39 @@ def test_no_weights_without_the_clean_accuracy(case: Case, tmp_path: Path) -> No
     assert not (tmp_path / "out" / "m.onnx").exists()
 
 
+def unbalanced(n: int, seed: int) -> tuple[tiny.Floats, NDArray[np.int64]]:
+    """Three percent of class 1, whose features are a little larger."""
+    rng = np.random.default_rng(seed)
+    y = (rng.random(n) < 0.03).astype(np.int64)
+    y[:2] = 0, 1
+    x = 0.4 + 0.2 * y[:, None] + rng.uniform(-0.05, 0.05, (n, 6))
+    return x.astype(np.float32), y
+
+
+def test_a_class_that_hardening_gives_up_is_warned_of(tmp_path: Path) -> None:
+    """Beyond the radius that separates the classes, 'always class 0' is right most often."""
+    weight = np.outer(np.ones(6), [-2.0, 2.0]).astype(np.float32)
+    model = tiny.write_linear(tmp_path / "m.onnx", weight, np.float32([6.0, -6.0]), shape=("n", 6))
+    train = tiny.write_data(tmp_path / "train.npz", *unbalanced(600, 1))
+    test = tiny.write_data(tmp_path / "test.npz", *unbalanced(300, 2))
+    rare = int(unbalanced(300, 2)[1].sum())
+    outcome = audit(
+        "harden", model, "--data", train, "--eval", test, "--radius", "0.2", "--epochs", 6,
+        "--rate", "0.1", "--batch-size", 32, "--min-clean", "0.9", "--delta", "0.05",
+        "--effort", "quick", "--certify", "none", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    said = (
+        f"class 1: of its {rare} evaluation samples {rare} were classified correctly before and 0"
+    )
+    assert f"warning: Hardening gave up {said}" in outcome.out
+    report = HardenReport.model_validate_json((tmp_path / "out" / "harden.json").read_text())
+    assert report.clean.after > 0.9
+    assert said in report.warnings[-1]
+    page = (tmp_path / "out" / "harden.html").read_text(encoding="utf-8")
+    assert said in page
+
+
 def test_the_original_is_never_overwritten(case: Case) -> None:
     before = case.model.read_bytes()
     outcome = case.harden("--radius", "0.05", out=case.folder)
