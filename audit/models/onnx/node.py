@@ -1,6 +1,6 @@
 """One node of the graph as an operator's builder sees it, and the table of builders."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,6 +57,20 @@ class Node:
             f"node '{self.name}': {domain}::{self.operator}, opset {self.opset}: {variant}; "
             "the model can still be audited through its scores"
         )
+
+    def require_shape(self, what: str, value: Tensor, expected: Sequence[int | None]) -> None:
+        """Refuse a tensor of another shape than expected; None stands for any size.
+
+        Torch's own kernels do not always look: some read or write beyond the tensors they are
+        given, and elementwise operations broadcast what was never meant to be.
+        """
+        found = list(value.shape)
+        fits = len(found) == len(expected) and all(
+            size is None or size == n for size, n in zip(expected, found, strict=True)
+        )
+        if not fits:
+            sizes = ", ".join("?" if size is None else str(size) for size in expected)
+            raise self.refuse(f"{what} has shape {found}, expected [{sizes}]")
 
 
 Builder = Callable[[Node], Kernel]

@@ -34,6 +34,7 @@ def attention(node: Node) -> Kernel:
             q, k, v = _heads(q, heads), _heads(k, kv_heads), _heads(v, kv_heads)
         if past_k is not None and past_v is not None:
             k, v = torch.cat([past_k, k], 2), torch.cat([past_v, v], 2)
+        _require_shapes(node, q, k, v, mask, valid)
         factor = scale or 1 / math.sqrt(q.shape[-1])
         groups = q.shape[1] // k.shape[1]
         wide_k, wide_v = (_repeated(t, groups) for t in (k, v))
@@ -49,6 +50,31 @@ def attention(node: Node) -> Kernel:
         return y, k, v, scores
 
     return run
+
+
+def _require_shapes(
+    node: Node, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, valid: Tensor | None
+) -> None:
+    """Refuse tensors that do not belong together: products would broadcast them."""
+    node.require_shape("query", q, (None, None, None, None))
+    batch, heads, queries, size = q.shape
+    node.require_shape("key", k, (batch, None, None, size))
+    kv_heads, keys = k.shape[1:3]
+    node.require_shape("value", v, (batch, kv_heads, keys, None))
+    if not kv_heads or heads % kv_heads:
+        raise node.refuse(f"{heads} heads of the query for {kv_heads} of key and value")
+    if valid is not None:
+        node.require_shape("nonpad_kv_seqlen", valid, (batch,))
+        if bool(((valid < 0) | (valid > keys)).any()):
+            raise node.refuse(
+                f"nonpad_kv_seqlen {valid.tolist()}, expected numbers from 0 to {keys}"
+            )
+    if mask is not None:
+        # Only where lengths say which keys are real may the mask leave the last ones out.
+        width = mask.shape[-1] if valid is not None and 0 < mask.shape[-1] < keys else keys
+        full = (batch, heads, queries, width)[-mask.dim() :] if mask.dim() else (width,)
+        shared = [1 if mask.shape[i] == 1 else size for i, size in enumerate(full[:-1])]
+        node.require_shape("mask", mask, (*shared, width))
 
 
 def _heads(x: Tensor, count: int) -> Tensor:
@@ -131,8 +157,15 @@ def rotary_embedding(node: Node) -> Kernel:
         flat = x.dim() == 3
         y = x.unflatten(2, (heads, -1)) if flat else x.transpose(1, 2)
         turned = width or y.shape[-1]
+        batch, steps = y.shape[:2]
         if places is not None:
-            cos, sin = cos[places.to(cos.device)], sin[places.to(sin.device)]
+            node.require_shape("position_ids", places, (batch, steps))
+            node.require_shape("sine cache", sin, tuple(cos.shape))
+            # A negative position would count from the end: one that is out of range is refused.
+            places = torch.where(places < 0, len(cos), places).to(cos.device)
+            cos, sin = cos[places], sin[places]
+        for what, cache in (("cosine cache", cos), ("sine cache", sin)):
+            node.require_shape(what, cache, (batch, steps, turned // 2))
         cos, sin = cos.unsqueeze(2), sin.unsqueeze(2)  # (B, S, 1, turned/2)
         first, rest = y[..., :turned], y[..., turned:]
         if interleaved:

@@ -8,6 +8,10 @@ from audit.models.onnx.node import Kernel, Node, numbers, operator, plain
 REDUCTIONS = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 
 
+# No position of any tensor: whoever reads or writes there is refused by torch.
+NOWHERE = 2**62
+
+
 def wrapped(indices: Tensor, size: int) -> Tensor:
     """Negative indices counted from the end."""
     return torch.where(indices < 0, indices + size, indices).long()
@@ -47,6 +51,9 @@ def gather_nd(node: Node) -> Kernel:
         indices = indices.to(x.device)
         depth = indices.shape[-1]
         batch = x.shape[:shared]
+        if shared:
+            after = [None] * (indices.dim() - shared)
+            node.require_shape("indices", indices, (*batch, *after))
         count = batch.numel()
         flat, inner = _linear(indices, x.shape[shared : shared + depth])
         table = x.reshape(count * inner, *x.shape[shared + depth :])
@@ -59,11 +66,19 @@ def gather_nd(node: Node) -> Kernel:
 
 
 def _linear(indices: Tensor, sizes: torch.Size) -> tuple[Tensor, int]:
-    """Index tuples as positions in the flattened axes, and how many positions there are."""
+    """Index tuples as positions in the flattened axes, and how many positions there are.
+
+    An index beyond its own axis must not become a position in the next row.
+    """
+    if indices.shape[-1] > len(sizes):
+        raise ValueError(f"index tuples of {indices.shape[-1]} for {len(sizes)} axes")
     flat = torch.zeros_like(indices[..., 0], dtype=torch.int64)
+    outside = torch.zeros_like(flat, dtype=torch.bool)
     for axis, size in enumerate(sizes):
-        flat = flat * size + wrapped(indices[..., axis], size)
-    return flat, sizes.numel()
+        index = wrapped(indices[..., axis], size)
+        outside = outside | (index < 0) | (index >= size)
+        flat = flat * size + index
+    return torch.where(outside, NOWHERE, flat), sizes.numel()
 
 
 @operator("ScatterElements", "Scatter")
@@ -72,6 +87,7 @@ def scatter_elements(node: Node) -> Kernel:
     axis, reduction = node.get("axis", 0), _reduction(node)
 
     def run(x: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
+        node.require_shape("updates", updates, tuple(indices.shape))
         places = wrapped(indices.to(x.device), x.shape[axis])
         return _scatter(x, axis, places, updates, reduction)
 
@@ -85,6 +101,7 @@ def scatter_nd(node: Node) -> Kernel:
 
     def run(x: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
         depth = indices.shape[-1]
+        node.require_shape("updates", updates, (*indices.shape[:-1], *x.shape[depth:]))
         flat, rows = _linear(indices.to(x.device), x.shape[:depth])
         inner = x.shape[depth:].numel()
         places = flat.reshape(-1, 1).expand(-1, inner)

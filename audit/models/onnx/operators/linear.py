@@ -35,6 +35,7 @@ def convolution(node: Node) -> Kernel:
             if (given and tuple(given) != kernel) or len(kernel) not in CONVOLUTIONS:
                 raise node.refuse(f"kernel {list(kernel)}")
             window = windows.setdefault(kernel, read_window(node, len(kernel), kernel))
+        node.require_shape("input X", x, (None,) * (2 + len(kernel)))
         return convolve(x, weight, bias, window, group)
 
     return run
@@ -66,6 +67,9 @@ def transposed_convolution(node: Node) -> Kernel:
         if (given and tuple(given) != kernel) or rank not in TRANSPOSED:
             raise node.refuse(f"kernel {list(kernel)}")
         window = read_window(node, rank, kernel)
+        node.require_shape("input X", x, (None,) * (2 + rank))
+        if bias is not None:
+            node.require_shape("bias B", bias, (weight.shape[1] * group,))
         begins, ends = _crops(window, x.shape[2:], shape, extra or [0] * rank)
         y = TRANSPOSED[rank](x, weight, None, window.strides, 0, 0, group, window.dilations)
         y = pad_spatial(y, [-begin for begin in begins], [-end for end in ends])
@@ -105,13 +109,19 @@ def gemm(node: Node) -> Kernel:
     simple = alpha == 1.0 and beta == 1.0
 
     def run(a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
+        node.require_shape("input A", a, (None, None))
+        node.require_shape("input B", b, (None, None))
         a = a.t() if turn_a else a
         wide = b.shape[0 if turn_b else 1]
         if simple and a.is_floating_point() and (c is None or c.shape == (wide,)):
             return F.linear(a, b if turn_b else b.t(), c)
         y = a @ (b.t() if turn_b else b)
         y = y if alpha == 1.0 else y * alpha
-        return y if c is None else y + (c if beta == 1.0 else c * beta)
+        if c is None:
+            return y
+        if torch.broadcast_shapes(c.shape, y.shape) != y.shape:
+            raise node.refuse(f"input C of shape {list(c.shape)} for a product {list(y.shape)}")
+        return y + (c if beta == 1.0 else c * beta)
 
     return run
 

@@ -26,6 +26,8 @@ def split(node: Node) -> Kernel:
     def run(x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, ...]:
         chosen = given if lengths is None else numbers(lengths)
         if chosen is None:
+            if not node.get("num_outputs") and x.shape[axis] % parts:
+                raise node.refuse(f"{parts} equal parts of {x.shape[axis]}")
             length = -(-x.shape[axis] // parts)
             chosen = [length] * (parts - 1) + [x.shape[axis] - length * (parts - 1)]
         return torch.split(x, chosen, axis)
@@ -42,6 +44,11 @@ def slice_axes(node: Node) -> Kernel:
         new = [None if bound is None else numbers(bound) for bound in bounds]
         chosen: list[list[int] | None] = [*new, *old[len(new) :]]
         starts, ends, axes, steps = chosen
+        for what, values in (("axes", axes), ("steps", steps)):
+            if values and len(values) != len(starts or []):
+                raise node.refuse(f"{len(values)} {what} for {len(starts or [])} starts")
+        if not all(-x.dim() <= axis < x.dim() for axis in axes or range(len(starts or []))):
+            raise node.refuse(f"axes {axes} of {x.dim()} dimensions")
         for i, (start, end) in enumerate(zip(starts or [], ends or [], strict=True)):
             axis = axes[i] if axes else i
             x = _slice(x, axis % x.dim(), start, end, steps[i] if steps else 1)
@@ -117,6 +124,8 @@ def pad(node: Node) -> Kernel:
     ) -> Tensor:
         sizes = given if pads is None else numbers(pads)
         chosen = numbers(axes) if axes is not None else list(range(x.dim()))
+        if len(sizes) != 2 * len(chosen) or not all(-x.dim() <= a < x.dim() for a in chosen):
+            raise node.refuse(f"{len(sizes)} pads for axes {chosen} of {x.dim()} dimensions")
         pairs = {
             axis % x.dim(): (sizes[i], sizes[i + len(chosen)]) for i, axis in enumerate(chosen)
         }

@@ -17,6 +17,9 @@ def batch_normalization(node: Node) -> Kernel:
         raise node.refuse("statistics per position (spatial=0)")
 
     def run(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+        channels = (x.shape[1] if x.dim() > 1 else 1,)
+        for what, value in (("scale", scale), ("B", bias), ("mean", mean), ("var", var)):
+            node.require_shape(f"input {what}", value, channels)
         mean, var, scale, bias = (value.to(x.dtype) for value in (mean, var, scale, bias))
         if mean.requires_grad or var.requires_grad:  # torch's own takes statistics as given
             slope = scale * torch.rsqrt(var + epsilon)
@@ -57,9 +60,10 @@ def layer_normalization(node: Node) -> Kernel:
     if node.get("stash_type", 1) != 1:
         raise node.refuse("stash_type other than float")
     if node.wants(1) or node.wants(2):
-        return lambda x, scale, bias=None: _with_statistics(x, scale, bias, axis, epsilon)
+        return lambda x, scale, bias=None: _with_statistics(node, x, scale, bias, axis, epsilon)
 
     def run(x: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
+        _require_narrow(node, x, scale, bias)
         shape = x.shape[axis:]
         if scale.shape == shape and (bias is None or bias.shape == shape):
             return F.layer_norm(x, shape, scale, bias, epsilon)
@@ -69,10 +73,18 @@ def layer_normalization(node: Node) -> Kernel:
     return run
 
 
+def _require_narrow(node: Node, x: Tensor, scale: Tensor, bias: Tensor | None = None) -> None:
+    """Refuse a scale or bias that would broadcast the input to another shape."""
+    for what, value in (("scale", scale), ("bias", bias)):
+        if value is not None and torch.broadcast_shapes(value.shape, x.shape) != x.shape:
+            raise node.refuse(f"{what} of shape {list(value.shape)} for {list(x.shape)}")
+
+
 def _with_statistics(
-    x: Tensor, scale: Tensor, bias: Tensor | None, axis: int, epsilon: float
+    node: Node, x: Tensor, scale: Tensor, bias: Tensor | None, axis: int, epsilon: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The normalised tensor, its mean and the inverse of its standard deviation."""
+    _require_narrow(node, x, scale, bias)
     axes = tuple(range(axis % x.dim(), x.dim()))
     mean = x.float().mean(axes, keepdim=True)
     centred = x.float() - mean
@@ -89,6 +101,7 @@ def rms_normalization(node: Node) -> Kernel:
         raise node.refuse("stash_type other than float")
 
     def run(x: Tensor, scale: Tensor) -> Tensor:
+        _require_narrow(node, x, scale)
         axes = tuple(range(axis % x.dim(), x.dim()))
         wide = x if x.dtype is torch.float64 else x.float()
         inverse = torch.rsqrt((wide * wide).mean(axes, keepdim=True) + epsilon)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -47,8 +48,18 @@ def max_pool(node: Node) -> Kernel:
     window = _window(node)
     columns_first = bool(node.get("storage_order", 0))
     if node.wants(1):
-        return lambda x: _max_with_indices(x, window, columns_first)
-    return lambda x: _max(x, window)
+        return _checked(node, window, lambda x: _max_with_indices(x, window, columns_first))
+    return _checked(node, window, lambda x: _max(x, window))
+
+
+def _checked(node: Node, window: Window, pool: Kernel) -> Kernel:
+    """The pool of batches of planes alone: torch takes an input without a batch too."""
+
+    def run(x: Tensor) -> Any:
+        node.require_shape("input X", x, (None,) * (2 + len(window.kernel)))
+        return pool(x)
+
+    return run
 
 
 def _max(x: Tensor, window: Window) -> Tensor:
@@ -103,8 +114,12 @@ def average_pool(node: Node) -> Kernel:
     fits = all(pad <= k // 2 for pad, k in zip(window.pads, window.kernel, strict=False))
     if window.is_symmetric() and fits and not window.ceil and max(window.dilations) == 1:
         pads = window.pads[:rank]
-        return lambda x: MEANS[rank](x, window.kernel, window.strides, pads, False, whole)
-    return lambda x: _mean(x, window, whole)
+        return _checked(
+            node,
+            window,
+            lambda x: MEANS[rank](x, window.kernel, window.strides, pads, False, whole),
+        )
+    return _checked(node, window, lambda x: _mean(x, window, whole))
 
 
 def _mean(x: Tensor, window: Window, whole: bool) -> Tensor:
@@ -142,4 +157,4 @@ def lp_pool(node: Node) -> Kernel:
         powers = pad_spatial(x, *_pads(x, window)).abs() ** p
         return _sum(powers, window).pow(1 / p)
 
-    return run
+    return _checked(node, window, run)

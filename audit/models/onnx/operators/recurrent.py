@@ -1,6 +1,6 @@
 """RNN, GRU and LSTM: one direction is a loop over time, several directions are joined."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -84,7 +84,8 @@ def _run_direction(
     """One direction over x (T, B, I): all hidden states (T, B, H), and the last state.
 
     Beyond its own length a sequence keeps its state and outputs zero. Backwards, the padding comes
-    first: the state then stays at its start until the sequence begins.
+    first: the state then stays at its start until the sequence begins. The last state of a sequence
+    of length 0 is zero, as the runtime has it.
     """
     projected = F.linear(x, w, bias)
     hidden, memory = state
@@ -101,6 +102,10 @@ def _run_direction(
         if remembered is not None and memory is not None:
             memory = torch.where(alive, remembered, memory)
         outputs.append(torch.where(alive, new, torch.zeros_like(new)))
+    if lengths is not None:
+        begun = (lengths > 0).unsqueeze(1)
+        hidden = torch.where(begun, hidden, torch.zeros_like(hidden))
+        memory = None if memory is None else torch.where(begun, memory, torch.zeros_like(memory))
     return torch.stack(outputs[::-1] if back else outputs), (hidden, memory)
 
 
@@ -122,7 +127,52 @@ def _fused(x: Tensor, w: Tensor, r: Tensor, bias: Tensor | None, states: list[Te
     return y.unflatten(2, (len(w), -1)).transpose(1, 2), hidden, memory
 
 
-@operator("RNN", "GRU", "LSTM")
+def _require_shapes(
+    node: Node,
+    directions: int,
+    size: int,
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    rest: Sequence[Tensor | None],
+) -> None:
+    """Refuse tensors that do not belong together; torch's kernels trust them and read beyond.
+
+    Args:
+        node: of the three operators.
+        directions: one or two.
+        size: of the hidden state.
+        x: with time first.
+        w: input weights.
+        r: recurrent weights.
+        rest: bias, sequence lengths, initial hidden and cell state, peepholes; states with the
+            direction first.
+    """
+    gates = GATES[node.operator]
+    node.require_shape("input X", x, (None, None, None))
+    steps, batch, width = x.shape
+    state = (directions, batch, size)
+    node.require_shape("weight W", w, (directions, gates * size, width))
+    node.require_shape("weight R", r, (directions, gates * size, size))
+    expected = {
+        "bias B": (directions, 2 * gates * size),
+        "sequence_lens": (batch,),
+        "initial_h": state,
+        "initial_c": state,
+        "peephole P": (directions, 3 * size),
+    }
+    for (what, sizes), value in zip(expected.items(), rest, strict=True):
+        if value is not None:
+            node.require_shape(what, value, sizes)
+    if node.operator != "LSTM" and any(value is not None for value in rest[3:]):
+        raise node.refuse("a cell state or peepholes, which only an LSTM has")
+    lengths = rest[1]
+    if lengths is not None and bool(((lengths < 0) | (lengths > steps)).any()):
+        raise node.refuse(f"sequence_lens {lengths.tolist()}, expected numbers from 0 to {steps}")
+
+
+# The lengths stay on the CPU: their values are looked at in every call.
+@operator("RNN", "GRU", "LSTM", static=(4,))
 def recurrent(node: Node) -> Kernel:
     """Any of the three, forward, reverse or bidirectional."""
     direction = node.get("direction", "forward")
@@ -139,17 +189,20 @@ def recurrent(node: Node) -> Kernel:
         and True not in backwards[:1]
     )
     size = node.get("hidden_size")
+    if not isinstance(size, int) or size < 1:
+        raise node.refuse(f"hidden_size {size}, expected a positive number")
     if node.get("clip") is not None or node.get("input_forget", 0):
         raise node.refuse("clip or input_forget")
 
     def run(x: Tensor, w: Tensor, r: Tensor, *rest: Tensor | None) -> tuple[Tensor, ...]:
         optional: list[Tensor | None] = [*rest, *[None] * (5 - len(rest))]
         bias, lengths, h0, c0, peep = optional
-        x = x.transpose(0, 1) if batch_first else x
         if batch_first:
+            x = x.transpose(0, 1)
             h0, c0 = (None if s is None else s.transpose(0, 1) for s in (h0, c0))
+        _require_shapes(node, len(backwards), size, x, w, r, (bias, lengths, h0, c0, peep))
         if plain and lengths is None and peep is None and not wrapped(x):
-            zero = x.new_zeros(len(w), x.shape[1], r.shape[2])
+            zero = x.new_zeros(len(w), x.shape[1], size)
             states = [zero if state is None else state for state in (h0, c0)]
             return _laid_out(*_fused(x, w, r, bias, states), batch_first=batch_first)
         lengths = None if lengths is None else lengths.to(x.device)
@@ -157,7 +210,7 @@ def recurrent(node: Node) -> Kernel:
         for i, back in enumerate(backwards):
             width = w.shape[1]
             both = x.new_zeros(2 * width) if bias is None else bias[i]
-            start = x.new_zeros(x.shape[1], size or r.shape[2])
+            start = x.new_zeros(x.shape[1], size)
             state = (
                 start if h0 is None else h0[i],
                 (start if c0 is None else c0[i]) if node.operator == "LSTM" else None,

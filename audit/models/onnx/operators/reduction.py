@@ -12,7 +12,10 @@ Reduce = Callable[[Tensor, list[int], bool], Tensor]
 
 def _product(x: Tensor, axes: list[int], keep: bool) -> Tensor:
     """Torch multiplies along one axis at a time."""
-    for axis in sorted((axis % x.dim() for axis in axes), reverse=True):
+    rank = x.dim()
+    if not all(-rank <= axis < rank for axis in axes):
+        raise IndexError(f"axes {axes} of {rank} dimensions")
+    for axis in sorted({axis % rank for axis in axes}, reverse=True):
         x = x.prod(axis, keepdim=keep, dtype=x.dtype)
     return x
 

@@ -102,6 +102,8 @@ def unsqueeze(node: Node) -> Kernel:
     def run(x: Tensor, axes: Tensor | None = None) -> Tensor:
         chosen = given if axes is None else numbers(axes)
         rank = x.dim() + len(chosen)
+        if {*chosen} - {*range(-rank, rank)} or len({axis % rank for axis in chosen}) < len(chosen):
+            raise node.refuse(f"axes {chosen} for a result of {rank} dimensions")
         for axis in sorted(axis % rank for axis in chosen):
             x = x.unsqueeze(axis)
         return x
