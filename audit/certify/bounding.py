@@ -45,6 +45,15 @@ DETAIL = (
     "they hold for the model as a function of real numbers."
 )
 
+ROUNDED = (
+    " The file computes in {}, whose rounding moves the scores of these samples by up to {:.1e}: "
+    "the certificate does not cover this rounding, so the served model may answer otherwise where "
+    "its margin is about as small."
+)
+
+PROBE = 64
+"""Samples on which the rounding of a file is measured."""
+
 
 def certify(
     classifier: Classifier,
@@ -89,6 +98,7 @@ def certify(
         name, coarser = chosen(how, network, metric, samples, steps=steps, work=work)
         search = prover(name, network, metric, tuning)
         exact = prover(name, network.double(), metric, 0)
+        note = coarser + rounding_of(exact.network, classifier, samples)
         limit = torch.minimum(attacked, metric.diameter(samples.x).double())
         together = TOGETHER.get(name, 1)
         # A loss is one of logits; a column of probabilities is bounded as it is.
@@ -144,12 +154,27 @@ def certify(
         Certifier(
             name=name,
             status="ran",
-            detail=DETAIL + coarser,
+            detail=DETAIL + note,
             seconds=time.perf_counter() - started,
             failure_probability=0.0,
         ),
         _envelope(grid, losses) if len(grid) else None,
     )
+
+
+def rounding_of(exact: Network, classifier: Classifier, samples: Samples) -> str:
+    """What the report says of a file that computes in a type narrower than float32."""
+    rows = samples.probe(PROBE)
+    if not exact.rounding or not len(rows):
+        return ""
+    x = samples.x[rows]
+    with torch.no_grad():
+        real = exact.run(x.double())
+        copied = classifier.differentiable(x.to(classifier.device)).to(real)
+    # Logarithms of probabilities are logits up to a constant per sample.
+    moved = (copied - copied.mean(1, keepdim=True)) - (real - real.mean(1, keepdim=True))
+    kinds = sorted(str(dtype).removeprefix("torch.") for dtype in exact.rounding)
+    return ROUNDED.format(" and ".join(kinds), float(moved.abs().max()))
 
 
 def _envelope(grid: Tensor, losses: LossBounds) -> Envelope:

@@ -17,10 +17,12 @@ from torch import Tensor
 
 from audit.certify import relaxation
 from audit.certify.relaxation import Candidates, CornerMaximum, Lines
+from audit.errors import AuditError
 from audit.models.onnx import OnnxModule
+from audit.models.onnx.dtypes import FLOAT8, TORCH
 from audit.models.onnx.node import Node
 from audit.models.onnx.operators.window import read_window
-from audit.models.onnx.program import Step, Values
+from audit.models.onnx.program import Step, Values, failure
 
 NEVER = -1e30
 """What pads a maximum: it cannot win."""
@@ -43,6 +45,7 @@ MOVING = frozenset(
         "Expand",
         "Dropout",
         "Cast",
+        "CastLike",
         "DepthToSpace",
         "SpaceToDepth",
         "AveragePool",
@@ -58,6 +61,8 @@ MOVING = frozenset(
 
 FACTORS = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "MatMul": 2, "Mul": 2, "Div": 2, "Sub": 2}
 """Affine in one operand as long as the other is constant; the number of factors, before a bias."""
+
+CASTS = frozenset({"Cast", "CastLike"})
 
 RESHAPING = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
 
@@ -135,6 +140,9 @@ class Network:
         prepare: samples to the graph's input; affine.
         shapes: shape of every value for one sample, by name.
         moving: names of the values that depend on the input's values.
+        stored: the constants in the types of the file, by name.
+        dtype: the type of everything computed; a cast between floats is the identity.
+        rounding: floating types narrower than float32 in which the file computes.
     """
 
     steps: list[Step]
@@ -145,6 +153,9 @@ class Network:
     prepare: Callable[[Tensor], Tensor]
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     moving: set[str] = field(default_factory=set)
+    stored: Values = field(default_factory=dict)
+    dtype: torch.dtype = torch.float32
+    rounding: set[torch.dtype] = field(default_factory=set)
 
     @property
     def classes(self) -> int:
@@ -153,11 +164,8 @@ class Network:
 
     def double(self) -> "Network":
         """The same network in float64."""
-        constants: Values = {
-            name: value.double() if value is not None and value.is_floating_point() else value
-            for name, value in self.constants.items()
-        }
-        return replace(self, constants=constants)
+        constants = _as_floats(self.stored, torch.float64)
+        return replace(self, constants=constants, dtype=torch.float64)
 
     def run(
         self,
@@ -226,16 +234,43 @@ class Network:
 
     def affine(self, step: Step, inputs: list[Tensor | None], batch: int) -> tuple[Tensor, ...]:
         """What a step that is no layer makes of its inputs, for so many samples."""
-        name = step.node.operator
-        if name in RESHAPING and step.outputs[0] in self.moving:
+        name, moving = step.node.operator, step.outputs[0] in self.moving
+        if name in RESHAPING and moving:
             data = inputs[0]
             assert data is not None
             # A graph exported for one sample names its batch size here.
             return (data.reshape(batch, *self.shapes[step.outputs[0]][1:]),)
-        if name == "Cast" and inputs[0] is not None and inputs[0].is_floating_point():
+        if name in CASTS and moving and inputs[0] is not None:
             return (inputs[0],)
+        return tuple(_as_float(value, self.dtype) for value in _computed(step, inputs))
+
+
+def _computed(step: Step, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    """What the kernel of a step gives.
+
+    Raises:
+        UnsupportedOperator: torch cannot do what the node asks for, with the node's name.
+    """
+    try:
         result = step.kernel(*inputs)
-        return result if isinstance(result, tuple) else (result,)
+    except (AuditError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever torch objects to, the node is the one to name
+        raise failure(step.node, inputs, error) from error
+    return result if isinstance(result, tuple) else (result,)
+
+
+def _as_float(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """A float tensor in the type of the computation; integers are shapes and indices."""
+    if not isinstance(value, Tensor) or not value.is_floating_point() or value.dtype == dtype:
+        return value
+    return value.to(dtype)
+
+
+def _as_floats(values: Values, dtype: torch.dtype) -> Values:
+    return {
+        name: value if value is None else _as_float(value, dtype) for name, value in values.items()
+    }
 
 
 def network_of(
@@ -255,28 +290,33 @@ def network_of(
     Raises:
         UnsupportedOperator: an operation is neither affine in the input nor one with a relaxation.
     """
-    lifted, constants, source, target = module.scores_program()
+    lifted, stored, source, target = module.scores_program()
     if threshold:
         step = _less(target, threshold)
         lifted, target = [*lifted, step], step.outputs[0]
-        constants[step.inputs[1]] = torch.tensor(threshold)
-    network = Network([], {}, constants, source, target, prepare)
-    values: Values = {**constants, source: prepare(sample[:1]).to(torch.float32)}
+        stored[step.inputs[1]] = torch.tensor(threshold)
+    constants = _as_floats(stored, torch.float32)
+    network = Network([], {}, constants, source, target, prepare, stored=stored)
+    # Run once in the file's own types: they tell where its numbers are rounded.
+    values: Values = {**stored, source: prepare(sample[:1]).to(module.input_dtype)}
     network.moving.add(source)
+    network.rounding |= _narrow(values[source])
     for step in lifted:
         inputs = [values[name] if name else None for name in step.inputs]
         moving = [place for place, name in enumerate(step.inputs) if name in network.moving]
-        result = step.kernel(*inputs)
-        result = result if isinstance(result, tuple) else (result,)
+        result = _computed(step, inputs)
         values.update(zip(step.outputs, result, strict=False))
         for name, value in zip(step.outputs, result, strict=False):
             if isinstance(value, Tensor):
                 network.shapes[name] = tuple(value.shape)
         if moving and not step.shape_only:
             network.moving.update(name for name in step.outputs if name)
+            network.rounding |= {dtype for value in result for dtype in _narrow(value)}
             layer = _layer(step, inputs)
             if layer is not None:
                 network.layers[len(network.steps)] = layer
+            elif step.node.operator in CASTS:
+                _require_float(step, inputs)
             else:
                 _require_affine(step, moving)
         network.steps.append(step)
@@ -288,6 +328,22 @@ def _less(scores: str, threshold: float) -> Step:
     inputs, outputs = (scores, f"threshold of {scores}"), (f"{scores} less its threshold",)
     node = Node(f"{scores} - {threshold:g}", "Sub", "", 14, inputs, outputs, {})
     return Step(node, torch.sub, inputs, outputs, shape_only=False)
+
+
+def _narrow(value: Tensor | None) -> set[torch.dtype]:
+    """The type of a float tensor with fewer digits than float32."""
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return set()
+    return {value.dtype} if value.element_size() < torch.float32.itemsize else set()
+
+
+def _require_float(step: Step, inputs: list[Tensor | None]) -> None:
+    """Refuse a cast whose rounding cannot be left out: to integers, booleans and 8-bit floats."""
+    like = inputs[1] if len(inputs) > 1 else None
+    dtype = TORCH[step.node.attributes["to"]] if like is None else like.dtype
+    if not dtype.is_floating_point or dtype in FLOAT8:
+        kind = str(dtype).removeprefix("torch.")
+        raise step.node.refuse(f"a cast of what depends on the input to {kind} has no linear bound")
 
 
 def _require_affine(step: Step, moving: list[int]) -> None:
