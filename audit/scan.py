@@ -170,6 +170,7 @@ def _check_model(scan: Scan, progress: Progress) -> None:
             "reading": lambda: health.reading(scan.readings),
             "sample_size": lambda: health.sample_size(samples, scan.config.confidence),
             "output": lambda: health.output_kind(served, samples),
+            "quantised_kernels": lambda: health.quantised_kernels(served, samples),
             "determinism": lambda: health.determinism(scan.classifier, samples),
             "batch_invariance": lambda: health.batch_invariance(scan.classifier, samples),
             "finite_differences": lambda: health.finite_differences(scan.classifier, samples),

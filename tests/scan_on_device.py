@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 SCANS: dict[str, dict[str, Any]] = {
+    "default": {"metrics": ("linf",), "deltas": (0.1,), "samples": 6},
     "bounds": {
         "metrics": ("linf", "l2"),
         "deltas": (0.02, 0.3),
@@ -30,7 +31,7 @@ SCANS: dict[str, dict[str, Any]] = {
         "certify": "none",
     },
 }
-"""Options of each scan; `bounds` and `corners` run all attacks that a scan runs by default."""
+"""Options of each scan; `default`, `bounds` and `corners` run all attacks of a default scan."""
 
 
 def main(folder: Path, where: str, name: str) -> None:

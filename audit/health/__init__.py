@@ -23,6 +23,7 @@ from audit.health.model import (
     output_kind,
     parity,
     parity_on_adversarial,
+    quantised_kernels,
     sample_size,
 )
 from audit.health.samples import distinct, majority, reading, ties
@@ -59,6 +60,7 @@ __all__ = [
     "output_kind",
     "parity",
     "parity_on_adversarial",
+    "quantised_kernels",
     "random_not_better",
     "reading",
     "representable",

@@ -1,5 +1,7 @@
 """Checks of the served model itself: accuracy, outputs, determinism, batches, its copy."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -137,6 +139,16 @@ def parity(classifier: Classifier, samples: Samples) -> tuple[Health, float | No
     if difference <= PARITY_TOLERANCE * scale(served) and agree == len(x):
         detail = f"Runtime and copy differ by at most {difference:.1e} on {len(x)} samples."
         return entry("parity", "pass", detail), difference, len(x)
+    if classifier.unfused is not None:
+        plain = without_fusion(classifier, x)
+        apart = float((plain - copied).abs().max())
+        if apart <= PARITY_TOLERANCE * scale(plain):
+            detail = (
+                f"The copy differs from the served model by {difference:.3g} on {len(x)} samples, "
+                f"and from the same file without fused 8-bit kernels by at most {apart:.1e}: the "
+                "difference is the runtime's own. Gradients are used, and served values judge."
+            )
+            return entry("parity", "pass", detail), difference, len(x)
     return (
         entry(
             "parity",
@@ -147,6 +159,34 @@ def parity(classifier: Classifier, samples: Samples) -> tuple[Health, float | No
         ),
         difference,
         len(x),
+    )
+
+
+def without_fusion(classifier: Classifier, x: Tensor) -> Tensor:
+    """Scores of the served file, (B, K), where the runtime does not fuse 8-bit kernels."""
+    assert classifier.unfused is not None
+    return replace(classifier, serve=classifier.unfused).deployed(x)
+
+
+def quantised_kernels(classifier: Classifier, samples: Samples) -> Health:
+    """The runtime's fused 8-bit kernels compute what the file says, on this machine."""
+    check = "quantised_kernels"
+    if classifier.unfused is None:
+        return entry(check, "not_applicable", "The file holds no quantised operators.")
+    x = samples.x[samples.probe(4 * PROBE)]
+    served, plain = classifier.deployed(x), without_fusion(classifier, x)
+    difference = float((served - plain).abs().max())
+    if difference <= PARITY_TOLERANCE * scale(plain):
+        detail = f"With and without fused 8-bit kernels scores differ by at most {difference:.1e}."
+        return entry(check, "pass", detail)
+    agree = int((served.argmax(1) == plain.argmax(1)).sum())
+    return entry(
+        check,
+        "warn",
+        f"On this machine the runtime's fused 8-bit kernels move scores by {difference:.3g} and "
+        f"agree with the file's own arithmetic on {agree} of {len(x)} predictions: they saturate "
+        "on processors without 8-bit dot products. The numbers are those of this machine, and the "
+        "serving machine may answer otherwise: audit on a machine of its kind.",
     )
 
 

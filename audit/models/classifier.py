@@ -52,6 +52,7 @@ class Classifier:
         base: the classifier of which this one is the smoothed version, if it is one.
         threshold: value of the single score of ``graph`` above which the model names class 1:
             0 for a logit, `CUT` for a column that was found to hold probabilities.
+        unfused: the runtime without fused 8-bit kernels, of a file that holds quantised operators.
         declared: what the file says of its outputs and labels.
     """
 
@@ -68,6 +69,7 @@ class Classifier:
     graph: Callable[[], "OnnxModule"] | None = None
     base: "Classifier | None" = None
     threshold: float = 0.0
+    unfused: Run | None = None
     declared: Declared = field(default_factory=Declared)
 
     @torch.no_grad()

@@ -1,5 +1,6 @@
 """ONNX files: served by onnxruntime, differentiated by our importer."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from audit.models.finish import labels_as_scores, output_of, spec_for, with_clas
 from audit.models.load_options import LoadOptions
 from audit.models.onnx import OnnxModule, lift, read_model
 from audit.models.onnx.heads import served_output
+from audit.models.onnx_runtime import Served
 from audit.models.preprocess import InputSpec
 from audit.models.score_only import score_only
 
@@ -71,11 +73,12 @@ def load_onnx(
             label_classes=label_classes,
         )
         return replace(scored, declared=declared)
-    run = served.run
+    run, unfused = served.run, _unfused(proto, serve)
     if module.head == "labels":
         with torch.no_grad():
             classes = logits(spec.prepare(sample[:2].to(device))).shape[1]
         run, copy = labels_as_scores(run, classes), labels_as_scores(copy, classes)
+        unfused = None if unfused is None else labels_as_scores(unfused, classes)
     classifier = Classifier(
         spec=spec,
         classes=0,
@@ -88,9 +91,21 @@ def load_onnx(
         device=device,
         notes=notes,
         graph=(lambda: module) if spec.dtype.is_floating_point else None,
+        unfused=unfused,
         declared=declared,
     )
     return with_classes(classifier, sample)
+
+
+def _unfused(proto: onnx.ModelProto, serve: Callable[..., Served]) -> Function | None:
+    """The runtime without fused 8-bit kernels, where the file asks for quantised values.
+
+    Fused kernels add pairs of 8-bit products in 16 bits on processors without 8-bit dot products,
+    and saturate there (onnxruntime 1.31, AVX2 and AVX-512 without VNNI).
+    """
+    if not any(node.op_type == "QuantizeLinear" for node in proto.graph.node):
+        return None
+    return serve(served_output(proto.graph).name, fused=False).run
 
 
 def _lifted(proto: onnx.ModelProto, device: torch.device) -> tuple[OnnxModule | None, str]:

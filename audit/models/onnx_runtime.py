@@ -44,7 +44,9 @@ DTYPES = {
 }
 
 
-def serve(model: onnx.ModelProto, output: str, *, cuda: bool, rows: int, path: Path) -> Served:
+def serve(
+    model: onnx.ModelProto, output: str, *, cuda: bool, rows: int, path: Path, fused: bool = True
+) -> Served:
     """Create the onnxruntime session of a loaded model.
 
     The runtime is given the bytes that `onnx` has loaded and checked, so external data can only
@@ -56,6 +58,8 @@ def serve(model: onnx.ModelProto, output: str, *, cuda: bool, rows: int, path: P
         cuda: whether to ask for the CUDA provider.
         rows: number of rows of every call where the batch is dynamic.
         path: for messages.
+        fused: as served; otherwise every operator runs by itself, and operators between
+            DequantizeLinear and QuantizeLinear compute in floats.
 
     Raises:
         ModelError: onnxruntime is not installed, or cannot run the model.
@@ -63,6 +67,8 @@ def serve(model: onnx.ModelProto, output: str, *, cuda: bool, rows: int, path: P
     runtime = _import_runtime()
     options = runtime.SessionOptions()
     options.log_severity_level = 4
+    if not fused:
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = torch.get_num_threads()
     providers = (["CUDAExecutionProvider"] if cuda else []) + ["CPUExecutionProvider"]
     try:

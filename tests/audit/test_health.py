@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -131,6 +132,32 @@ def test_parity_needs_equal_predictions() -> None:
     model = classifier(many(False), copy=many(True), classes=3)
     samples = samples_of(model, X)
     assert health.parity(model, samples)[0].status == "warn"
+
+
+def saturated(x: Tensor) -> Tensor:
+    """What a fused 8-bit kernel makes of the linear model where its sums overflow."""
+    return linear(x).clamp(-0.2, 0.2)
+
+
+def test_kernels_that_saturate_are_the_runtimes_own() -> None:
+    """The copy equals the file's arithmetic: gradients stay, and the machine is warned of."""
+    model = replace(classifier(linear, serve=saturated), unfused=linear)
+    entry, difference, _ = health.parity(model, SAMPLES)
+    assert entry.status == "pass"
+    assert difference is not None
+    assert difference > 0.1
+    assert "the runtime's own" in entry.detail
+    found = health.quantised_kernels(model, SAMPLES)
+    assert status(found, "quantised_kernels") == "warn"
+    assert f"{difference:.3g}" in found.detail
+    same = replace(classifier(linear), unfused=linear)
+    assert health.quantised_kernels(same, SAMPLES).status == "pass"
+    assert health.quantised_kernels(classifier(linear), SAMPLES).status == "not_applicable"
+
+
+def test_a_copy_that_differs_from_both_is_dropped() -> None:
+    model = replace(classifier(linear, serve=saturated), unfused=lambda x: linear(x) + 1 - x[:, :1])
+    assert health.parity(model, SAMPLES)[0].status == "warn"
 
 
 def test_parity_without_a_copy() -> None:

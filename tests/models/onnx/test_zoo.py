@@ -5,6 +5,8 @@ import importlib.util
 import pytest
 import torch
 
+from audit.health.model import without_fusion
+from audit.models import LoadOptions, load_classifier
 from audit.models.onnx import lift, read_model
 from bench import zoo
 from bench.formats import measure
@@ -43,6 +45,20 @@ def test_a_served_file_has_its_values_and_gradients(recipe, tmp_path):
     result = measure(tmp_path / f"{recipe.name}.onnx")
     assert result.path == "lifted", result
     assert result.good, result
+
+
+def test_a_quantised_file_is_also_served_without_fused_kernels(tmp_path):
+    """Our copy equals the file's own arithmetic on every processor; fused kernels may saturate."""
+    recipe = zoo.Recipe("qdq", "mlp", "script", 17)
+    file = zoo.write(recipe, tmp_path)
+    x = torch.rand(8, *zoo.NETWORKS["mlp"][1], generator=torch.Generator().manual_seed(0))
+    model = load_classifier(file, x, LoadOptions())
+    assert model.unfused is not None
+    plain = without_fusion(model, x)
+    assert (plain - model.copied(x)).abs().max() <= 1e-4 * plain.abs().max()
+    other = load_classifier(zoo.write(zoo.Recipe("plain", "mlp", "script", 17), tmp_path), x,
+                            LoadOptions())  # fmt: skip
+    assert other.unfused is None
 
 
 @pytest.mark.skipif(not CONVERTERS, reason="skl2onnx is not installed")
