@@ -1,7 +1,6 @@
 """The attacks of a scan on one metric: each proposes, the judge decides, the frontier keeps."""
 
 import itertools
-import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from attackers.minimal import minimal_radius
 from attackers.threat import Threat
 from attackers.wdro import W_PGD_STEPS, w_pgd
 from audit.effort import Stage
-from audit.errors import InternalError, explained
+from audit.errors import contained
 from audit.generated import transferred
 from audit.judge import LINE_SEARCH, judge
 from audit.models.classifier import Classifier
@@ -28,8 +27,6 @@ from audit.report import Attack, RunStatus
 from audit.sensitivity import SENSITIVITY_LOSSES, sensitivity
 from audit.stages import Run, at_radius
 from audit.state import INTERRUPTED, WHITE_BOX, MetricRun, Progress, Scan
-
-LOG = logging.getLogger(__name__)
 
 BLIND = 2.0
 """The same factor after a search by decisions alone, whose radii are up to twice too large."""
@@ -130,16 +127,17 @@ def _recorded(
     )
     started = time.perf_counter()
     status: RunStatus = "ran"
+
+    def failed(reason: str) -> None:
+        nonlocal status, detail
+        status, detail = "error", f"It stopped on an error: {reason}."
+
     try:
-        yield attacker
+        with contained(f"The attack {name}", failed):
+            yield attacker
     except KeyboardInterrupt:
         status, detail = "error", INTERRUPTED
         raise
-    except InternalError:
-        raise
-    except Exception as error:  # a model, or a runtime, can raise anything
-        LOG.debug("The attack %s failed.", name, exc_info=True)
-        status, detail = "error", f"It stopped on an error: {explained(error)}."
     finally:
         run.attacks.append(
             Attack(

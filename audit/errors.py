@@ -1,6 +1,11 @@
 """Every way the user's input can be wrong, as one exception family that the CLI catches once."""
 
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import ClassVar
+
+LOG = logging.getLogger(__name__)
 
 
 class AuditError(Exception):
@@ -60,3 +65,32 @@ def explained(error: BaseException) -> str:
     if isinstance(error, AuditError) and message:
         return message
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+@dataclass(frozen=True)
+class contained:
+    """Let an error end a block alone instead of the scan: ``with contained(what, tell): ...``.
+
+    A contradiction that only a bug of ours can cause (`InternalError`), and a request to stop, go
+    on as they are.
+
+    Attributes:
+        what: the part that may fail, for the log.
+        tell: receives what the error said, in one line.
+    """
+
+    what: str
+    tell: Callable[[str], None]
+
+    def __enter__(self) -> None:
+        """Begin the block."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> bool:
+        """End the block; True where an error was told of and goes no further."""
+        if not isinstance(error, Exception) or isinstance(error, InternalError):
+            return False
+        LOG.debug("%s failed.", self.what, exc_info=error)
+        self.tell(explained(error))
+        return True

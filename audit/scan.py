@@ -1,6 +1,5 @@
 """The scan: samples, attacks, judge, certificates, health; the state it leaves is the outcome."""
 
-import logging
 import time
 from collections.abc import Callable, Iterator
 
@@ -17,7 +16,7 @@ from audit.certify.smoothing import law_of
 from audit.checking import check_metric
 from audit.config import ScanConfig
 from audit.data import Dataset
-from audit.errors import InternalError, ModelError, NothingToEvaluate, UsageError, explained
+from audit.errors import InternalError, ModelError, NothingToEvaluate, UsageError, contained
 from audit.frontier import Frontier
 from audit.generated import used
 from audit.models.classifier import Classifier
@@ -25,8 +24,6 @@ from audit.models.smoothed import Noise, smooth
 from audit.report import Health, Parity
 from audit.samples import Samples, choose, evaluate, read_samples
 from audit.state import MetricRun, Progress, Scan, silent
-
-LOG = logging.getLogger(__name__)
 
 NO_IMAGES = (
     "The wasserstein threat moves mass between the pixels of images (channels, height, width), and "
@@ -133,13 +130,12 @@ def run(scan: Scan, progress: Progress = silent) -> Scan:
 
 def _describe_generator(scan: Scan, progress: Progress) -> None:
     """Measure what the generator makes, if there is one; an error costs these numbers alone."""
-    try:
+
+    def failed(reason: str) -> None:
+        scan.failures.append(f"What the generator makes: {reason}.")
+
+    with contained("Measuring the generator", failed):
         scan.generated = used(scan, progress)
-    except InternalError:
-        raise
-    except Exception as error:  # a model, or a runtime, can raise anything
-        LOG.debug("Measuring the generator failed.", exc_info=True)
-        scan.failures.append(f"What the generator makes: {explained(error)}.")
 
 
 def _completeness(scan: Scan) -> Health:
@@ -212,17 +208,13 @@ def _scan_metric(scan: Scan, metric: Metric, progress: Progress) -> None:
 def _certified(scan: Scan, run: MetricRun, progress: Progress) -> Certified:
     """Certify the samples; an error leaves radii of 0, and the record says what happened."""
     base = scan.classifier.base
-    started = time.perf_counter()
-    try:
+    started, said = time.perf_counter(), list[str]()
+    with contained("The certificate", said.append):
         if base is not None:
             return _certify_smoothed(scan, base, run.metric, progress)
         return _certify_by_bounds(scan, run, progress) or run.certified
-    except InternalError:
-        raise
-    except Exception as error:  # a model's graph can hold anything
-        LOG.debug("The certificate failed.", exc_info=True)
-        name = "smoothing" if base is not None else scan.config.certify
-        return certify.failed(scan.samples, name, explained(error), time.perf_counter() - started)
+    name = "smoothing" if base is not None else scan.config.certify
+    return certify.failed(scan.samples, name, said[0], time.perf_counter() - started)
 
 
 def _certify_by_bounds(scan: Scan, run: MetricRun, progress: Progress) -> Certified | None:

@@ -1,6 +1,5 @@
 """What a scan knows so far: kept when it is interrupted, turned into a report at the end."""
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from audit.certify import Certified
 from audit.confidence import Floats
 from audit.config import ScanConfig
 from audit.data import Dataset
-from audit.errors import explained
+from audit.errors import contained
 from audit.frontier import Frontier
 from audit.generators import Trained
 from audit.models.classifier import Classifier
@@ -38,8 +37,6 @@ from audit.report import (
     ThreatResult,
 )
 from audit.samples import Samples
-
-LOG = logging.getLogger(__name__)
 
 WHITE_BOX = ("fgsm", "minimal", "apgd", "transport")
 """What runs by default where there are gradients."""
@@ -172,13 +169,13 @@ class Scan:
             )
             found[rows] = (row_max(grad.nan_to_num().abs()) == 0).cpu()
 
-        try:
-            self.batches.each(torch.arange(len(x)), look)
-        except Exception as error:  # a model can raise anything
-            LOG.debug("Looking for samples without a gradient failed.", exc_info=True)
-            self.failures.append(f"The gradients of the samples: {explained(error)}.")
+        def failed(reason: str) -> None:
+            self.failures.append(f"The gradients of the samples: {reason}.")
             # None of them can be relied on: attacks without gradients try every sample.
             found.fill_(True)
+
+        with contained("Looking for samples without a gradient", failed):
+            self.batches.each(torch.arange(len(x)), look)
         return found
 
     @property

@@ -17,12 +17,11 @@ from torch import Tensor
 
 from audit.certify import relaxation
 from audit.certify.relaxation import Candidates, CornerMaximum, Lines
-from audit.errors import AuditError
 from audit.models.onnx import OnnxModule
 from audit.models.onnx.dtypes import FLOAT8, TORCH
 from audit.models.onnx.node import Node
 from audit.models.onnx.operators.window import read_window
-from audit.models.onnx.program import Step, Values, failure
+from audit.models.onnx.program import Step, Values, computed
 
 NEVER = -1e30
 """What pads a maximum: it cannot win."""
@@ -242,22 +241,7 @@ class Network:
             return (data.reshape(batch, *self.shapes[step.outputs[0]][1:]),)
         if name in CASTS and moving and inputs[0] is not None:
             return (inputs[0],)
-        return tuple(_as_float(value, self.dtype) for value in _computed(step, inputs))
-
-
-def _computed(step: Step, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
-    """What the kernel of a step gives.
-
-    Raises:
-        UnsupportedOperator: torch cannot do what the node asks for, with the node's name.
-    """
-    try:
-        result = step.kernel(*inputs)
-    except (AuditError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # whatever torch objects to, the node is the one to name
-        raise failure(step.node, inputs, error) from error
-    return result if isinstance(result, tuple) else (result,)
+        return tuple(_as_float(value, self.dtype) for value in computed(step, inputs))
 
 
 def _as_float(value: Tensor, dtype: torch.dtype) -> Tensor:
@@ -304,7 +288,7 @@ def network_of(
     for step in lifted:
         inputs = [values[name] if name else None for name in step.inputs]
         moving = [place for place, name in enumerate(step.inputs) if name in network.moving]
-        result = _computed(step, inputs)
+        result = computed(step, inputs)
         values.update(zip(step.outputs, result, strict=False))
         for name, value in zip(step.outputs, result, strict=False):
             if isinstance(value, Tensor):

@@ -18,6 +18,7 @@ from audit.generators import Trained, tensor_file
 from audit.harden.loop import Progressed
 from audit.harden.session import HardenConfig, Session
 from audit.harden.weights import Trainable
+from audit.health.samples import named
 from audit.models.classifier import Classifier
 from audit.pairs import paired, paired_points
 from audit.report import (
@@ -171,9 +172,8 @@ def given_up(before: Samples, after: Samples, names: tuple[str, ...] | None) -> 
         rows = before.labels == label
         had, left = int(before.correct[rows].sum()), int(after.correct[rows].sum())
         if had and left <= GIVEN_UP * had:
-            called = f" ({names[label]})" if names is not None and label < len(names) else ""
             yield (
-                f"Hardening gave up class {label}{called}: of its {int(rows.sum())} evaluation "
+                f"Hardening gave up {named(label, names)}: of its {int(rows.sum())} evaluation "
                 f"samples {had} were classified correctly before and {left} are now. Balance the "
                 "classes of the training data or choose a smaller --radius; --min-clean bounds "
                 "the accuracy over all classes and does not protect a single one."

@@ -1,12 +1,8 @@
 """What all health checks share: how a finding is written, and how many samples are looked at."""
 
-import logging
-
 from torch import Tensor
 
 from audit.report import Health, HealthStatus
-
-LOG = logging.getLogger(__name__)
 
 PROBE = 64
 """Samples that the checks look at."""

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from audit.errors import InternalError, explained
-from audit.health.common import LOG, entry
+from audit.errors import contained
+from audit.health.common import entry
 from audit.report import Attack, Health
 
 
@@ -17,17 +17,14 @@ def guarded(check: str, run: Callable[[], Health]) -> Health:
     Raises:
         InternalError: a contradiction that only a bug of ours can cause.
     """
-    try:
+    said: list[str] = []
+    with contained(f"The check {check}", said.append):
         return run()
-    except InternalError:
-        raise
-    except Exception as error:  # a model, or a runtime, can raise anything
-        LOG.debug("The check %s failed.", check, exc_info=True)
-        return entry(
-            check,
-            "fail",
-            f"The check stopped on an error: {explained(error)}. What it looks at is not known.",
-        )
+    return entry(
+        check,
+        "fail",
+        f"The check stopped on an error: {said[0]}. What it looks at is not known.",
+    )
 
 
 def completeness(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import onnx
@@ -105,7 +105,9 @@ def _unfused(proto: onnx.ModelProto, serve: Callable[..., Served]) -> Function |
     """
     if not any(node.op_type == "QuantizeLinear" for node in proto.graph.node):
         return None
-    return serve(served_output(proto.graph).name, fused=False).run
+    # Health checks alone ask for it: training, hardening and inspecting do not.
+    runtime = cache(lambda: serve(served_output(proto.graph).name, fused=False).run)
+    return lambda x: runtime()(x)
 
 
 def _lifted(proto: onnx.ModelProto, device: torch.device) -> tuple[OnnxModule | None, str]:

@@ -1,7 +1,8 @@
 """Tiny classifiers and data sets, built from functions."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,18 @@ def scan_of(model: Classifier, x: Tensor, labels: Tensor, **options: Any) -> Sca
     """A scan that is ready to run."""
     config = ScanConfig(**options)
     return Scan(model, dataset_of(x, labels), config, samples_of(model, x, labels, config.seed))
+
+
+def stop_at(stage: str) -> Callable[..., Any]:
+    """Progress that interrupts the scan where a stage begins."""
+
+    @contextmanager
+    def progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
+        if name == stage:
+            raise KeyboardInterrupt
+        yield lambda _: None
+
+    return progress
 
 
 def threat_result(

@@ -3,15 +3,13 @@
 import csv
 import io
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from fakes import WEIGHT, classifier, inputs, linear, noisy_labels, scan_of
+from fakes import WEIGHT, classifier, inputs, linear, noisy_labels, scan_of, stop_at
 from torch import Tensor
 
 from attackers.geometry import METRICS
@@ -203,16 +201,6 @@ def test_a_certificate_above_an_attack_is_an_internal_error(
     with pytest.raises(InternalError, match=r"is certified up to linf 0\.2, yet broken at") as e:
         finished(X[correct], LABELS[correct])
     assert e.value.exit_code == 3
-
-
-def stop_at(stage: str) -> Callable[..., Any]:
-    @contextmanager
-    def progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
-        if name == stage:
-            raise KeyboardInterrupt
-        yield lambda _: None
-
-    return progress
 
 
 def test_an_interrupt_keeps_what_was_found(done: Scan) -> None:

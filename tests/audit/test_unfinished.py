@@ -1,13 +1,11 @@
 """Scans that did not run to their end: what they may say, and what an error may cost."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import date
 from typing import Any
 
 import pytest
 import torch
-from fakes import classifier, inputs, linear, scan_of
+from fakes import classifier, inputs, linear, scan_of, stop_at
 from torch import Tensor
 
 from audit import compare, scan
@@ -26,16 +24,6 @@ from tests.reports.golden import golden
 X = inputs(80)
 LABELS = linear(X).argmax(1)
 OPTIONS: dict[str, Any] = {"metrics": ("linf",), "orders": (float("inf"),), "deltas": (0.05, 0.1)}
-
-
-def stop_at(stage: str) -> Callable[..., Any]:
-    @contextmanager
-    def progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
-        if name == stage:
-            raise KeyboardInterrupt
-        yield lambda _: None
-
-    return progress
 
 
 def report(state: Scan, gates: Gates | None = None) -> Report:
@@ -258,6 +246,17 @@ def test_a_contradiction_is_raised_wherever_it_shows(
     monkeypatch.setattr(health, place, contradiction)
     with pytest.raises(InternalError):
         scan.run(scan_of(classifier(linear), X, LABELS, **OPTIONS, attacks=("minimal",)))
+
+
+def test_a_contradiction_in_the_gradients_is_raised() -> None:
+    def contradiction(x: Tensor) -> Tensor:
+        if x.requires_grad:
+            raise InternalError("certified beyond an attack")
+        return linear(x)
+
+    state = scan_of(classifier(linear, attackable=contradiction), X, LABELS, **OPTIONS)
+    with pytest.raises(InternalError):
+        _ = state.flat
 
 
 # What counts as a search

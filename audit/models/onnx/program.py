@@ -53,20 +53,28 @@ def execute(steps: Sequence[Step], values: Values) -> None:
     """
     for step in steps:
         inputs = [values[name] if name else None for name in step.inputs]
-        try:
-            result = step.kernel(*inputs)
-        except (AuditError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:  # whatever torch objects to, the node is the one to name
-            raise failure(step.node, inputs, error) from error
+        result = computed(step, inputs)
         del inputs
-        if not isinstance(result, tuple):
-            result = (result,)
         if len(result) < len(step.outputs):
             raise step.node.refuse(f"{len(step.outputs)} outputs")
         values.update(zip(step.outputs, result, strict=False))
         for name in step.frees:
             del values[name]
+
+
+def computed(step: Step, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    """What the kernel of a step gives.
+
+    Raises:
+        UnsupportedOperator: torch cannot do what the node asks for, with the node's name.
+    """
+    try:
+        result = step.kernel(*inputs)
+    except (AuditError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever torch objects to, the node is the one to name
+        raise failure(step.node, inputs, error) from error
+    return result if isinstance(result, tuple) else (result,)
 
 
 def failure(node: Node, inputs: Sequence[object], error: Exception) -> UnsupportedOperator:
