@@ -40,8 +40,8 @@ def main(folder: Path, where: str, name: str) -> None:
         import tests.simulated_device  # noqa: F401  (patches torch)
 
     from audit import scan
-    from audit.arguments import Gates
     from audit.assemble import report_of
+    from audit.cli.arguments import Gates
     from audit.config import ScanConfig
     from audit.data import open_data
     from audit.models import LoadOptions

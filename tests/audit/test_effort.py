@@ -4,8 +4,8 @@ import pytest
 from fakes import classifier, inputs, linear, scan_of
 
 from audit import scan
-from audit.arguments import Gates
 from audit.assemble import report_of
+from audit.cli.arguments import Gates
 from audit.effort import EFFORTS
 from audit.errors import UsageError
 from audit.report import Report

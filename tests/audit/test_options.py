@@ -7,8 +7,8 @@ import pytest
 from fakes import classifier, inputs, linear, noisy_labels, scan_of, threat_result
 
 from audit import gate, options
-from audit.arguments import Gates
 from audit.assemble import report_of
+from audit.cli.arguments import Gates
 from audit.config import ATTACK_NAMES, ScanConfig, order_name
 from audit.errors import UsageError
 from audit.report import Gate, Health, Report

@@ -15,9 +15,9 @@ from torch import Tensor
 from attackers.geometry import METRICS
 from attackers.losses import misclassified
 from audit import artifacts, certify, scan
-from audit.arguments import Gates
 from audit.assemble import report_of
 from audit.certify import Certified
+from audit.cli.arguments import Gates
 from audit.errors import InternalError, UsageError
 from audit.files import check_writable, replacing
 from audit.report import Report

@@ -9,9 +9,9 @@ from fakes import classifier, inputs, linear, scan_of, stop_at
 from torch import Tensor
 
 from audit import compare, scan
-from audit.arguments import Gates
 from audit.assemble import report_of
 from audit.certify import bounding
+from audit.cli.arguments import Gates
 from audit.errors import InternalError
 from audit.health import completeness
 from audit.policy import Policy, Rule, judge

@@ -12,8 +12,8 @@ from torch import Tensor
 from attackers.geometry import L1, L2, Linf, Wasserstein
 from attackers.losses import misclassified
 from audit import artifacts, scan
-from audit.arguments import Gates
 from audit.assemble import report_of
+from audit.cli.arguments import Gates
 from audit.config import ScanConfig
 from audit.errors import UsageError
 from audit.health.active import disjoint, enclosing
