@@ -13,22 +13,23 @@ from torch import Tensor
 
 from attackers.gradient import value_and_grad
 from attackers.losses import margin
-from audit import health, readings
-from audit.config import ScanConfig
+from audit import health
 from audit.data import Dataset
 from audit.errors import AuditError, ModelError, UnsupportedOperator
-from audit.models import Classifier, LoadOptions, load_classifier
-from audit.models.execution import call_rows
-from audit.models.files import digest, identify
-from audit.models.preprocess import InputSpec, show_shape
-from audit.samples import Samples, choose, evaluate, read_samples, tied
-from audit.sanity import (
+from audit.evidence import readings
+from audit.evidence.chance import (
     chance_level,
     other_readings,
     require_better_than_chance,
     tie_sentence,
     ties_explain,
 )
+from audit.evidence.samples import Samples, choose, evaluate, read_samples, tied
+from audit.models import Classifier, LoadOptions, load_classifier
+from audit.models.execution import call_rows
+from audit.models.files import digest, identify
+from audit.models.preprocess import InputSpec, show_shape
+from audit.scanning.config import ScanConfig
 
 Fact = tuple[str, str]
 """A name and what was found, as shown to the user."""

@@ -1,9 +1,9 @@
 """Does one scan reach the robust accuracy of AutoAttack, and in which share of its time?
 
 AutoAttack (standard, as torchattacks implements it, with the 100 steps of the paper) attacks the
-plain differentiable model; ours is the whole of `audit.scan.run` at that one budget: health checks,
-attacks, judge and certificates. Samples and threads are the same, loading counts for neither, and
-the served model judges both.
+plain differentiable model; ours is the whole of `audit.scanning.scan.run` at that one budget:
+health checks, attacks, judge and certificates. Samples and threads are the same, loading counts for
+neither, and the served model judges both.
 
     bench/.peers/bin/python -m bench.autoattack --out bench/results/autoattack.md
 
@@ -26,10 +26,10 @@ import torch
 from numpy.typing import NDArray
 
 from attackers.geometry import Linf
-from audit import scan
-from audit.config import ScanConfig
-from audit.judge import judge
-from audit.state import Scan
+from audit.evidence.judge import judge
+from audit.scanning import scan
+from audit.scanning.config import ScanConfig
+from audit.scanning.state import Scan
 from bench import peers
 from bench.subjects import SHARED, SUBJECTS, Plain, prepare
 

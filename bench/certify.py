@@ -20,14 +20,14 @@ import numpy as np
 import torch
 
 from attackers.geometry import METRICS
-from audit import scan
 from audit.certify.crown import Crown
 from audit.certify.network import network_of
 from audit.certify.search import Radii, confirmed
-from audit.config import ScanConfig
 from audit.data import open_data
+from audit.evidence.samples import read_samples
 from audit.models import load_classifier
-from audit.samples import read_samples
+from audit.scanning import scan
+from audit.scanning.config import ScanConfig
 from bench.subjects import SHARED, SUBJECTS, Subject, prepare
 from bench.verdicts import Question
 

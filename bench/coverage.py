@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from audit.confidence import Bounds, clopper_pearson, dkw
-from audit.distributional import adversarial_accuracy
+from audit.statistics.confidence import Bounds, clopper_pearson, dkw
+from audit.statistics.knapsack import adversarial_accuracy
 
 WRONG = 0.1
 """Share of the population that is misclassified."""

@@ -28,11 +28,11 @@ from attackers.losses import LOSSES, margin, misclassified
 from attackers.rows import over
 from attackers.threat import Threat
 from attackers.wdro import power_mean, w_pgd
-from audit import scan
-from audit.config import ScanConfig
-from audit.distributional import adversarial_accuracy
-from audit.judge import judge
-from audit.state import Scan
+from audit.evidence.judge import judge
+from audit.scanning import scan
+from audit.scanning.config import ScanConfig
+from audit.scanning.state import Scan
+from audit.statistics.knapsack import adversarial_accuracy
 from bench.subjects import SHARED, SUBJECTS, prepare
 
 

@@ -24,8 +24,8 @@ from audit.certify.crown import Crown
 from audit.certify.network import network_of
 from audit.certify.search import certified_radii, confirmed
 from audit.data import open_data
+from audit.evidence.samples import read_samples
 from audit.models import load_classifier
-from audit.samples import read_samples
 from bench.subjects import SHARED, SUBJECTS
 
 MODEL = "convex_adversarial_mnist"

@@ -29,9 +29,9 @@ from attackers.geometry import METRICS, Metric
 from attackers.losses import outvoted
 from attackers.minimal import minimal_radius
 from attackers.rows import over
-from audit.config import ScanConfig
 from audit.models.execution import Counted
-from audit.state import Scan
+from audit.scanning.config import ScanConfig
+from audit.scanning.state import Scan
 from bench import peers
 from bench.subjects import SHARED, SUBJECTS, Plain, prepare
 

@@ -34,8 +34,8 @@ from attackers.geometry import METRICS
 from attackers.losses import misclassified
 from attackers.threat import Threat
 from audit.data import open_data
+from audit.evidence.samples import choose, read_samples
 from audit.models import Classifier, LoadOptions, load_classifier
-from audit.samples import choose, read_samples
 from bench import peers
 from bench.subjects import MNIST, SHARED
 

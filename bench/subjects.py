@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from audit import scan
-from audit.config import ScanConfig
 from audit.data import open_data
 from audit.models import Classifier, LoadOptions, load_classifier, onnx_runtime
 from audit.models.onnx import lift, read_model
-from audit.state import Scan
+from audit.scanning import scan
+from audit.scanning.config import ScanConfig
+from audit.scanning.state import Scan
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 MNIST = "mnist/t10k-images-idx3-ubyte.gz"
@@ -57,7 +57,7 @@ SUBJECTS = {
 
 
 def prepare(shared: Path, subject: Subject, config: ScanConfig) -> Scan:
-    """The seeded samples of a subject and its served model, ready for `audit.scan.run`."""
+    """The seeded samples of a subject and its served model, ready for `audit.scanning.scan.run`."""
     dataset = open_data(shared / subject.data, low=config.low, high=config.high)
     model = shared / subject.model
     return scan.prepare(dataset, config, lambda x, _: load_classifier(model, x, subject.loading))

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from audit import scan
-from audit.config import ScanConfig
 from audit.data import Dataset, open_data
 from audit.models import load_classifier
+from audit.scanning import scan
+from audit.scanning.config import ScanConfig
 from bench.subjects import SHARED, SUBJECTS, Subject
 
 

@@ -30,11 +30,11 @@ from attackers.wagan.attack import wagan
 from attackers.wagan.networks import Spec
 from attackers.wagan.objective import VARIANTS
 from attackers.wagan.training import Networks, State, step
-from audit import generators
 from audit.data import open_data
-from audit.generators import Trained
+from audit.evidence.samples import read_samples
+from audit.generators import generator_files
+from audit.generators.generator_files import Trained
 from audit.models import Classifier, load_classifier
-from audit.samples import read_samples
 from bench.subjects import SHARED, SUBJECTS
 
 RADII = (0.1, 0.2, 0.3)
@@ -186,7 +186,7 @@ def report(args: argparse.Namespace) -> list[str]:
     ]
     if args.generator is None:
         return lines
-    trained = generators.read(args.generator, torch.device("cpu"))
+    trained = generator_files.read(args.generator, torch.device("cpu"))
     options = trained.record["options"]
     return [
         *lines,

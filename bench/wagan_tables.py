@@ -38,8 +38,8 @@ from attackers.wagan.networks import Spec
 from attackers.wagan.objective import VARIANTS, as_published
 from attackers.wagan.training import Networks, State, step
 from audit.data import open_data
-from audit.generated import rescaled_distance
-from audit.samples import read_samples
+from audit.evidence.samples import read_samples
+from audit.generators.made import rescaled_distance
 from bench.subjects import MNIST, SHARED
 
 TRAIN = "mnist/train-images-idx3-ubyte.gz"

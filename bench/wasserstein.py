@@ -29,9 +29,9 @@ from attackers.minimal import minimal_radius
 from attackers.threat import Threat
 from attackers.transport import transport
 from audit.data import open_data
-from audit.effort import EFFORTS
+from audit.evidence.samples import read_samples
 from audit.models import Classifier, load_classifier
-from audit.samples import read_samples
+from audit.scanning.effort import EFFORTS
 from bench.subjects import SHARED, SUBJECTS, Subject
 
 RADII = {

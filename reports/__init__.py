@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 
-from audit.report import Report
+from audit.schema import Report
 
 
 def _render(module: str, report: Report) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from audit.report import Comparison, Interval, ThreatChange
+from audit.schema import Comparison, Interval, ThreatChange
 from reports.markdown import text as escaped
 from reports.numbers import NOT_MEASURED, budget, count, percent, significant
 from reports.pages import environment, text_of

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from importlib.resources import files
 
-from audit.report import (
+from audit.schema import (
     Epoch,
     HardenedThreat,
     HardenReport,

@@ -16,7 +16,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
-from audit.report import Curve, GalleryItem, Interval, Point, Report, ThreatResult
+from audit.schema import Curve, GalleryItem, Interval, Point, Report, ThreatResult
 from reports import summary
 from reports.numbers import Side, budget, share, steps_of_255
 from reports.pages import environment, text_of

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from audit.errors import AuditError
-from audit.report import SCHEMA_VERSION, Interval, Report
+from audit.schema import SCHEMA_VERSION, Interval, Report
 
 SCHEMA_ID = "https://wasserstein-audit.invalid/report.schema.json"
 """An identifier, not an address: the schema ships with the package as ``report.schema.json``."""

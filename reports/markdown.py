@@ -1,6 +1,6 @@
 """The report as Markdown, for the summary of a job: verdict, tables, what to look at."""
 
-from audit.report import Report, ThreatResult
+from audit.schema import Report, ThreatResult
 from reports import summary
 from reports.numbers import budget, count, exact, share
 

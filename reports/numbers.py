@@ -10,7 +10,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decima
 from math import isfinite
 from typing import Any, Literal
 
-from audit.report import Attack, Interval
+from audit.schema import Attack, Interval
 
 NOT_MEASURED = "not measured"
 """What stands where a number is missing; a missing number is never zero."""

@@ -4,7 +4,7 @@ import json
 from typing import Any, Literal
 from urllib.parse import quote
 
-from audit.report import Gate, Report
+from audit.schema import Gate, Report
 from reports import summary
 from reports.numbers import exact
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import PurePosixPath, PureWindowsPath
 
-from audit.report import (
+from audit.schema import (
     ClassResult,
     FirstOrder,
     GalleryItem,

@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from PIL import Image
 from screenshot import photograph
 
-from audit.report import Report, ThreatResult
+from audit.schema import Report, ThreatResult
 
 METRIC, ORDER = "linf", "2"
 WIDTH, HEIGHT = 900, 460

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from reports.json import schema
 
-TARGET = Path(__file__).resolve().parent.parent / "audit" / "report.schema.json"
+TARGET = Path(__file__).resolve().parent.parent / "audit" / "schema" / "report.schema.json"
 
 if __name__ == "__main__":
     TARGET.write_text(json.dumps(schema(), indent=2) + "\n", encoding="utf-8")

@@ -39,13 +39,13 @@ def main(folder: Path, where: str, name: str) -> None:
     if where == "sim":
         import tests.simulated_device  # noqa: F401  (patches torch)
 
-    from audit import scan
-    from audit.assemble import report_of
     from audit.cli.arguments import Gates
-    from audit.config import ScanConfig
     from audit.data import open_data
     from audit.models import LoadOptions
     from audit.models.load_onnx import load_onnx
+    from audit.scanning import scan
+    from audit.scanning.assemble import report_of
+    from audit.scanning.config import ScanConfig
 
     device = torch.device(where)
 

@@ -16,7 +16,7 @@ import yaml
 from audit.cli.app import options_of_commands
 from audit.cli.settings import find
 from audit.demo import data_path, model_path
-from audit.policy import read_policy
+from audit.gates.policy import read_policy
 
 ROOT = Path(__file__).resolve().parents[1]
 MANUAL = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")

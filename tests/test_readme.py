@@ -12,8 +12,8 @@ from typer.main import get_group
 from attackers import ATTACKS
 from attackers.geometry import METRICS
 from audit.cli import app, main
-from audit.config import ATTACK_NAMES
 from audit.demo import data_path, model_path
+from audit.scanning.config import ATTACK_NAMES
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

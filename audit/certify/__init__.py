@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from audit.report import Certifier
-from audit.samples import Samples
-from audit.soft import Soft
-from audit.value import Envelope
+from audit.evidence.samples import Samples
+from audit.schema import Certifier
+from audit.statistics.soft import Soft
+from audit.statistics.value import Envelope
 
 
 @dataclass(frozen=True)

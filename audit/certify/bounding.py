@@ -16,13 +16,13 @@ from audit.certify.margins import Prover
 from audit.certify.network import Network, network_of
 from audit.certify.search import Radii, certified_radii, confirmed
 from audit.certify.simplex import Simplex, fits
-from audit.cores import each
 from audit.errors import AuditError, InternalError
+from audit.evidence.samples import Samples
 from audit.models.classifier import Classifier
 from audit.models.onnx.program import Step
-from audit.report import Certifier
-from audit.samples import Samples
-from audit.value import Envelope, grid_of
+from audit.runtime.cores import each
+from audit.schema import Certifier
+from audit.statistics.value import Envelope, grid_of
 
 TOGETHER = {"crown-ibp": 16}
 """Samples bounded together, always exactly so many: products of other shapes would round in other

@@ -8,7 +8,7 @@ from torch import Tensor
 from attackers.geometry import Metric
 from audit.certify.crown import Crown
 from audit.certify.margins import Hints, Margins, Prover
-from audit.value import cross_entropy_bound
+from audit.statistics.value import cross_entropy_bound
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ With p the probability that the served model names class y under the noise, and 
 Clopper-Pearson bound from independent draws, g(x') = y for every x' nearer than a radius that
 depends on p_low and sigma alone. It holds for any model, also one that serves labels only.
 
-Every certificate may fail with a probability of its own, which `audit.statistics` takes from the
-error that the intervals may spend; see `FAILURE`.
+Every certificate may fail with a probability of its own, which `audit.statistics.summary` takes
+from the error that the intervals may spend; see `FAILURE`.
 
 The proofs are over the reals. In float32 x + noise is rounded, about 1e-7 of a pixel's range; for
 models that depend on such digits see "Sound randomized smoothing in floating-point arithmetic"
@@ -21,11 +21,11 @@ from scipy import stats
 
 from attackers.geometry import Metric
 from audit.certify import Certified
+from audit.evidence.samples import Samples
 from audit.models.classifier import Classifier
 from audit.models.smoothed import Law, Noise, count_votes, stream
-from audit.report import Certifier
-from audit.samples import Samples
-from audit.soft import Kept, Soft, gaussian, laplace
+from audit.schema import Certifier
+from audit.statistics.soft import Kept, Soft, gaussian, laplace
 
 FAILURE = 1 / 50
 """Share of the intervals' error that all certificates together may fail with: 0.001 at 95 %."""

@@ -10,8 +10,8 @@ import typer
 from audit import __version__
 from audit.cli import console
 from audit.errors import AuditError
-from audit.interrupts import heard
-from audit.memory import keep_freed_pages
+from audit.runtime.interrupts import heard
+from audit.runtime.memory import keep_freed_pages
 
 if TYPE_CHECKING:
     from audit.cli.settings import Option, Settings

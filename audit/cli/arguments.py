@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from audit.config import ScanConfig
     from audit.data import Dataset
-    from audit.harden.session import HardenConfig
+    from audit.gates.policy import Policy
+    from audit.hardening.session import HardenConfig
     from audit.models import LoadOptions
-    from audit.policy import Policy
-    from audit.report import Gate, Report
+    from audit.scanning.config import ScanConfig
+    from audit.schema import Gate, Report
 
 Threats = Annotated[
     list[str] | None,
@@ -191,10 +191,10 @@ class Reading:
 
     def open(self, path: Path, low: float, high: float) -> "Dataset":
         """Open labelled data, in ``[low, high]``."""
-        from audit import options
+        from audit import values
         from audit.data import open_data
 
-        size = options.size(self.resize, "--resize")
+        size = values.size(self.resize, "--resize")
         return open_data(path, low=low, high=high, resize=size, class_map=self.class_map)
 
 
@@ -229,7 +229,7 @@ class Gates:
     @classmethod
     def read(cls, minimum: float | None, file: Path | None, *, strict: bool) -> "Gates":
         """Read the gates of a file, if one is named, once and for all; raises `UsageError`."""
-        from audit.policy import read_policy
+        from audit.gates.policy import read_policy
 
         return cls(minimum, file, None if file is None else read_policy(file), strict)
 
@@ -237,8 +237,8 @@ class Gates:
         """Every gate, on a report."""
         from datetime import date
 
-        from audit.gate import fail_under
-        from audit.policy import judge
+        from audit.gates.policy import judge
+        from audit.gates.verdict import fail_under
 
         found = []
         if self.minimum is not None:
@@ -286,7 +286,7 @@ class Judged:
 
     def scans(self, config: "HardenConfig") -> "tuple[ScanConfig, ...]":
         """A scan per threat, at half, one and one and a half radii where no budgets are given."""
-        from audit.config import ScanConfig
+        from audit.scanning.config import ScanConfig
 
         return tuple(
             ScanConfig(
@@ -305,10 +305,10 @@ class Judged:
 
 def regression_of(text: str | None) -> float | None:
     """The limit of ``--max-regression``; raises `UsageError`."""
-    from audit import options
+    from audit import values
     from audit.errors import UsageError
 
-    limit = None if text is None else options.number(text, "--max-regression")
+    limit = None if text is None else values.number(text, "--max-regression")
     if limit is not None and not 0 <= limit <= 1:
         raise UsageError(f"--max-regression is a share from 0 to 1, found {limit:g}.")
     return limit
@@ -325,18 +325,18 @@ def loading_of(
     allow_domain: list[str] | None,
 ) -> "LoadOptions":
     """What the options say about the model and its input; raises `UsageError`."""
-    from audit import options
+    from audit import values
     from audit.models import LoadOptions
 
     return LoadOptions(
         trust_model=trust_model,
         device=device,
         layout=layout,
-        low=options.number(low, "--low"),
-        high=options.number(high, "--high"),
-        mean=options.numbers(mean, "--mean"),
-        std=options.numbers(std, "--std"),
-        allow_domains=frozenset(options.split(allow_domain)),
+        low=values.number(low, "--low"),
+        high=values.number(high, "--high"),
+        mean=values.numbers(mean, "--mean"),
+        std=values.numbers(std, "--std"),
+        allow_domains=frozenset(values.split(allow_domain)),
     )
 
 
@@ -356,25 +356,25 @@ def config_of(
     high: str,
 ) -> "ScanConfig":
     """The scan that the options describe; raises `UsageError`."""
-    from audit import options
-    from audit.config import ScanConfig
+    from audit import values
+    from audit.scanning.config import ScanConfig
 
-    orders = options.numbers(order, "--order")
+    orders = values.numbers(order, "--order")
     chosen: dict[str, Any] = {
-        "metrics": options.names(threat, "--threat"),
+        "metrics": values.names(threat, "--threat"),
         "orders": None if orders is None else tuple(dict.fromkeys(orders)),
-        "deltas": options.numbers(delta, "--delta"),
-        "attacks": options.names(attack, "--attack"),
+        "deltas": values.numbers(delta, "--delta"),
+        "attacks": values.names(attack, "--attack"),
     }
     return ScanConfig(
         **{name: value for name, value in chosen.items() if value is not None},
         effort=effort,
         certify=certify,
-        smooth=None if smooth is None else options.number(smooth, "--smooth"),
+        smooth=None if smooth is None else values.number(smooth, "--smooth"),
         samples=samples,
         seed=seed,
         confidence=confidence,
-        batch_size=options.count(batch_size, "--batch-size"),
-        low=options.number(low, "--low"),
-        high=options.number(high, "--high"),
+        batch_size=values.count(batch_size, "--batch-size"),
+        low=values.number(low, "--low"),
+        high=values.number(high, "--high"),
     )

@@ -30,7 +30,7 @@ def compare(
     ] = None,
 ) -> None:
     """Compare two reports of the same samples, in pairs."""
-    from audit import compare as comparing
+    from audit import comparison as comparing
     from reports.comparison import FORMATS
 
     if format not in FORMATS:

@@ -25,9 +25,9 @@ def demo(
     verbose: Verbose = False,
 ) -> None:
     """Scan the small Fashion-MNIST model that is shipped."""
-    from audit.config import ScanConfig
     from audit.demo import data_path, model_path
     from audit.models import LoadOptions
+    from audit.scanning.config import ScanConfig
 
     config, loading = ScanConfig(), LoadOptions()
     outcome = run_scan(

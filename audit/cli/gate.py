@@ -36,9 +36,9 @@ def gate(
     """Judge a saved report by the gates of a file."""
     from datetime import date
 
-    from audit.gate import exit_code, verdict
-    from audit.policy import judge, read_policy
-    from audit.report import reliability
+    from audit.gates.policy import judge, read_policy
+    from audit.gates.verdict import exit_code, verdict
+    from audit.schema import reliability
 
     found = read_report(file)
     gates = judge(found, read_policy(policy), date.today(), strict=strict)

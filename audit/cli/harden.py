@@ -34,15 +34,15 @@ from audit.cli.arguments import (
 from audit.cli.output import interruptible, print_text, write_text, written
 from audit.cli.scans import GENERATOR_FILE, teach, write_report
 from audit.errors import Interrupted, UsageError
-from audit.files import check_writable
+from audit.runtime.atomic_files import check_writable
 
 if TYPE_CHECKING:
-    from audit.config import ScanConfig
-    from audit.generators import Trained
-    from audit.harden.loop import Entry
-    from audit.harden.session import HardenConfig
+    from audit.generators.generator_files import Trained
+    from audit.hardening.loop import Entry
+    from audit.hardening.session import HardenConfig
     from audit.models import LoadOptions
-    from audit.scan import Load
+    from audit.scanning.config import ScanConfig
+    from audit.scanning.scan import Load
 
 CHECKPOINT_FILE, WEIGHTS_FILE = "checkpoint.safetensors", "weights.safetensors"
 """Beside a hardened model: where training is, and its weights by name."""
@@ -150,34 +150,34 @@ def harden(
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune a model against an adversary, in its own format."""
-    from audit import options
-    from audit.harden.session import HardenConfig
+    from audit import values
+    from audit.hardening.session import HardenConfig
 
     loading = loading_of(trust_model, device, layout, mean, std, low, high, allow_domain)
-    budget = None if time_budget is None else options.number(time_budget, "--time-budget")
+    budget = None if time_budget is None else values.number(time_budget, "--time-budget")
     config = HardenConfig(
         method=method,
-        metrics=options.names(threat, "--threat") or HardenConfig.metrics,
-        radii=options.numbers(radius, "--radius") or HardenConfig.radii,
-        order=options.number(order, "--order"),
+        metrics=values.names(threat, "--threat") or HardenConfig.metrics,
+        radii=values.numbers(radius, "--radius") or HardenConfig.radii,
+        order=values.number(order, "--order"),
         epochs=epochs,
         batch=batch_size,
-        rate=None if rate is None else options.number(rate, "--rate"),
+        rate=None if rate is None else values.number(rate, "--rate"),
         schedule=schedule,
-        average=options.number(average, "--average"),
+        average=values.number(average, "--average"),
         steps=steps,
-        beta=options.number(beta, "--beta"),
-        clean=options.number(clean, "--clean"),
+        beta=values.number(beta, "--beta"),
+        clean=values.number(clean, "--clean"),
         refresh=refresh,
-        min_clean=options.number(min_clean, "--min-clean"),
-        freeze=options.split(freeze),
+        min_clean=values.number(min_clean, "--min-clean"),
+        freeze=values.split(freeze),
         samples=samples,
         seconds=budget,
         seed=seed,
         low=loading.low,
         high=loading.high,
     )
-    judged = Judged(eval_samples, options.numbers(delta, "--delta"), effort, certify)
+    judged = Judged(eval_samples, values.numbers(delta, "--delta"), effort, certify)
     reading = Reading(resize, class_map)
     _harden(model, data, evaluation, config, judged, loading, out, reading, generator,
             resume=resume, quiet=quiet)  # fmt: skip
@@ -198,9 +198,9 @@ def _harden(
     quiet: bool,
 ) -> None:
     """Train, write the hardened file, scan before and after, and report."""
-    from audit import generators
     from audit.cli.progress import bar
-    from audit.harden import loop, outcome, session
+    from audit.generators import generator_files
+    from audit.hardening import loop, outcome, session
     from audit.models import load_classifier, pick_device
     from audit.models.files import identify
 
@@ -214,11 +214,11 @@ def _harden(
     checkpoint = out / CHECKPOINT_FILE
     if resume and not checkpoint.exists():
         raise UsageError(f"There is no {checkpoint} to go on from: leave --resume out.")
-    trained = None if generator is None else generators.read(generator, device)
+    trained = None if generator is None else generator_files.read(generator, device)
     train = reading.open(data, config.low, config.high)
     test = reading.open(evaluation, config.low, config.high)
     if trained is not None:
-        generators.check_fits(trained, train.shape, config.low, config.high)
+        generator_files.check_fits(trained, train.shape, config.low, config.high)
 
     def load(file: Path) -> "Load":
         return lambda x, classes: load_classifier(file, x, loading, label_classes=classes)

@@ -13,11 +13,11 @@ from audit.cli.arguments import (
     Outputs,
 )
 from audit.errors import Interrupted, UsageError
-from audit.files import replacing
+from audit.runtime.atomic_files import replacing
 
 if TYPE_CHECKING:
-    from audit.compare import Radii
-    from audit.report import Report
+    from audit.comparison import Radii
+    from audit.schema import Report
 
 
 @contextmanager
@@ -57,7 +57,7 @@ def read_report(file: Path) -> "Report":
 
 def read_baseline(file: Path) -> "tuple[Report, Radii]":
     """A report and the radii of its samples, which lie beside it."""
-    from audit.compare import read_radii
+    from audit.comparison import read_radii
 
     found = read_report(file)
     return found, read_radii(found, file.parent)

@@ -60,8 +60,8 @@ from audit.cli.scans import EXIT_INTERRUPTED, exit_code_of, run_scan, show, writ
 from audit.errors import UsageError
 
 if TYPE_CHECKING:
-    from audit.compare import Radii
-    from audit.report import Comparison, Report
+    from audit.comparison import Radii
+    from audit.schema import Comparison, Report
 
 
 @app.command(epilog=EXIT_CODES)
@@ -152,13 +152,13 @@ def scan(
     verbose: Verbose = False,
 ) -> None:
     """Attack a served model and write a report of what is left."""
-    from audit import options
+    from audit import values
 
     log_to_stderr(verbose)
 
     if fail_under is not None and not delta:
         raise UsageError("--fail-under needs --delta: say at which budgets accuracy is required.")
-    minimum = None if fail_under is None else options.number(fail_under, "--fail-under")
+    minimum = None if fail_under is None else values.number(fail_under, "--fail-under")
     if minimum is not None and not 0 <= minimum <= 1:
         raise UsageError(f"--fail-under is a share from 0 to 1 such as 0.5, found {minimum:g}.")
     config = config_of(threat, order, delta, attack, effort, certify, smooth, samples, seed,
@@ -191,7 +191,7 @@ def _compared(
     before: "tuple[Report, Radii]", report: "Report", out: Path, limit: float | None
 ) -> "Comparison":
     """Compare a fresh report with a baseline; the result lies beside the report."""
-    from audit import compare as comparing
+    from audit import comparison as comparing
     from reports.comparison import FORMATS
 
     old, radii = before

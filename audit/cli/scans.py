@@ -9,18 +9,18 @@ from audit.cli.arguments import (
     Taught,
 )
 from audit.cli.output import interruptible, print_text, write_text, written
-from audit.files import check_writable
+from audit.runtime.atomic_files import check_writable
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from audit.config import ScanConfig
-    from audit.generators import Trained
+    from audit.generators.generator_files import Trained
     from audit.models import Classifier, LoadOptions
-    from audit.report import Report
-    from audit.scan import Load
-    from audit.state import Scan
+    from audit.scanning.config import ScanConfig
+    from audit.scanning.scan import Load
+    from audit.scanning.state import Scan
+    from audit.schema import Report
 
 EXIT_INTERRUPTED = 130
 """Exit status of a scan that was stopped: its report covers what ran before."""
@@ -42,20 +42,20 @@ def run_scan(
     quiet: bool,
 ) -> "Scan":
     """Read the data, load the model, and scan; the cheap checks come first."""
-    from audit import generators
     from audit.cli.progress import bar
+    from audit.generators import generator_files
     from audit.models import load_classifier, pick_device
     from audit.models.files import identify
-    from audit.scan import prepare, run
+    from audit.scanning.scan import prepare, run
 
     # The cheap checks first: nothing is read or computed for a typing mistake.
     device = pick_device(loading.device)
     check_writable(out)
     identify(model)
-    trained = None if taught.file is None else generators.read(taught.file, device)
+    trained = None if taught.file is None else generator_files.read(taught.file, device)
     dataset = reading.open(data, config.low, config.high)
     if trained is not None:
-        generators.check_fits(trained, dataset.shape, config.low, config.high)
+        generator_files.check_fits(trained, dataset.shape, config.low, config.high)
 
     def load(x: "Tensor", classes: int) -> "Classifier":
         return load_classifier(model, x, loading, label_classes=classes)
@@ -77,8 +77,8 @@ def teach(
     quiet: bool,
 ) -> "Trained":
     """Train a generator within the scan's effort; it stays beside the report."""
-    from audit import generators, training
     from audit.cli.progress import bar
+    from audit.generators import generator_files, training
 
     lesson = training.prepare(
         reading.open(data, config.low, config.high), training.within(config), load
@@ -86,7 +86,7 @@ def teach(
     course = training.train(lesson, training.begin(lesson), None, bar(quiet))
     with written(file) as path:
         path.write_bytes(training.finished(lesson, course))
-    return generators.read(file, device)
+    return generator_files.read(file, device)
 
 
 def write_report(
@@ -100,7 +100,7 @@ def write_report(
     """Write all files of a report, each under a temporary name first, the JSON last."""
     import numpy
 
-    from audit import artifacts, assemble
+    from audit.scanning import artifacts, assemble
     from reports import RENDERERS
 
     record = assemble.record(
@@ -130,7 +130,7 @@ def write_report(
 
 def show(report: "Report", out: Path, *, quiet: bool, verbose: bool) -> None:
     """Print the report, or only its verdict under ``--quiet``."""
-    from audit.report import reliability
+    from audit.schema import reliability
 
     if quiet:
         gates = f"verdict {report.verdict}" if report.gates else "no gates were set"
@@ -153,7 +153,7 @@ def show(report: "Report", out: Path, *, quiet: bool, verbose: bool) -> None:
 
 def exit_code_of(report: "Report", *, strict: bool) -> int:
     """Exit status of a scan: that it was stopped, or what its gates and its evidence say."""
-    from audit.gate import exit_code
+    from audit.gates.verdict import exit_code
 
     if report.status == "interrupted":
         return EXIT_INTERRUPTED

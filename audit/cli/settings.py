@@ -4,7 +4,7 @@
     threat = ["linf", "l2"]
     [harden]                       # options of another command
     epochs = 20
-    [gates]                        # see `audit.policy`
+    [gates]                        # see `audit.gates.policy`
     error = ["attacked.linf@8/255 >= 0.8"]
 
 The command line comes first, then the environment (``AUDIT_SCAN_EFFORT``), then these. A key that

@@ -26,11 +26,11 @@ from audit.cli.arguments import (
 )
 from audit.cli.output import interruptible, print_text, written
 from audit.errors import Interrupted, UsageError
-from audit.files import check_writable
+from audit.runtime.atomic_files import check_writable
 
 if TYPE_CHECKING:
+    from audit.generators.training import TrainConfig
     from audit.models import LoadOptions
-    from audit.training import TrainConfig
 
 
 @app.command("train-attacker")
@@ -104,20 +104,20 @@ def train_attacker(
     quiet: Quiet = False,
 ) -> None:
     """Train a generator that attacks a model in one pass."""
-    from audit import options
-    from audit.training import TrainConfig
+    from audit import values
+    from audit.generators.training import TrainConfig
 
     loading = loading_of(trust_model, device, layout, mean, std, low, high, allow_domain)
     config = TrainConfig(
         variant=variant,
         head=head,
-        radius=options.number(radius, "--radius"),
+        radius=values.number(radius, "--radius"),
         epochs=epochs,
         batch=batch_size,
         samples=samples,
         seed=seed,
         paper=paper,
-        average=None if average is None else options.number(average, "--average"),
+        average=None if average is None else values.number(average, "--average"),
         low=loading.low,
         high=loading.high,
     )
@@ -136,8 +136,8 @@ def _train_attacker(
     resume: bool,
     quiet: bool,
 ) -> None:
-    from audit import training
     from audit.cli.progress import bar
+    from audit.generators import training
     from audit.models import load_classifier, pick_device
     from audit.models.files import identify
 

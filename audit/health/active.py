@@ -34,12 +34,12 @@ from attackers.gradient import Logits
 from attackers.losses import margin, misclassified, outvoted
 from attackers.noise import random_search
 from attackers.threat import Threat
+from audit.evidence.judge import admissible
+from audit.evidence.samples import Samples
 from audit.health.common import PROBE, entry
-from audit.judge import admissible
 from audit.models.classifier import Classifier
 from audit.models.execution import call_rows
-from audit.report import Health
-from audit.samples import Samples
+from audit.schema import Health
 
 FOUND, MOST = 0.95, 0.8
 """Share of the hidden examples that an attack must find to pass, and not to fail."""

@@ -11,10 +11,10 @@ from attackers.geometry import NORMS, Metric
 from attackers.losses import misclassified
 from attackers.noise import random_search
 from attackers.threat import Threat
+from audit.evidence.samples import Samples
 from audit.health.common import PROBE, entry, without_gradients
 from audit.models.classifier import Classifier
-from audit.report import Health, HealthStatus
-from audit.samples import Samples
+from audit.schema import Health, HealthStatus
 
 NAMED = {**dict.fromkeys(NORMS, "PGD"), "wasserstein": "Moving mass along gradients"}
 """What a metric's attack by steps is called in a sentence."""

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from audit.report import Health, HealthStatus
+from audit.schema import Health, HealthStatus
 
 PROBE = 64
 """Samples that the checks look at."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from audit.errors import contained
 from audit.health.common import entry
-from audit.report import Attack, Health
+from audit.schema import Attack, Health
 
 
 def guarded(check: str, run: Callable[[], Health]) -> Health:

@@ -6,10 +6,10 @@ from attackers.geometry import Metric
 from attackers.gradient import value_and_grad
 from attackers.losses import margin
 from attackers.rows import expand, row_sum
+from audit.evidence.samples import Samples
 from audit.health.common import PROBE, entry
 from audit.models.classifier import Classifier
-from audit.report import Health
-from audit.samples import Samples
+from audit.schema import Health
 
 
 def gradients(classifier: Classifier, metric: Metric, samples: Samples, delta: float) -> Health:

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from attackers.geometry import Metric
-from audit.confidence import clopper_pearson
+from audit.evidence.samples import Samples
 from audit.health.common import PROBE, entry, scale
 from audit.models.classifier import Classifier, looks_like_probabilities
-from audit.report import Health
-from audit.samples import Samples
+from audit.schema import Health
+from audit.statistics.confidence import clopper_pearson
 
 PARITY_TOLERANCE = 1e-3
 """Largest score difference between runtime and copy, relative to the largest score."""

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
+from audit.evidence.readings import Finding
+from audit.evidence.samples import Samples, tied
 from audit.health.common import entry
 from audit.models.classifier import Classifier
-from audit.readings import Finding
-from audit.report import Health
-from audit.samples import Samples, tied
+from audit.schema import Health
 
 FEWEST_DISTINCT = 0.9
 """Share of distinct samples below which the intervals are not to be relied on."""

@@ -15,13 +15,13 @@ from attackers.geometry import Metric, Wasserstein
 from attackers.losses import outvoted
 from attackers.rows import expand
 from attackers.threat import Threat
+from audit.evidence.judge import judge
+from audit.evidence.samples import Samples
 from audit.health.active import attacked
 from audit.health.common import PROBE, entry
-from audit.judge import judge
 from audit.models.classifier import Classifier
-from audit.report import Health, HealthStatus
-from audit.samples import Samples
-from audit.storage import BLOCK
+from audit.runtime.storage import BLOCK
+from audit.schema import Health, HealthStatus
 
 LONGER = 4
 """How many times the steps the longer run of `convergence` takes."""

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audit.config import ScanConfig
 from audit.data import Dataset
 from audit.data.dataset import Options, assemble
+from audit.evidence.samples import Samples, evaluate
 from audit.models.classifier import Classifier, Gradient, Output, Provenance
 from audit.models.execution import in_calls_of
 from audit.models.preprocess import InputSpec
-from audit.report import Curve, Interval, Point, Robustness, ThreatResult
-from audit.samples import Samples, evaluate
-from audit.state import Scan
+from audit.scanning.config import ScanConfig
+from audit.scanning.state import Scan
+from audit.schema import Curve, Interval, Point, Robustness, ThreatResult
 
 Run = Callable[[Tensor], Tensor]
 WEIGHT = torch.tensor([2.0, -1.0, 0.5, 1.0])

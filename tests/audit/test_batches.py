@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from audit.batches import Batches
 from audit.errors import UsageError
+from audit.runtime.batches import Batches
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import torch
 from scipy import stats
 
 from attackers.generator import SampleGenerator
-from audit.by_class import by_class
-from audit.samples import Samples
+from audit.evidence.samples import Samples
+from audit.statistics.by_class import by_class
 
 
 def samples(labels: list[int], correct: list[bool]) -> Samples:

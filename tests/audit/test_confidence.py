@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from audit.confidence import Bounds, bootstrap, clopper_pearson, dkw, dkw_slack, ratio
-from audit.distributional import adversarial_accuracy
+from audit.statistics.confidence import Bounds, bootstrap, clopper_pearson, dkw, dkw_slack, ratio
+from audit.statistics.knapsack import adversarial_accuracy
 
 SLACK_95 = {1000: 0.03870, 5000: 0.01731, 10000: 0.01224}
 # A_delta of the signed margins N(1.5, 1): (order, delta) to its value in the population.

@@ -5,8 +5,8 @@ import torch
 from fakes import classifier, inputs, linear, scan_of
 from torch import Tensor
 
-from audit import scan
 from audit.errors import ModelError
+from audit.scanning import scan
 
 X = inputs(40)
 LABELS = linear(X).argmax(1)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 from scipy.stats import norm
 
-from audit.distributional import Floats, adversarial_accuracy, adversarial_error
+from audit.statistics.knapsack import Floats, adversarial_accuracy, adversarial_error
 
 HAND_RADII = [0.0, 0.1, 0.2, 0.3, 0.5]
 # (order, delta, error)

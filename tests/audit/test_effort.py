@@ -3,12 +3,12 @@
 import pytest
 from fakes import classifier, inputs, linear, scan_of
 
-from audit import scan
-from audit.assemble import report_of
 from audit.cli.arguments import Gates
-from audit.effort import EFFORTS
 from audit.errors import UsageError
-from audit.report import Report
+from audit.scanning import scan
+from audit.scanning.assemble import report_of
+from audit.scanning.effort import EFFORTS
+from audit.schema import Report
 from reports import html, terminal
 
 X = inputs(24)

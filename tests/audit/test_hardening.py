@@ -20,8 +20,9 @@ from attackers.losses import cross_entropy
 from attackers.threat import Threat
 from attackers.wagan.networks import Spec
 from audit.errors import ModelError, UsageError
-from audit.harden import loop, outcome
-from audit.harden.adversaries import (
+from audit.evidence.samples import Samples
+from audit.hardening import loop, outcome
+from audit.hardening.adversaries import (
     Mixed,
     Pgd,
     Wdro,
@@ -29,11 +30,10 @@ from audit.harden.adversaries import (
     divergence,
     trades_loss,
 )
-from audit.harden.session import CoTrained, HardenConfig
-from audit.harden.weights import trainable
+from audit.hardening.session import CoTrained, HardenConfig
+from audit.hardening.weights import trainable
 from audit.models import LoadOptions, load_classifier
-from audit.pairs import paired, paired_points
-from audit.samples import Samples
+from audit.statistics.pairs import paired, paired_points
 from tests.models import makers
 
 # Paired comparison --------------------------------------------------------------------------------
@@ -437,7 +437,7 @@ def test_a_run_that_stops_anywhere_goes_on_to_the_same_weights(tmp_path: Path) -
 
 
 def co_trained(monkeypatch: pytest.MonkeyPatch) -> CoTrained:
-    monkeypatch.setattr("audit.harden.session.LESSON", 3)
+    monkeypatch.setattr("audit.hardening.session.LESSON", 3)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(784, 4))
     made = CoTrained(Spec("flow", 1, 28, 28), model, 0.3, 2, 0, torch.device("cpu"))
@@ -455,7 +455,7 @@ def test_a_generator_learns_once_per_lesson_wherever_it_was_stopped(
         assert whole.state.number == steps
     stopped = co_trained(monkeypatch)
     stopped.refresh(0)
-    monkeypatch.setattr("audit.harden.session.LESSON", 2)
+    monkeypatch.setattr("audit.hardening.session.LESSON", 2)
     stopped.refresh(2)  # stops after four steps of six
     assert stopped.state.number == 4
     again = co_trained(monkeypatch)

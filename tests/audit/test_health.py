@@ -11,9 +11,9 @@ from torch import Tensor
 
 from attackers.geometry import L2, NORMS, Linf
 from audit import health
+from audit.evidence.samples import Samples
 from audit.models.classifier import Classifier
-from audit.report import Health
-from audit.samples import Samples
+from audit.schema import Health
 
 MODEL = classifier(linear)
 X = inputs()

@@ -14,13 +14,13 @@ from attackers.gradient import Logits, value_and_grad
 from attackers.losses import margin, misclassified, outvoted
 from attackers.pgd import pgd
 from attackers.threat import Threat
+from audit.evidence.judge import admissible
+from audit.evidence.samples import Samples
 from audit.health import active
 from audit.health.active import GROUPS, Readout, active_test, disjoint, hide, in_turn, isolate
-from audit.judge import admissible
 from audit.models.classifier import Classifier
 from audit.models.execution import Counted
-from audit.report import Health
-from audit.samples import Samples
+from audit.schema import Health
 
 SHAPE = (1, 12, 12)
 BUDGETS = {"linf": 0.05, "l2": 0.5, "l1": 3.0}

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from audit import health
 from audit.errors import DataError
+from audit.evidence.chance import require_better_than_chance, tie_sentence
 from audit.health.samples import MOST_TIES
 from audit.models.classifier import Classifier
-from audit.sanity import require_better_than_chance, tie_sentence
 from tests.cli import tiny
 from tests.cli.command import audit, scan
 

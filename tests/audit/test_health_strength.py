@@ -20,7 +20,7 @@ from audit.health.strength import (
     transfer,
 )
 from audit.models.preprocess import InputSpec
-from audit.report import Health
+from audit.schema import Health
 
 N = 100
 MODEL = classifier(linear)

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from audit.interrupts import SIGNALS, heard
+from audit.runtime.interrupts import SIGNALS, heard
 
 
 @pytest.mark.parametrize("number", SIGNALS)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from attackers.geometry import L2, NORMS, Linf, Metric
 from attackers.losses import misclassified
-from audit.frontier import Frontier
-from audit.judge import Verdict, admissible, judge
+from audit.evidence.frontier import Frontier
+from audit.evidence.judge import Verdict, admissible, judge
 
 MODEL = classifier(linear)
 every_metric = pytest.mark.parametrize("metric", [NORMS[n]() for n in NORMS], ids=NORMS)

@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from audit.memory import keep_freed_pages
+from audit.runtime.memory import keep_freed_pages
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_glibc_takes_them() -> None:
     # In a process of its own: the settings last for its lifetime.
-    code = "from audit.memory import keep_freed_pages; print(keep_freed_pages())"
+    code = "from audit.runtime.memory import keep_freed_pages; print(keep_freed_pages())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "True"
 

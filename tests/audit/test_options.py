@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 from fakes import classifier, inputs, linear, noisy_labels, scan_of, threat_result
 
-from audit import gate, options
-from audit.assemble import report_of
+from audit import values
 from audit.cli.arguments import Gates
-from audit.config import ATTACK_NAMES, ScanConfig, order_name
 from audit.errors import UsageError
-from audit.report import Gate, Health, Report
+from audit.gates import verdict as gates
+from audit.scanning.assemble import report_of
+from audit.scanning.config import ATTACK_NAMES, ScanConfig, order_name
+from audit.schema import Gate, Health, Report
 from tests.reports.golden import golden
 
 
@@ -29,7 +30,7 @@ from tests.reports.golden import golden
     ],
 )
 def test_numbers_and_fractions(text: str, value: float) -> None:
-    assert options.number(text, "--delta") == value
+    assert values.number(text, "--delta") == value
 
 
 @pytest.mark.parametrize(
@@ -37,32 +38,32 @@ def test_numbers_and_fractions(text: str, value: float) -> None:
 )
 def test_what_is_no_number_is_refused_by_name(text: str) -> None:
     with pytest.raises(UsageError, match="--delta takes numbers or fractions"):
-        options.number(text, "--delta")
+        values.number(text, "--delta")
 
 
 def test_lists_take_commas_and_repetition() -> None:
-    assert options.split(["linf, l2", "l1", ""]) == ("linf", "l2", "l1")
-    assert options.names(["linf, l2", "l2"], "--threat") == ("linf", "l2")
-    assert options.names(None, "--threat") is None
-    assert options.split(None) == ()
-    assert options.numbers(["8/255,.1", "2"], "--delta") == (8 / 255, 0.1, 2.0)
-    assert options.numbers(None, "--delta") is None
+    assert values.split(["linf, l2", "l1", ""]) == ("linf", "l2", "l1")
+    assert values.names(["linf, l2", "l2"], "--threat") == ("linf", "l2")
+    assert values.names(None, "--threat") is None
+    assert values.split(None) == ()
+    assert values.numbers(["8/255,.1", "2"], "--delta") == (8 / 255, 0.1, 2.0)
+    assert values.numbers(None, "--delta") is None
     with pytest.raises(UsageError, match="--delta was given without a value"):
-        options.numbers([","], "--delta")
+        values.numbers([","], "--delta")
 
 
 def test_counts_and_sizes() -> None:
-    assert options.count("auto", "--batch-size") is None
-    assert options.count("16", "--batch-size") == 16
+    assert values.count("auto", "--batch-size") is None
+    assert values.count("16", "--batch-size") == 16
     for text in ("0", "-1", "1.5", "many", ""):
         with pytest.raises(UsageError, match="--batch-size takes auto or a positive"):
-            options.count(text, "--batch-size")
-    assert options.size("224", "--resize") == (224, 224)
-    assert options.size("32x48", "--resize") == (32, 48)
-    assert options.size(None, "--resize") is None
+            values.count(text, "--batch-size")
+    assert values.size("224", "--resize") == (224, 224)
+    assert values.size("32x48", "--resize") == (32, 48)
+    assert values.size(None, "--resize") is None
     for text in ("0", "32x", "1x2x3", "axb", "-1x3", ""):
         with pytest.raises(UsageError, match="--resize takes a size"):
-            options.size(text, "--resize")
+            values.size(text, "--resize")
 
 
 @pytest.mark.parametrize(
@@ -120,9 +121,9 @@ def test_a_gate_asks_the_low_end_of_the_interval() -> None:
         threat_result((0.5, 0.7, 0.8), order="2", metric="l2"),
     ]
     whole = golden().model_copy(update={"status": "complete", "threats": threats})
-    relaxed = gate.fail_under(whole, 0.5, strict=False)
+    relaxed = gates.fail_under(whole, 0.5, strict=False)
     assert [g.status for g in relaxed] == ["pass", "fail", "fail", "pass"]
-    strict = gate.fail_under(whole, 0.5, strict=True)
+    strict = gates.fail_under(whole, 0.5, strict=True)
     assert [g.status for g in strict] == ["pass", "inconclusive", "fail", "pass"]
     assert [g.id for g in strict] == [
         "attacked.linf@0.1",
@@ -153,7 +154,7 @@ def passed(status: Any) -> Gate:
     ],
 )
 def test_one_word_for_the_whole(statuses: list[str], reliable: str, expected: str) -> None:
-    assert gate.verdict([passed(s) for s in statuses], reliable) == expected
+    assert gates.verdict([passed(s) for s in statuses], reliable) == expected
 
 
 @pytest.fixture(scope="module")
@@ -192,4 +193,4 @@ def test_exit_codes(
             "health": [Health(check="c", status=health, detail="d")],
         }
     )
-    assert gate.exit_code(changed, strict=strict) == code
+    assert gates.exit_code(changed, strict=strict) == code

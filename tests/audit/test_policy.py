@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from audit.errors import UsageError
-from audit.policy import Policy, Rule, Waiver, judge, read_policy
-from audit.report import Interval, Report
+from audit.gates.policy import Policy, Rule, Waiver, judge, read_policy
+from audit.schema import Interval, Report
 from tests.reports.golden import golden
 
 TODAY = date(2030, 1, 15)

@@ -13,8 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from torch import Tensor
 
+from audit.evidence.readings import LEVEL, Finding, findings, spread
 from audit.models.preprocess import InputSpec
-from audit.readings import LEVEL, Finding, findings, spread
 from tests.cli import tiny
 from tests.cli.command import Outcome, audit, read_report
 

@@ -6,13 +6,13 @@ import torch
 from fakes import classifier, dataset_of, inputs, linear, noisy_labels, samples_of
 from torch import Tensor
 
-from audit.config import ScanConfig
 from audit.errors import DataError, NothingToEvaluate
+from audit.evidence.chance import chance_level, require_better_than_chance
+from audit.evidence.samples import choose, evaluate
 from audit.models.classifier import Classifier
 from audit.models.preprocess import InputSpec
-from audit.samples import choose, evaluate
-from audit.sanity import chance_level, require_better_than_chance
-from audit.scan import prepare
+from audit.scanning.config import ScanConfig
+from audit.scanning.scan import prepare
 
 CLASSES = 10
 RANDOM = torch.Generator().manual_seed(0)

@@ -14,15 +14,16 @@ from torch import Tensor
 
 from attackers.geometry import METRICS
 from attackers.losses import misclassified
-from audit import artifacts, certify, scan
-from audit.assemble import report_of
+from audit import certify
 from audit.certify import Certified
 from audit.cli.arguments import Gates
 from audit.errors import InternalError, UsageError
-from audit.files import check_writable, replacing
-from audit.report import Report
-from audit.samples import Samples
-from audit.state import Scan
+from audit.evidence.samples import Samples
+from audit.runtime.atomic_files import check_writable, replacing
+from audit.scanning import artifacts, scan
+from audit.scanning.assemble import report_of
+from audit.scanning.state import Scan
+from audit.schema import Report
 
 OPTIONS: dict[str, Any] = {
     "metrics": ("linf", "l2", "l1"),

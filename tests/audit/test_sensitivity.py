@@ -12,11 +12,9 @@ from torch import Tensor
 from attackers.geometry import L2, NORMS, Linf, Metric
 from attackers.gradient import value_and_grad
 from attackers.losses import LOSSES, cross_entropy
-from audit.distributional import adversarial_accuracy
+from audit.evidence.samples import Samples
 from audit.models.classifier import Classifier
-from audit.report import Sensitivity
-from audit.samples import Samples
-from audit.sensitivity import (
+from audit.scanning.sensitivity import (
     PRIMARY_LOSS,
     SENSITIVITY_LOSSES,
     as_first_order,
@@ -24,6 +22,8 @@ from audit.sensitivity import (
     primary,
     sensitivity,
 )
+from audit.schema import Sensitivity
+from audit.statistics.knapsack import adversarial_accuracy
 
 
 def measure(

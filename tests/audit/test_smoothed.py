@@ -10,12 +10,12 @@ from torch import Tensor
 
 from attackers.geometry import L2
 from attackers.losses import misclassified, outvoted
-from audit import scan
-from audit.config import ScanConfig
 from audit.errors import UsageError
-from audit.judge import judge
+from audit.evidence.judge import judge
 from audit.models.smoothed import SOFT_DRAWS, Noise, poll, settled, smooth, stream
-from audit.state import Scan
+from audit.scanning import scan
+from audit.scanning.config import ScanConfig
+from audit.scanning.state import Scan
 
 NOISE = Noise(0.1, "gaussian")
 MODEL = classifier(linear)

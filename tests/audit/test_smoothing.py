@@ -15,9 +15,9 @@ from torch import Tensor
 
 from attackers.geometry import METRICS, NORMS
 from audit.certify import Certified, smoothing
+from audit.evidence.samples import Samples
 from audit.models.classifier import Classifier
 from audit.models.smoothed import Noise
-from audit.samples import Samples
 
 GAUSSIAN = Noise(0.1, "gaussian")
 FLOW = Noise(0.05, "flow")

@@ -10,7 +10,7 @@ from scipy.optimize import linprog
 from scipy.special import erf
 
 from audit.certify.smoothing import kept_of, l2_radius, wasserstein_radius
-from audit.soft import Soft, gaussian, laplace, soft_accuracy, soft_curves
+from audit.statistics.soft import Soft, gaussian, laplace, soft_accuracy, soft_curves
 
 
 def drawn() -> Soft:

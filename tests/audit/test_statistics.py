@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from attackers.geometry import Linf
-from audit import certify, statistics
+from audit import certify
 from audit.certify import Certified
-from audit.confidence import clopper_pearson, dkw_slack
-from audit.report import Certifier, ThreatResult
-from audit.samples import Samples
-from audit.statistics import BINS, histogram
+from audit.evidence.samples import Samples
+from audit.schema import Certifier, ThreatResult
+from audit.statistics.confidence import clopper_pearson, dkw_slack
+from audit.statistics.summary import BINS, histogram, summarise
 
 MODEL = classifier(linear)
 X = inputs(200)
@@ -42,7 +42,7 @@ def certified(radius: np.ndarray, failure: float = 0.0) -> Certified:
 def summary(
     attacked: np.ndarray, below: Certified | None = None, samples: Samples = SAMPLES
 ) -> ThreatResult:
-    return statistics.summarise(
+    return summarise(
         samples,
         metric=Linf(),
         attacked=attacked,
@@ -158,7 +158,7 @@ def test_certificates_that_fail_more_often_than_the_interval_may_say_nothing() -
 
 
 def test_clean_accuracy_counts_all_samples() -> None:
-    clean = statistics.clean(SAMPLES, 0.9)
+    clean = summary.clean(SAMPLES, 0.9)
     assert clean.value == 0.9
     assert (clean.low, clean.high) == pytest.approx(clopper_pearson(180, 200, 0.9))
     assert clean.confidence == 0.9

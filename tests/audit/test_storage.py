@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from audit import storage
+from audit.runtime import storage
 
 
 def test_small_is_in_memory_and_large_is_mapped(monkeypatch: pytest.MonkeyPatch):

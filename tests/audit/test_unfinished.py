@@ -8,15 +8,16 @@ import torch
 from fakes import classifier, inputs, linear, scan_of, stop_at
 from torch import Tensor
 
-from audit import compare, scan
-from audit.assemble import report_of
+from audit import comparison
 from audit.certify import bounding
 from audit.cli.arguments import Gates
 from audit.errors import InternalError
+from audit.gates.policy import Policy, Rule, judge
 from audit.health import completeness
-from audit.policy import Policy, Rule, judge
-from audit.report import Interval, Report, reliability
-from audit.state import Scan
+from audit.scanning import scan
+from audit.scanning.assemble import report_of
+from audit.scanning.state import Scan
+from audit.schema import Interval, Report, reliability
 from reports import RENDERERS
 from reports.comparison import FORMATS
 from tests.reports.golden import golden
@@ -126,7 +127,7 @@ def test_a_metric_that_was_not_reached_has_a_gate_that_is_open() -> None:
 def test_a_comparison_with_an_unfinished_scan_is_open(status: str) -> None:
     state = scan_of(classifier(linear), X, LABELS, **OPTIONS)
     whole = report(scan.run(state))
-    radii = compare.Radii(
+    radii = comparison.Radii(
         state.samples.index.numpy(),
         state.samples.correct.numpy(),
         {
@@ -134,15 +135,15 @@ def test_a_comparison_with_an_unfinished_scan_is_open(status: str) -> None:
             "linf_certified": state.runs[0].certified.radius.numpy(),
         },
     )
-    worse = compare.Radii(
+    worse = comparison.Radii(
         radii.index,
         radii.correct,
         radii.columns | {"linf_attacked": 0 * radii.columns["linf_attacked"]},
     )
     cut = whole.model_copy(update={"status": status})
 
-    def outcome(old: Report, new: Report, radii_of_new: compare.Radii) -> str:
-        return compare.compare(old, new, radii, radii_of_new, limit=0.1).status
+    def outcome(old: Report, new: Report, radii_of_new: comparison.Radii) -> str:
+        return comparison.compare(old, new, radii, radii_of_new, limit=0.1).status
 
     assert outcome(whole, whole, radii) == "pass"
     assert outcome(whole, cut, radii) == "inconclusive"
@@ -151,7 +152,7 @@ def test_a_comparison_with_an_unfinished_scan_is_open(status: str) -> None:
     # A loss that an unfinished scan shows already is a loss; one against it may not be one.
     assert outcome(whole, cut, worse) == "fail"
     assert outcome(cut, whole, worse) == "inconclusive"
-    found = compare.compare(whole, cut, radii, radii, limit=0.1)
+    found = comparison.compare(whole, cut, radii, radii, limit=0.1)
     for name, render in FORMATS.items():
         assert "inconclusive" in render(found).lower(), name
 

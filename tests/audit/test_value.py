@@ -15,8 +15,8 @@ from test_crown import served
 
 from attackers.geometry import Linf
 from audit.certify import bounding
-from audit.report import Interval, Sensitivity, ValuePoint
-from audit.value import (
+from audit.schema import Interval, Sensitivity, ValuePoint
+from audit.statistics.value import (
     Envelope,
     at_least,
     at_most,

@@ -11,15 +11,15 @@ from torch import Tensor
 
 from attackers.geometry import L1, L2, Linf, Wasserstein
 from attackers.losses import misclassified
-from audit import artifacts, scan
-from audit.assemble import report_of
 from audit.cli.arguments import Gates
-from audit.config import ScanConfig
 from audit.errors import UsageError
 from audit.health.active import disjoint, enclosing
-from audit.report import Report
-from audit.scan import NO_IMAGES
-from audit.state import Scan
+from audit.scanning import artifacts, scan
+from audit.scanning.assemble import report_of
+from audit.scanning.config import ScanConfig
+from audit.scanning.scan import NO_IMAGES
+from audit.scanning.state import Scan
+from audit.schema import Report
 
 SHAPE = (2, 5, 5)
 WEIGHT = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))

@@ -56,6 +56,6 @@ def scan(model: Path, data: Path, *options: object, out: Path, code: int = 0) ->
 def read_report(out: Path) -> dict[str, Any]:
     """The report of a folder, valid by the published schema."""
     document = json.loads((out / "report.json").read_text(encoding="utf-8"))
-    schema = json.loads((ROOT / "audit/report.schema.json").read_text(encoding="utf-8"))
+    schema = json.loads((ROOT / "audit/schema/report.schema.json").read_text(encoding="utf-8"))
     jsonschema.validate(document, schema)
     return document

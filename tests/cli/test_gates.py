@@ -55,7 +55,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 def test_a_policy_that_changes_during_the_scan_counts_as_it_was_read(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from audit import scan as module
+    from audit.scanning import scan as module
 
     policy = case.policy('[gates]\nerror = ["clean >= 0.5"]')
     run = module.run

@@ -19,8 +19,8 @@ import tiny
 from command import audit
 from numpy.typing import NDArray
 
-from audit.harden import loop
-from audit.report import HardenReport
+from audit.hardening import loop
+from audit.schema import HardenReport
 from reports import harden as renderer
 
 SHAPE = (1, 8, 8)

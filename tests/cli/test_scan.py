@@ -25,7 +25,7 @@ from command import audit, read_report, scan
 
 from audit.data import open_data
 from audit.demo import data_path, model_path
-from audit.distributional import adversarial_accuracy
+from audit.statistics.knapsack import adversarial_accuracy
 from reports.json import parse
 
 SHAPE = (1, 6, 6)
@@ -612,7 +612,7 @@ def test_an_interrupt_keeps_what_was_found(
     good: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C during the second metric: the first one stays whole."""
-    from audit import scan as module
+    from audit.scanning import scan as module
 
     attack_all, seen = module.attack_all, []
 

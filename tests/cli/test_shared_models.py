@@ -15,7 +15,7 @@ from attackers.generator import SampleGenerator
 from attackers.geometry import METRICS
 from attackers.threat import Threat
 from audit.data import Dataset, open_data
-from audit.judge import judge
+from audit.evidence.judge import judge
 from audit.models import LoadOptions, load_classifier
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)

@@ -187,7 +187,7 @@ def test_an_interrupted_run_goes_on_to_the_same_generator(
             raise KeyboardInterrupt
         return step(*args, **named)
 
-    with mock.patch("audit.training.step", interrupted):
+    with mock.patch("audit.generators.training.step", interrupted):
         outcome = case.learn(*options, out=halves)
     assert outcome.code == 130
     assert f"after {stopped_at - 1} steps" in outcome.err
@@ -200,7 +200,7 @@ def test_an_interrupted_run_goes_on_to_the_same_generator(
 
 def test_resuming_with_other_options_is_refused(case: Case, tmp_path: Path) -> None:
     out = tmp_path / "g.safetensors"
-    with mock.patch("audit.training.step", side_effect=KeyboardInterrupt):
+    with mock.patch("audit.generators.training.step", side_effect=KeyboardInterrupt):
         assert case.learn(out=out).code == 130
     refused = case.learn("--resume", "--radius", "0.2", out=out)
     assert refused.code == 2

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from attackers.geometry import METRICS
 from audit.errors import ModelError
-from audit.judge import judge
+from audit.evidence.judge import judge
 from audit.models import Classifier, LoadOptions, load_classifier
 from audit.models.preprocess import as_dtype, make_spec
 from tests.cli import tiny

@@ -10,7 +10,7 @@ import torch
 from makers import FLOAT, INT64, node, tensor
 from torch import Tensor, nn
 
-from audit.harden.weights import trainable
+from audit.hardening.weights import trainable
 from audit.models import Classifier, LoadOptions, load_classifier
 from audit.models.classifier import log_odds
 from tests.cli import tiny

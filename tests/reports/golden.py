@@ -5,7 +5,7 @@ import math
 import struct
 import zlib
 
-from audit.report import (
+from audit.schema import (
     Artifacts,
     AsGenerated,
     Attack,

@@ -28,11 +28,11 @@ def test_junit_is_what_its_readers_expect() -> None:
     for element in root.iter():
         assert set(element.attrib) <= ATTRIBUTES[element.tag], element.tag
     suites = {suite.get("name", "").split()[0]: suite for suite in root}
-    assert list(suites) == ["audit.scan", "audit.gates", "audit.health"]
+    assert list(suites) == ["audit.scanning.scan", "audit.gates", "audit.health"]
     gates = suites["audit.gates"]
     assert (gates.get("tests"), gates.get("failures"), gates.get("errors")) == ("4", "1", "1")
     assert gates.get("skipped") == "1"
-    assert suites["audit.scan"].get("errors") == "1", "the golden scan is partial"
+    assert suites["audit.scanning.scan"].get("errors") == "1", "the golden scan is partial"
     assert suites["audit.health"].get("errors") == "1"
     assert root.get("tests") == str(sum(len(suite) for suite in root))
     outcome = {case.get("name"): [child.tag for child in case] for case in gates.iter("testcase")}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from golden import golden
 
-from audit.report import (
+from audit.schema import (
     ClassResult,
     Comparison,
     HardenedThreat,

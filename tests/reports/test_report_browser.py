@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from golden import HOSTILE, HOSTILE_IMAGE, golden
 
-from audit.report import (
+from audit.schema import (
     Comparison,
     Epoch,
     HardenedThreat,

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from golden import HOSTILE_IMAGE, golden
 
-from audit.report import GalleryItem, Report
+from audit.schema import GalleryItem, Report
 from reports.html import GALLERY_BYTES, charts, render
 
 PAGE = render(golden())

@@ -28,7 +28,7 @@ def test_keys_stand_in_declared_order() -> None:
 
 
 def test_committed_schema_is_current_and_sound() -> None:
-    path = Path(audit.__file__).with_name("report.schema.json")
+    path = Path(audit.__file__).parent / "schema" / "report.schema.json"
     assert json.loads(path.read_text(encoding="utf-8")) == schema()
     jsonschema.Draft202012Validator.check_schema(schema())
 

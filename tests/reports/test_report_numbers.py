@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit.report import Interval
+from audit.schema import Interval
 from reports import numbers
 
 shares = st.floats(0, 1)

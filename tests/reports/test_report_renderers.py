@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from golden import golden
 
-from audit.report import Report
+from audit.schema import Report
 from reports import RENDERERS, summary, terminal
 from reports.numbers import NOT_MEASURED, Bracket
 
@@ -227,7 +227,7 @@ from golden import golden
 for render in reports.RENDERERS.values():
     render(golden())
 engine = [name for name in sys.modules if name.startswith(("torch", "attackers", "audit."))]
-assert set(engine) <= {{"audit.report", "audit.errors"}}, engine
+assert set(engine) <= {{"audit.schema", "audit.errors"}}, engine
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

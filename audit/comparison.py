@@ -1,0 +1,241 @@
+"""Two reports of the same samples: what changed, and whether it is more than chance.
+
+At order inf every sample stands or falls, so both scans are paired sample by sample (McNemar's
+exact test). A finite order shares the budget between samples: there the difference of the two
+curves is resampled over samples, both reports with the same draws (paired bootstrap, Efron 1979).
+"""
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audit.errors import UsageError
+from audit.schema import Comparison, Interval, Report, ThreatChange, certificate_tried
+from audit.statistics.confidence import bootstrap_indices
+from audit.statistics.knapsack import adversarial_accuracy
+from audit.statistics.pairs import paired
+
+Floats = NDArray[np.float64]
+
+UNKNOWN = Interval(value=None, low=None, high=None)
+"""A difference of which one side was not measured."""
+
+
+@dataclass(frozen=True)
+class Radii:
+    """What `samples.csv` says: rows of the data, and per column of radii one number each."""
+
+    index: NDArray[np.int64]
+    correct: NDArray[np.bool_]
+    columns: dict[str, Floats]
+
+
+def read_radii(report: Report, folder: Path) -> Radii:
+    """Read the per-sample radii that lie beside a report.
+
+    Raises:
+        UsageError: they are not there, or are not those of the report.
+    """
+    path = folder / (report.artifacts.samples or "samples.csv")
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be read ({error.strerror}): a comparison pairs samples, so it needs "
+            "the samples.csv that the scan wrote beside its report."
+        ) from error
+    if len(rows) != report.data.evaluated:
+        raise UsageError(
+            f"{path} has {len(rows)} samples, its report {report.data.evaluated}: they do not "
+            "belong together."
+        )
+    try:
+        names = [n for n in rows[0] if n.endswith(("_attacked", "_certified"))]
+        return Radii(
+            np.array([int(row["index"]) for row in rows]),
+            np.array([row["correct"] == "true" for row in rows]),
+            {n: np.array([float(row[n] or math.inf) for row in rows]) for n in names},
+        )
+    except (KeyError, ValueError) as error:
+        raise UsageError(f"{path} is no samples.csv of a scan ({error}).") from error
+
+
+def compare(
+    old: Report, new: Report, old_radii: Radii, new_radii: Radii, *, limit: float | None = None
+) -> Comparison:
+    """Compare two reports.
+
+    Args:
+        old: before.
+        new: after.
+        old_radii: of the old report's samples.
+        new_radii: of the new report's samples.
+        limit: largest loss of attacked accuracy that is accepted, or None.
+
+    Raises:
+        UsageError: the reports are not about the same samples and threats; says which differs.
+    """
+    _same(old, new, old_radii, new_radii)
+    confidence = old.clean.confidence
+    changes = _changes(old, new, old_radii, new_radii, confidence)
+    worst = min((c.attacked.low for c in changes if c.attacked.low is not None), default=None)
+    status: Literal["pass", "fail", "inconclusive", "none"] = "none"
+    if limit is not None:
+        # A regression counts once it is shown: its interval lies beyond the limit.
+        shown = [c for c in changes if c.attacked.high is not None and c.attacked.high < -limit]
+        status = "fail" if shown else "pass"
+        # What an unfinished scan left out may lower its accuracy: an old one hides that nothing
+        # was lost, a new one that something was.
+        if old.status != "complete" or (new.status != "complete" and status == "pass"):
+            status = "inconclusive"
+    return Comparison(
+        old=old.model.path,
+        new=new.model.path,
+        confidence=confidence,
+        samples=old.data.evaluated,
+        clean=paired(old_radii.correct, new_radii.correct, confidence),
+        changes=changes,
+        limit=limit,
+        status=status,
+        worst=worst,
+        notes=_unlike(old, new),
+    )
+
+
+def _same(old: Report, new: Report, old_radii: Radii, new_radii: Radii) -> None:
+    if old.data.sha256 != new.data.sha256:
+        raise UsageError(
+            f"The reports are about different data: {old.data.path} ({old.data.sha256[:12]}…) and "
+            f"{new.data.path} ({new.data.sha256[:12]}…). Scan both models on the same file."
+        )
+    if not np.array_equal(old_radii.index, new_radii.index):
+        raise UsageError(
+            "The reports are about different samples of the data: use the same --samples and "
+            "--seed."
+        )
+    for name in ("low", "high"):
+        first, second = (getattr(report.model.input, name) for report in (old, new))
+        if first != second:
+            raise UsageError(f"--{name} differs: {first:g} and {second:g}. Use the same box.")
+    smoothed = (old.model.smoothed, new.model.smoothed)
+    if smoothed[0] != smoothed[1]:
+        raise UsageError(f"--smooth differs: {smoothed[0]} and {smoothed[1]}.")
+    if not {t.metric for t in old.threats} & {t.metric for t in new.threats}:
+        raise UsageError(
+            "The reports share no threat: "
+            f"{', '.join(t.metric for t in old.threats) or 'none'} and "
+            f"{', '.join(t.metric for t in new.threats) or 'none'}."
+        )
+    missing = _budgets(old) - _budgets(new)
+    if missing:
+        metric, order, delta = min(missing)
+        raise UsageError(
+            f"The threats differ: {metric} at order {order}, delta {delta:g} was measured before "
+            f"and not now ({len(missing)} such in all), so a loss there would go unseen. Scan both "
+            "with the same --threat, --order and --delta."
+        )
+
+
+def _budgets(report: Report) -> set[tuple[str, str, float]]:
+    """Every metric, order and positive budget that a report has both ends of."""
+    return {
+        (threat.metric, curve.order, point.delta)
+        for threat in report.threats
+        for curve in threat.curves
+        for point in curve.points
+        if point.delta > 0
+    }
+
+
+SETTINGS = ("attack", "effort", "certify", "confidence", "seed")
+"""What may change how much a scan finds, apart from the model."""
+
+
+def _unlike(old: Report, new: Report) -> list[str]:
+    """Where the two scans were not alike."""
+    said = [
+        f"--{name} was {first if first is not None else 'not set'} before and is "
+        f"{second if second is not None else 'not set'} now"
+        for name in SETTINGS
+        if (first := old.config.get(name)) != (second := new.config.get(name))
+    ]
+    if old.tool.version != new.tool.version:
+        said.append(f"version {old.tool.version} made the old report, {new.tool.version} the new")
+    said += [
+        f"the {when} scan is {report.status}: {what}"
+        for when, report in (("old", old), ("new", new))
+        for what in [
+            "what it did not reach counts as not broken"
+            if report.status == "interrupted"
+            else "part of it could not run"
+        ]
+        if report.status != "complete"
+    ]
+    return said
+
+
+def _changes(
+    old: Report, new: Report, old_radii: Radii, new_radii: Radii, confidence: float
+) -> list[ThreatChange]:
+    found = []
+    news = {threat.metric: threat for threat in new.threats}
+    for threat in old.threats:
+        other = news.get(threat.metric)
+        if other is None:
+            continue
+        curves = {curve.order: {p.delta for p in curve.points} for curve in other.curves}
+        both = certificate_tried(threat) and certificate_tried(other)
+        measured = ("attacked", "certified") if both else ("attacked",)
+        for curve in threat.curves:
+            for point in curve.points:
+                if point.delta > 0 and point.delta in curves.get(curve.order, ()):
+                    sides = {
+                        side: _difference(
+                            old_radii.columns[f"{threat.metric}_{side}"],
+                            new_radii.columns[f"{threat.metric}_{side}"],
+                            point.delta,
+                            float(curve.order),
+                            confidence,
+                        )
+                        for side in measured
+                    }
+                    found.append(
+                        ThreatChange(
+                            metric=threat.metric,
+                            order=curve.order,
+                            delta=point.delta,
+                            attacked=sides["attacked"],
+                            certified=sides.get("certified", UNKNOWN),
+                        )
+                    )
+    if not found:
+        raise UsageError(
+            "The reports share no budget: scan both with the same --delta and --order."
+        )
+    return found
+
+
+def _difference(
+    old: Floats, new: Floats, delta: float, order: float, confidence: float
+) -> Interval:
+    """New minus old accuracy at a budget, with its interval."""
+    if math.isinf(order):
+        return paired(old > delta, new > delta, confidence).difference
+
+    def value(rows: NDArray[np.int64]) -> float:
+        budgets = np.array([delta])
+        first, second = (adversarial_accuracy(radii[rows], budgets, order) for radii in (old, new))
+        return float(second[0] - first[0])
+
+    everything = np.arange(len(old))
+    drawn = [value(rows) for rows in bootstrap_indices(len(old), draws=999, seed=0)]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    middle = value(everything)
+    return Interval(value=middle, low=min(float(low), middle), high=max(float(high), middle))

@@ -1,0 +1,1 @@
+"""Conditions on a report, and what follows from them."""

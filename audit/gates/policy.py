@@ -1,0 +1,250 @@
+"""Gates as a file: conditions on a report, what each is worth, and who has waived which until when.
+
+    [gates]
+    error = ["attacked.linf@8/255 >= 0.8", "clean >= 0.97", "reliability = green"]
+    warn = ["certified.l2.order2@0.25 >= 0.5"]
+    use = "low"                      # the end of the interval that is judged: low, value or high
+
+    [[waivers]]
+    gate = "attacked.linf@8/255 >= 0.8"
+    reason = "retraining is under way, see the ticket"
+    expires = 2030-01-31
+
+A left side is ``clean``, ``reliability``, or a side of the bracket, its metric, an order other than
+inf, and a budget that was measured. What was not measured fails, with that reason.
+"""
+
+import difflib
+import math
+import re
+import tomllib
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+from audit.errors import UsageError
+from audit.gates.verdict import settled
+from audit.schema import Gate, GateStatus, Interval, Report, reliability
+from audit.values import number
+
+Level = Literal["error", "warn"]
+Use = Literal["low", "value", "high"]
+
+EXPRESSION = re.compile(
+    r"(?P<what>clean|(?:attacked|certified)\.(?P<metric>\w+)(?:\.order(?P<order>[\w.]+))?"
+    r"@(?P<delta>[\w./+-]+?))\s*(?P<operator>>=|<=)\s*(?P<bound>[\w./+-]+)"
+)
+COLOUR = re.compile(r"reliability\s*==?\s*(?P<colour>green|amber)", re.IGNORECASE)
+COLOURS = ("RED", "AMBER", "GREEN")
+EXAMPLES = "'clean >= 0.97', 'attacked.linf@8/255 >= 0.8', 'certified.l2.order2@0.25 >= 0.5' or "
+EXAMPLES += "'reliability = green'"
+
+KEYS = {"gates": ("error", "warn", "use"), "waivers": ("gate", "reason", "expires")}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One condition, as written, and what its failure is."""
+
+    text: str
+    level: Level
+
+
+@dataclass(frozen=True)
+class Waiver:
+    """A gate whose failure is accepted until the end of a day, and why."""
+
+    gate: str
+    reason: str
+    expires: date
+
+
+@dataclass(frozen=True)
+class Policy:
+    """All gates of a file."""
+
+    rules: tuple[Rule, ...]
+    use: Use = "low"
+    waivers: tuple[Waiver, ...] = field(default=())
+
+
+def read_policy(path: Path) -> Policy:
+    """Read a TOML file: ``[gates]``, or ``[tool.audit.gates]`` of a pyproject.toml.
+
+    Raises:
+        UsageError: it cannot be read, or says what cannot be meant.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise UsageError(
+            f"{path} cannot be read as a policy ({reason}): name a TOML file."
+        ) from error
+    if path.name == "pyproject.toml":
+        document = document.get("tool", {}).get("audit", {})
+    gates = document.get("gates")
+    if not isinstance(gates, dict):
+        raise UsageError(f"{path} has no [gates]: add one with error = [{EXAMPLES}].")
+    _check_keys(gates, KEYS["gates"], path)
+    use = gates.get("use", "low")
+    if use not in ("low", "value", "high"):
+        raise UsageError(f"{path}: use is low, value or high, found {use!r}.")
+    rules = tuple(
+        Rule(_condition(text, path), level) for level in ("error", "warn") for text in
+        _strings(gates.get(level, []), f"gates.{level}", path)
+    )  # fmt: skip
+    if not rules:
+        raise UsageError(f"{path}: [gates] holds no condition: add {EXAMPLES}.")
+    waivers = tuple(_waiver(entry, rules, path) for entry in document.get("waivers", []))
+    return Policy(rules, use, waivers)
+
+
+def _condition(text: str, path: Path) -> str:
+    if not (EXPRESSION.fullmatch(text.strip()) or COLOUR.fullmatch(text.strip())):
+        raise UsageError(f"{path}: {text!r} is no condition: write {EXAMPLES}.")
+    found = EXPRESSION.fullmatch(text.strip())
+    if found:
+        number(found["bound"], text)
+        if found["delta"]:
+            number(found["delta"], text)
+        if found["order"]:
+            number(found["order"], text)
+    return text.strip()
+
+
+def _waiver(entry: Any, rules: tuple[Rule, ...], path: Path) -> Waiver:
+    if not isinstance(entry, dict):
+        raise UsageError(f"{path}: a waiver is a table with gate, reason and expires.")
+    _check_keys(entry, KEYS["waivers"], path)
+    gate, reason, expires = (entry.get(name) for name in KEYS["waivers"])
+    if not isinstance(gate, str) or not isinstance(reason, str) or not reason.strip():
+        raise UsageError(f"{path}: a waiver names its gate and gives a reason, found {entry}.")
+    if not isinstance(expires, date):
+        raise UsageError(
+            f"{path}: a waiver expires on a day such as 2030-01-31, found {expires!r}."
+        )
+    known = [rule.text for rule in rules]
+    if gate.strip() not in known:
+        near = difflib.get_close_matches(gate, known, n=1)
+        hint = f" Is {near[0]!r} meant?" if near else ""
+        raise UsageError(f"{path}: a waiver is for {gate!r}, which is no gate of this file.{hint}")
+    return Waiver(gate.strip(), reason.strip(), expires)
+
+
+def _check_keys(found: dict[str, Any], known: tuple[str, ...], path: Path) -> None:
+    for key in found:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"is {near[0]!r} meant?" if near else f"choose from {', '.join(known)}."
+            raise UsageError(f"{path}: unknown key {key!r}: {hint}")
+
+
+def _strings(value: Any, name: str, path: Path) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise UsageError(f"{path}: {name} is a list of conditions in quotes, found {value!r}.")
+    return value
+
+
+# Judging ------------------------------------------------------------------------------------------
+
+
+def judge(report: Report, policy: Policy, today: date, *, strict: bool = False) -> list[Gate]:
+    """Every gate of a policy on a report.
+
+    Args:
+        report: what was measured.
+        policy: the gates.
+        today: decides which waivers have expired.
+        strict: whether an interval that straddles its bound is inconclusive instead of failed.
+    """
+    waivers = {waiver.gate: waiver for waiver in policy.waivers}
+    return [
+        _waived(_judged(report, rule, policy.use, strict), waivers.get(rule.text), today)
+        for rule in policy.rules
+    ]
+
+
+def _judged(report: Report, rule: Rule, use: Use, strict: bool) -> Gate:
+    failed: GateStatus = "fail" if rule.level == "error" else "warn"
+    colour = COLOUR.fullmatch(rule.text)
+    if colour:
+        found = reliability(report)
+        good = COLOURS.index(found) >= COLOURS.index(colour["colour"].upper())
+        return Gate(
+            id="reliability",
+            expression=rule.text,
+            status="pass" if good else failed,
+            value=None,
+            detail=f"Reliability is {found}.",
+        )
+    match = EXPRESSION.fullmatch(rule.text)
+    assert match is not None
+    gate = _compared(report, match, rule.text, use, strict, failed)
+    side = match["what"].partition(".")[0]
+    return settled(gate, report, side=side, at_least=match["operator"] == ">=")
+
+
+def _compared(
+    report: Report,
+    match: "re.Match[str]",
+    text: str,
+    use: Use,
+    strict: bool,
+    failed: GateStatus,
+) -> Gate:
+    """Compare what was measured with the bound; what was not measured has the status ``failed``."""
+    at_least, bound = match["operator"] == ">=", number(match["bound"], text)
+    interval, reason = _measured(report, match)
+    # Pessimistic: the end that makes the condition harder to meet.
+    end = use if at_least or use == "value" else {"low": "high", "high": "low"}[use]
+    value = None if interval is None else getattr(interval, end)
+    if interval is None or interval.value is None or value is None:
+        if interval is not None and interval.value is not None:
+            reason = f"The {end} end of its interval was not measured."
+        return Gate(id=match["what"], expression=text, status=failed, value=None, detail=reason)
+
+    def meets(value: float) -> bool:
+        return value >= bound if at_least else value <= bound
+
+    status: GateStatus = "pass" if meets(value) else failed
+    if strict and status == "fail" and meets(interval.value):
+        status = "inconclusive"
+    return Gate(id=match["what"], expression=text, status=status, value=value)
+
+
+def _measured(report: Report, match: "re.Match[str]") -> tuple[Interval | None, str]:
+    """The interval that a condition is about, or why there is none."""
+    if match["what"] == "clean":
+        return report.clean, "Clean accuracy was not measured."
+    metric, order = match["metric"], match["order"] or "inf"
+    delta = number(match["delta"], match[0])
+    threats = {threat.metric: threat for threat in report.threats}
+    if metric not in threats:
+        return None, f"Not measured: {metric} was not scanned ({', '.join(threats) or 'nothing'})."
+    curves = {number(curve.order, match[0]): curve for curve in threats[metric].curves}
+    wanted = number(order, match[0])
+    if wanted not in curves:
+        known = ", ".join(curve.order for curve in curves.values())
+        return None, f"Not measured: order {order} was not scanned ({known})."
+    for point in curves[wanted].points:
+        if math.isclose(point.delta, delta, rel_tol=1e-9):
+            side: Interval = getattr(point, match["what"].partition(".")[0])
+            return side, "Not measured."
+    known = ", ".join(f"{point.delta:.6g}" for point in curves[wanted].points)
+    return None, f"Not measured at {match['delta']}: the budgets of the scan are {known}."
+
+
+def _waived(gate: Gate, waiver: Waiver | None, today: date) -> Gate:
+    if waiver is None or gate.status not in ("fail", "inconclusive"):
+        return gate
+    if today > waiver.expires:
+        expired = f"Its waiver ({waiver.reason}) expired on {waiver.expires}."
+        return gate.model_copy(update={"status": "fail", "detail": _joined(gate.detail, expired)})
+    kept = f"Waived until {waiver.expires}: {waiver.reason}."
+    return gate.model_copy(update={"status": "waived", "detail": _joined(gate.detail, kept)})
+
+
+def _joined(*parts: str) -> str:
+    return " ".join(part for part in parts if part)

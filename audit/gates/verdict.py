@@ -1,0 +1,99 @@
+"""Gates: conditions on the report that decide the verdict and the exit code."""
+
+from audit.schema import Gate, GateStatus, Report, Verdict, reliability
+
+EXIT_PASS, EXIT_FAIL, EXIT_INCONCLUSIVE = 0, 1, 4
+
+UNFINISHED = (
+    "The scan did not run to its end (status: {}), and what it left out may change this outcome: "
+    "run the scan again."
+)
+
+
+def fail_under(report: Report, minimum: float, *, strict: bool) -> list[Gate]:
+    """Ask every attacked accuracy to be at least ``minimum``, at the low end of its interval.
+
+    ``strict`` calls a gate inconclusive, not failed, when only the interval reaches below. A metric
+    that an unfinished scan did not reach has one gate, which is inconclusive.
+    """
+    gates = []
+    for threat in report.threats:
+        for curve in threat.curves:
+            order = "" if curve.order == "inf" else f".order{curve.order}"
+            for point in curve.points:
+                name = f"attacked.{threat.metric}{order}@{point.delta:.6g}"
+                low, value = point.attacked.low, point.attacked.value
+                status: GateStatus
+                if low is None or value is None:
+                    status = "fail"
+                elif low >= minimum:
+                    status = "pass"
+                else:
+                    status = "inconclusive" if strict and value >= minimum else "fail"
+                gate = Gate(id=name, expression=f"{name} >= {minimum:g}", status=status, value=low)
+                gates.append(settled(gate, report, side="attacked", at_least=True))
+    if report.status != "complete":
+        reached = {threat.metric for threat in report.threats}
+        gates += [
+            Gate(
+                id=f"attacked.{metric}",
+                expression=f"attacked.{metric} >= {minimum:g}",
+                status="inconclusive",
+                value=None,
+                detail=UNFINISHED.format(report.status),
+            )
+            for metric in report.config.get("threat") or []
+            if metric not in reached
+        ]
+    return gates
+
+
+def settled(gate: Gate, report: Report, *, side: str, at_least: bool) -> Gate:
+    """Keep an outcome that the rest of an unfinished scan cannot change; else say that it is open.
+
+    More attacks only lower an attacked accuracy, and more certificates only raise a certified one.
+    So a bound that the attacked accuracy already violates stays violated, one that the certified
+    accuracy already meets stays met, and clean accuracy is final.
+
+    Args:
+        gate: as judged on what was measured.
+        report: of a scan that may not have run to its end.
+        side: ``attacked``, ``certified`` or ``clean``.
+        at_least: whether the gate asks for a floor, not for a ceiling.
+    """
+    if report.status == "complete" or gate.status in ("inconclusive", "waived"):
+        return gate
+    met, violated = ("pass",), ("fail", "warn")
+    final = {
+        "attacked": violated if at_least else met,
+        "certified": met if at_least else violated,
+        "clean": met + violated,
+    }
+    if gate.value is not None and gate.status in final[side]:
+        return gate
+    detail = " ".join(part for part in (gate.detail, UNFINISHED.format(report.status)) if part)
+    return gate.model_copy(update={"status": "inconclusive", "detail": detail})
+
+
+def verdict(gates: list[Gate], reliable: str) -> Verdict:
+    """One word for the whole: a failed gate fails; unreliable evidence never passes."""
+    statuses = {gate.status for gate in gates}
+    if "fail" in statuses:
+        return "fail"
+    if "inconclusive" in statuses or reliable == "RED":
+        return "inconclusive"
+    return "pass" if gates else "none"
+
+
+def exit_code(report: Report, *, strict: bool) -> int:
+    """Exit status of a judgement: a failed gate first, then evidence that carries no verdict.
+
+    A failed health check is inconclusive always, a warning only under ``strict``.
+    """
+    if report.verdict == "fail":
+        return EXIT_FAIL
+    if report.verdict == "inconclusive" or report.status != "complete":
+        return EXIT_INCONCLUSIVE
+    if strict and reliability(report) != "GREEN":
+        return EXIT_INCONCLUSIVE
+    return EXIT_PASS

@@ -1,0 +1,1 @@
+"""Trained generators: their files, their training, what they make."""

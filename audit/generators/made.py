@@ -1,0 +1,109 @@
+"""What a generator makes, as it makes it: before any judge, at the radius it was trained for.
+
+A generator's own accuracy is no evidence of an attack inside a ball: a loss that is not converged
+can be cheated into believing any distance (docs/wagan.md). So it stands beside exact distances.
+"""
+
+import torch
+from torch import Tensor
+
+from attackers.geometry import Wasserstein
+from attackers.losses import misclassified
+from attackers.rows import row_max, row_sum
+from attackers.wagan.attack import generated
+from audit.evidence.samples import Samples
+from audit.generators.generator_files import Trained
+from audit.models.classifier import Classifier
+from audit.scanning.state import Progress, Scan, silent
+from audit.schema import AsGenerated, GeneratorUsed, Interval, Spread
+from audit.statistics.confidence import clopper_pearson
+
+PLANNED = 200
+"""Images whose exact transport distance is computed: each is a linear program."""
+
+
+def used(scan: Scan, progress: Progress = silent) -> GeneratorUsed | None:
+    """The generator of a scan with its numbers as generated, or None where none was used."""
+    trained = scan.generator
+    if trained is None:
+        return None
+    return GeneratorUsed(
+        path=trained.path,
+        sha256=trained.sha256,
+        head=trained.network.spec.head,
+        variant=trained.variant,
+        radius=trained.radius,
+        transfer=transferred(scan, trained),
+        as_generated=as_generated(
+            scan.classifier, scan.samples, trained, scan.config.confidence, progress
+        ),
+    )
+
+
+def transferred(scan: Scan, trained: Trained) -> bool:
+    """Whether it was trained against another model than the one that is scanned."""
+    return bool(trained.record["model_sha256"] != scan.classifier.source.sha256)
+
+
+def as_generated(
+    classifier: Classifier,
+    samples: Samples,
+    trained: Trained,
+    confidence: float,
+    progress: Progress = silent,
+) -> AsGenerated:
+    """Accuracy and exact distances of everything that the generator makes of the samples."""
+    network = trained.network
+    metric = Wasserstein(low=network.spec.low, high=network.spec.high)
+    right, images = 0, []
+    with progress("as generated", len(samples)) as tick:
+        for rows in torch.arange(len(samples)).split(512):
+            x0 = samples.x[rows].to(classifier.device)
+            streams = samples.generator.take(rows).fold("as generated")
+            x = generated(network, x0, trained.radius, streams).cpu()
+            wrong = misclassified(classifier.deployed(x), samples.labels[rows])
+            right += int((~wrong).sum())
+            images.append(x)
+            tick(len(rows))
+    x0, x = samples.x, torch.cat(images)
+    low, high = clopper_pearson(right, len(samples), confidence)
+    change = x.double() - x0.double()
+    few = slice(0, PLANNED)
+    return AsGenerated(
+        samples=len(samples),
+        accuracy=Interval(value=right / len(samples), low=low, high=high),
+        planned=len(x0[few]),
+        wasserstein=spread(rescaled_distance(metric, x0[few], x[few])),
+        l2=spread(row_sum(change.square()).sqrt()),
+        linf=spread(row_max(change.abs())),
+        mass_ratio=spread(metric.mass(x) / metric.mass(x0).clamp_min(1e-300)),
+    )
+
+
+def rescaled_distance(metric: Wasserstein, x0: Tensor, x: Tensor) -> Tensor:
+    """Exact transport cost per unit of mass after every channel got its old mass back, ``(B,)``.
+
+    Images that changed their mass have no distance in the metric itself. A channel that is black
+    in one of both cannot be scaled: its images are ``inf``.
+    """
+    held, left = x0.double() - metric.low, x.double() - metric.low
+    before, after = held.sum((2, 3), keepdim=True), left.sum((2, 3), keepdim=True)
+    scale = torch.where(before == after, 1.0, before / after)
+    scaled = left * scale
+    kept = scaled.isfinite().flatten(1).all(1)
+    cost = torch.full((len(x0),), torch.inf, dtype=torch.float64)
+    plans = metric.plans(held[kept], scaled[kept])
+    cost[kept] = torch.tensor([sum(p.cost for p in each) for each in plans], dtype=torch.float64)
+    return torch.where(cost > 0, cost / before.sum((1, 2, 3)).clamp_min(1e-300), 0.0)
+
+
+def spread(values: Tensor) -> Spread:
+    """Smallest, mean and largest; a number that is not finite is not measured."""
+    found = values.double()
+    return Spread(
+        smallest=_finite(found.min()), mean=_finite(found.mean()), largest=_finite(found.max())
+    )
+
+
+def _finite(value: Tensor) -> float | None:
+    return float(value) if bool(value.isfinite()) else None

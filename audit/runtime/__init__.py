@@ -1,0 +1,1 @@
+"""What runs the work: batches, memory, cores, files, interrupts."""

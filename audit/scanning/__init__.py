@@ -1,0 +1,1 @@
+"""A scan: its options, attacks, checks, and the report it ends in."""

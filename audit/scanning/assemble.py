@@ -1,0 +1,149 @@
+"""From a finished (or interrupted) scan to the report object."""
+
+import platform
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+import numpy
+import onnx
+import torch
+
+from audit import __version__
+from audit.gates.verdict import verdict
+from audit.models import LoadOptions
+from audit.scanning.artifacts import gallery
+from audit.scanning.config import order_name
+from audit.scanning.state import Scan
+from audit.schema import Artifacts, Data, Gate, Model, ModelInput, Report, Tool, now, reliability
+
+SAMPLES_FILE, ADVERSARIAL_FILE, HTML_FILE = "samples.csv", "adversarial.npz", "report.html"
+
+
+def report_of(
+    scan: Scan, *, config: dict[str, Any], gates: Callable[[Report], list[Gate]]
+) -> Report:
+    """Put everything a scan found into one report.
+
+    Args:
+        scan: the scan.
+        config: every option as the user gave it or as it was defaulted, for the record.
+        gates: judges the report.
+    """
+    report = Report(
+        tool=Tool(name="wasserstein-audit", version=__version__),
+        status=scan.status,
+        verdict="none",
+        created=now(),
+        model=_model(scan),
+        data=Data(
+            path=scan.dataset.path,
+            sha256=scan.dataset.sha256,
+            available=len(scan.dataset),
+            evaluated=len(scan.samples),
+            correct=int(scan.samples.correct.sum()),
+        ),
+        config=config,
+        environment=_environment(scan),
+        clean=scan.clean,
+        threats=scan.threats,
+        health=scan.health,
+        gates=[],
+        warnings=scan.warnings,
+        artifacts=Artifacts(
+            samples=SAMPLES_FILE,
+            adversarial=ADVERSARIAL_FILE,
+            html=HTML_FILE,
+            gallery=gallery(scan),
+        ),
+        generator=scan.generated,
+    )
+    found = gates(report)
+    return report.model_copy(
+        update={"gates": found, "verdict": verdict(found, reliability(report))}
+    )
+
+
+def _model(scan: Scan) -> Model:
+    classifier = scan.classifier
+    served = classifier.base or classifier
+    spec = served.spec
+    return Model(
+        path=classifier.source.path,
+        sha256=classifier.source.sha256,
+        format=classifier.source.format,
+        classes=classifier.classes,
+        input=ModelInput(
+            shape=list(spec.shape) or [None, *spec.sample],
+            dtype=str(spec.dtype).removeprefix("torch."),
+            layout=spec.layout,
+            low=spec.low,
+            high=spec.high,
+            mean=None if spec.mean is None else list(spec.mean),
+            std=None if spec.std is None else list(spec.std),
+        ),
+        output=served.output,
+        gradient=classifier.gradient,
+        parity=scan.parity,
+        smoothed=scan.config.smooth,
+    )
+
+
+def _environment(scan: Scan) -> dict[str, Any]:
+    device = scan.classifier.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "onnx": onnx.__version__,
+        "platform": platform.platform(),
+        "device": device.type,
+        "device_name": name,
+        "threads": torch.get_num_threads(),
+        "seed": scan.config.seed,
+    }
+
+
+def record(scan: Scan, loading: LoadOptions, others: dict[str, Any]) -> dict[str, Any]:
+    """Every option as it took effect, and the one-line command that repeats the scan.
+
+    Args:
+        scan: the scan, for its configuration and for the paths of model and data.
+        loading: options of the model.
+        others: options that belong to neither.
+    """
+    config = scan.config
+    model, data = scan.classifier.source.path, scan.dataset.path
+    options: dict[str, Any] = {
+        "threat": list(config.metrics),
+        "order": [order_name(order) for order in config.orders],
+        "delta": None if config.deltas is None else list(config.deltas),
+        "attack": None if config.attacks is None else list(config.attacks),
+        "effort": config.effort,
+        "certify": config.certify,
+        "smooth": config.smooth,
+        "samples": config.samples,
+        "seed": config.seed,
+        "confidence": config.confidence,
+        "trust_model": loading.trust_model,
+        "device": loading.device,
+        "batch_size": config.batch_size,
+        "layout": loading.layout,
+        "mean": None if loading.mean is None else list(loading.mean),
+        "std": None if loading.std is None else list(loading.std),
+        "low": config.low,
+        "high": config.high,
+        "allow_domain": sorted(loading.allow_domains) or None,
+        **others,
+    }
+    words = ["audit", "scan", model, "--data", data]
+    for name, value in options.items():
+        flag = "--" + name.replace("_", "-")
+        if value is True:
+            words.append(flag)
+        elif isinstance(value, list):
+            words += [flag, ",".join(str(item) for item in value)]
+        elif value is not None and value is not False:
+            words += [flag, str(value)]
+    return {"model": model, "data": data, **options, "command": shlex.join(words)}

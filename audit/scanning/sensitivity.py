@@ -1,0 +1,280 @@
+"""First-order sensitivity of the loss to distributional attacks, with its estimates of accuracy.
+
+With J a loss, g = ∇_x J, 1/p + 1/q = 1 and ||.||_* dual to the metric (Bai, He, Jiang, Obloj 2023,
+after Bartl, Drapeau, Obloj, Wiesel 2021):
+
+    Upsilon = (E ||g||_*^q)^(1/q),     sup_Q E_Q J = V(0) + delta·Upsilon + o(delta).
+
+From one first-order attack Q_delta and W(0) = E[J | misclassified] the paper builds
+
+    R^u = Q_delta(S) / A                                     an upper bound on R_delta
+    R~l = (W(0) - E_{Q_delta} J) / (W(0) - V(0))             two lower *estimates*: they hold up to
+    R-l = (W(0) - V(0) - delta·Upsilon) / (W(0) - V(0))      o(delta) only and are often violated
+
+All depend on the loss, so every number is stated with it.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attackers.geometry import Metric
+from attackers.gradient import value_and_grad
+from attackers.losses import LOSSES, Loss, misclassified
+from attackers.rows import expand
+from attackers.wdro import conjugate, power_mean
+from audit.evidence.samples import Samples
+from audit.models.classifier import Classifier
+from audit.scanning.config import order_name
+from audit.schema import FirstOrder, Interval, Sensitivity, SensitivityPoint
+from audit.statistics.confidence import Floats, bootstrap
+from audit.statistics.value import first_order_points
+
+SENSITIVITY_LOSSES = ("ce", "dlr", "redlr")
+PRIMARY_LOSS = "redlr"
+"""The loss whose estimates stand beside the curves: with it wrong samples cost nothing."""
+
+Offer = Callable[[Tensor, Tensor, Tensor], None]
+"""Receives (rows, candidates, misclassified) of every first-order attack."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """First-order quantities, and each loss at the samples ``(N,)``, by its name."""
+
+    entries: list[Sensitivity]
+    losses: dict[str, Floats]
+
+
+@dataclass(frozen=True)
+class Law:
+    """What one first-order attack Q_delta does to the whole sample."""
+
+    survivors: int
+    losses: Floats
+
+
+def sensitivity(
+    classifier: Classifier,
+    metric: Metric,
+    samples: Samples,
+    *,
+    orders: tuple[float, ...],
+    deltas: tuple[float, ...],
+    confidence: float,
+    seed: int,
+    rows: int,
+    offer: Offer,
+    tick: Callable[[int], None],
+) -> Measured:
+    """Measure Upsilon, V(0) and the first-order estimates for every loss and every order p > 1.
+
+    Args:
+        classifier: needs gradients.
+        metric: the threat's geometry.
+        samples: all audited samples; correct or not, they are one law.
+        orders: p > 1 or inf; others are left out, since the first-order formula needs p > 1.
+        deltas: budgets.
+        confidence: of the bootstrap intervals.
+        seed: of the bootstrap.
+        rows: samples differentiated together.
+        offer: told of every attacked sample, so that no found example is lost.
+        tick: told how many samples were done.
+    """
+    finite = tuple(order for order in orders if order > 1)
+    entries, losses = [], {}
+    for name in SENSITIVITY_LOSSES if finite else ():
+        loss = LOSSES[name]
+        norms, values = _norms_and_values(classifier, metric, loss, samples, rows, tick)
+        laws = _first_order_laws(
+            classifier, metric, loss, samples, norms, finite, deltas, rows, offer, tick
+        )
+        losses[name] = values
+        wrong = ~samples.correct.numpy()
+        for order in finite:
+            entries.append(
+                _entry(name, order, deltas, norms, values, wrong, laws, confidence, seed)
+            )
+    return Measured(entries, losses)
+
+
+def primary(entries: list[Sensitivity], order: str, delta: float) -> SensitivityPoint | None:
+    """The estimates that stand beside a curve's point, if they were measured."""
+    for entry in entries:
+        if entry.order == order and entry.loss == PRIMARY_LOSS:
+            return next(point for point in entry.points if point.delta == delta)
+    return None
+
+
+def mark_violations(
+    entries: list[Sensitivity], attacked: Callable[[str, float], float | None]
+) -> list[Sensitivity]:
+    """Set ``violated`` wherever the attacked R_delta is below one of the two lower estimates.
+
+    Args:
+        entries: as returned by `sensitivity`.
+        attacked: (order, delta) to the report's attacked R_delta, an upper bound on the true one.
+    """
+
+    def mark(entry: Sensitivity, point: SensitivityPoint) -> SensitivityPoint:
+        estimates = [e for e in (point.lower_value, point.lower_slope) if e is not None]
+        bound = attacked(entry.order, point.delta)
+        violated = None if bound is None or not estimates else bound < max(estimates)
+        return point.model_copy(update={"violated": violated})
+
+    return [
+        entry.model_copy(update={"points": [mark(entry, point) for point in entry.points]})
+        for entry in entries
+    ]
+
+
+def as_first_order(point: SensitivityPoint | None) -> FirstOrder | None:
+    """Drop the budget, which the curve's point already states."""
+    return None if point is None else FirstOrder(**point.model_dump(exclude={"delta"}))
+
+
+def _norms_and_values(
+    classifier: Classifier,
+    metric: Metric,
+    loss: Loss,
+    samples: Samples,
+    rows: int,
+    tick: Callable[[int], None],
+) -> tuple[Tensor, Floats]:
+    norms, values = [], []
+    for x, labels in _batches(samples, rows):
+        _, value, grad = value_and_grad(
+            classifier.differentiable, loss, x.to(classifier.device), labels.to(classifier.device)
+        )
+        norms.append(metric.dual_norm(x.to(grad), grad.nan_to_num()).cpu())
+        values.append(value.cpu())
+        tick(len(x))
+    return torch.cat(norms), torch.cat(values).double().numpy()
+
+
+def _first_order_laws(
+    classifier: Classifier,
+    metric: Metric,
+    loss: Loss,
+    samples: Samples,
+    norms: Tensor,
+    orders: tuple[float, ...],
+    deltas: tuple[float, ...],
+    rows: int,
+    offer: Offer,
+    tick: Callable[[int], None],
+) -> dict[tuple[float, float], Law]:
+    """Run W-FGSM for every order and budget, batch by batch: lengths need only all the norms."""
+    lengths = {order: _unit_lengths(norms, order) for order in orders}
+    survivors = {(order, delta): 0 for order in orders for delta in deltas}
+    losses: dict[tuple[float, float], list[Tensor]] = {key: [] for key in survivors}
+    start = 0
+    for x0, labels in _batches(samples, rows):
+        chosen = torch.arange(start, start + len(x0))
+        start += len(x0)
+        y = labels.to(classifier.device)
+        _, _, grad = value_and_grad(classifier.differentiable, loss, x0.to(classifier.device), y)
+        longest = max(deltas, default=0.0) * torch.stack([*lengths.values()])[:, chosen].amax(0)
+        centre = x0.to(grad)
+        unit = metric.heading(centre, centre, grad.nan_to_num(), longest.to(grad.device)).cpu()
+        for order, delta in survivors:
+            step = expand(delta * lengths[order][chosen], x0)
+            x = metric.clamp(x0 + unit * step)
+            wrong = misclassified(classifier.deployed(x), labels)
+            survivors[order, delta] += int((~wrong).sum())
+            with torch.no_grad():
+                scores = classifier.differentiable(x.to(classifier.device))
+                losses[order, delta].append(loss(scores, y).cpu())
+            offer(chosen, x, wrong)
+        tick(len(x0))
+    return {
+        key: Law(count, torch.cat(losses[key]).double().numpy()) for key, count in survivors.items()
+    }
+
+
+def _unit_lengths(norms: Tensor, order: float) -> Tensor:
+    """(||g||_*/Upsilon)^(q-1): the share of delta that each sample gets."""
+    q = conjugate(order)
+    upsilon = power_mean(norms, q)
+    return (norms / upsilon) ** (q - 1) if upsilon > 0 else torch.zeros_like(norms)
+
+
+def _entry(
+    name: str,
+    order: float,
+    deltas: tuple[float, ...],
+    norms: Tensor,
+    values: Floats,
+    wrong: "np.ndarray[tuple[int], np.dtype[np.bool_]]",
+    laws: dict[tuple[float, float], Law],
+    confidence: float,
+    seed: int,
+) -> Sensitivity:
+    q = conjugate(order)
+    upsilon = float(power_mean(norms, q))
+    at_zero = _mean(values)
+    # ReDLR is zero on every misclassified sample, whether or not there is one.
+    if name == "redlr":
+        after: float | None = 0.0
+    else:
+        after = _mean(values[wrong]) if wrong.any() else None
+    clean = int((~wrong).sum())
+
+    def point(delta: float) -> SensitivityPoint:
+        law = laws[order, delta]
+        gap = None if after is None or after == at_zero else after - at_zero
+        return SensitivityPoint(
+            delta=delta,
+            loss=name,
+            upper=law.survivors / clean if clean else None,
+            lower_value=None if gap is None else (after_ - _mean(law.losses)) / gap,
+            lower_slope=None if gap is None else (gap - delta * upsilon) / gap,
+            violated=None,
+        )
+
+    after_ = 0.0 if after is None else after
+    slope = _interval(upsilon, norms.numpy(), _power_mean_statistic(q), confidence, seed)
+    start = _interval(at_zero, values, np.mean, confidence, seed)
+    attained = {delta: _mean(laws[order, delta].losses) for delta in deltas}
+    return Sensitivity(
+        order=order_name(order),
+        loss=name,
+        upsilon=slope,
+        value_at_zero=start,
+        points=[point(delta) for delta in deltas],
+        value=first_order_points(slope, start, attained),
+    )
+
+
+def _interval(
+    value: float,
+    values: Floats,
+    statistic: Callable[..., Floats],
+    confidence: float,
+    seed: int,
+) -> Interval:
+    low, high = bootstrap(values, statistic, confidence, seed)
+    finite = math.isfinite(low) and math.isfinite(high)
+    return Interval(value=value, low=low if finite else None, high=high if finite else None)
+
+
+def _power_mean_statistic(power: float) -> Callable[..., Floats]:
+    def statistic(values: Floats, axis: int = -1) -> Floats:
+        # In units of the largest, as in `power_mean`: powers of small values would underflow.
+        top = max(float(np.max(values)), np.finfo(np.float64).tiny)
+        return np.asarray(np.mean((values / top) ** power, axis=axis) ** (1 / power)) * top
+
+    return statistic
+
+
+def _mean(values: Floats) -> float:
+    """Mean in sorted order: the order of the samples cannot change its last bits."""
+    return float(np.mean(np.sort(values)))
+
+
+def _batches(samples: Samples, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
+    return zip(samples.x.split(rows), samples.labels.split(rows), strict=True)

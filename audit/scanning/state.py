@@ -1,0 +1,216 @@
+"""What a scan knows so far: kept when it is interrupted, turned into a report at the end."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from attackers import MINIMAL
+from attackers.geometry import Metric
+from attackers.gradient import value_and_grad
+from attackers.losses import margin
+from attackers.rows import row_max
+from audit.certify import Certified
+from audit.data import Dataset
+from audit.errors import contained
+from audit.evidence.frontier import Frontier
+from audit.evidence.readings import Finding
+from audit.evidence.samples import Samples
+from audit.generators.generator_files import Trained
+from audit.models.classifier import Classifier
+from audit.models.smoothed import SOFT_DRAWS
+from audit.runtime.batches import Batches
+from audit.scanning.config import ScanConfig
+from audit.schema import (
+    Attack,
+    Clean,
+    GeneratorUsed,
+    Health,
+    Parity,
+    Sensitivity,
+    Status,
+    ThreatResult,
+)
+from audit.statistics import summary
+from audit.statistics.confidence import Floats
+
+WHITE_BOX = ("fgsm", "minimal", "apgd", "transport")
+"""What runs by default where there are gradients."""
+
+BLACK_BOX = ("random", "hopskipjump", "square")
+"""What runs by default where there are none."""
+
+INTERRUPTED = "Interrupted before all samples were attacked."
+"""What is said of the attack that an interrupt ended."""
+
+SMOOTHED_BLACK_BOX = ("random",)
+"""The same for a smoothed model, of which a single score costs up to a thousand calls."""
+
+
+class Progress(Protocol):
+    """Shows long work; the CLI's draws a bar, the default nothing."""
+
+    def __call__(self, stage: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        """Open a stage of ``total`` samples; the result is called with how many were done."""
+
+
+@contextmanager
+def silent(stage: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show nothing."""
+    del stage, total
+    yield lambda _: None
+
+
+@dataclass
+class MetricRun:
+    """Everything found under one metric so far; kept when the scan is interrupted.
+
+    ``losses`` are those of `sensitivity` at the samples, by name.
+    """
+
+    metric: Metric
+    frontier: Frontier
+    certified: Certified
+    attacks: list[Attack] = field(default_factory=list)
+    sensitivity: list[Sensitivity] = field(default_factory=list)
+    losses: dict[str, Floats] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> list[str]:
+        """Sentences on the attacks and the certificate that an error ended; not an interrupt."""
+        certifier = self.certified.certifier
+        parts = [(entry.name, entry.status, entry.detail) for entry in self.attacks]
+        parts.append((f"certificate {certifier.name}", certifier.status, certifier.detail))
+        name = self.metric.name
+        return [
+            f"{name}, {part}: {detail}"
+            for part, status, detail in parts
+            if status == "error" and detail != INTERRUPTED
+        ]
+
+    @property
+    def searched(self) -> frozenset[str]:
+        """Names of the searches for minimal radii that ran to their end."""
+        ran = {entry.name for entry in self.attacks if entry.status == "ran"}
+        return frozenset(MINIMAL) & ran
+
+
+@dataclass
+class Scan:
+    """State and outcome of a scan.
+
+    Attributes:
+        interrupted: whether it was stopped on the way.
+        failures: what else than an attack or a certificate could not be done because of an error.
+        readings: what other readings of model and data say.
+        generator: that the attack ``wagan`` uses, if any; ``generated`` is what is said of it.
+    """
+
+    classifier: Classifier
+    dataset: Dataset
+    config: ScanConfig
+    samples: Samples
+    parity: Parity | None = None
+    runs: list[MetricRun] = field(default_factory=list)
+    health: list[Health] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    interrupted: bool = False
+    failures: list[str] = field(default_factory=list)
+    readings: tuple[Finding, ...] = ()
+    generator: Trained | None = None
+    generated: GeneratorUsed | None = None
+    batches: Batches = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Attack together what the user chose, or what bounds the memory of gradients."""
+        size = max(1, self.samples.x[0].numel())
+        if self.classifier.base is not None:
+            size *= SOFT_DRAWS
+        room, most = (2**21, 512) if self.classifier.device.type == "cpu" else (2**27, 8192)
+        chosen = self.config.batch_size or max(32, min(most, room // size) // 32 * 32)
+        self.batches = Batches(min(chosen, len(self.samples)))
+
+    @property
+    def attacks(self) -> tuple[str, ...]:
+        """The attacks that the user named, or else the strongest that apply."""
+        if self.config.attacks is not None:
+            return self.config.attacks
+        # What one forward pass breaks needs no search.
+        return (*(() if self.generator is None else ("wagan",)), *self._strongest)
+
+    @property
+    def _strongest(self) -> tuple[str, ...]:
+        if self.classifier.base is not None:
+            searched = self.classifier.attackable is None or bool(self.flat.any())
+            gradients = () if self.classifier.attackable is None else WHITE_BOX
+            return (*gradients, *SMOOTHED_BLACK_BOX[: int(searched)])
+        if self.classifier.attackable is None:
+            return BLACK_BOX
+        return (*WHITE_BOX, "hopskipjump") if bool(self.flat.any()) else WHITE_BOX
+
+    @cached_property
+    def flat(self) -> Tensor:
+        """Which samples have no gradient at all, ``(N,)`` bool; none where the model has none."""
+        x, labels, model = self.samples.x, self.samples.labels, self.classifier
+        found = torch.zeros(len(x), dtype=torch.bool)
+        if model.attackable is None:
+            return found
+
+        def look(rows: Tensor) -> None:
+            _, _, grad = value_and_grad(
+                model.differentiable,
+                margin,
+                x[rows].to(model.device),
+                labels[rows].to(model.device),
+            )
+            found[rows] = (row_max(grad.nan_to_num().abs()) == 0).cpu()
+
+        def failed(reason: str) -> None:
+            self.failures.append(f"The gradients of the samples: {reason}.")
+            # None of them can be relied on: attacks without gradients try every sample.
+            found.fill_(True)
+
+        with contained("Looking for samples without a gradient", failed):
+            self.batches.each(torch.arange(len(x)), look)
+        return found
+
+    @property
+    def status(self) -> Status:
+        """Whether the scan ran to its end, was interrupted, or lost parts of it to errors."""
+        if self.interrupted:
+            return "interrupted"
+        return "partial" if self.failures or any(run.failed for run in self.runs) else "complete"
+
+    @property
+    def batch(self) -> int:
+        """Samples attacked together."""
+        return self.batches.size
+
+    @property
+    def clean(self) -> Clean:
+        """Clean accuracy over all samples."""
+        return summary.clean(self.samples, self.config.confidence)
+
+    @property
+    def threats(self) -> list[ThreatResult]:
+        """The results of every metric that was begun."""
+        return [
+            summary.summarise(
+                self.samples,
+                metric=run.metric,
+                attacked=run.frontier.radius.numpy(),
+                certified=run.certified,
+                attacks=run.attacks,
+                sensitivity=run.sensitivity,
+                losses=run.losses,
+                orders=self.config.orders,
+                deltas=self.config.deltas_of(run.metric.name),
+                confidence=self.config.confidence,
+                names=self.dataset.class_names,
+            )
+            for run in self.runs
+        ]

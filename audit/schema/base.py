@@ -1,0 +1,38 @@
+"""What every kind of report is made of: records, intervals, the version of the layout."""
+
+from datetime import UTC, datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+SCHEMA_VERSION: Literal[1] = 1
+"""Version of the layout below; a reader refuses a larger one."""
+
+
+class Record(BaseModel):
+    """Base of all report parts: immutable, no unknown keys, no silent coercion."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
+
+
+class Interval(Record):
+    """A proportion (or a mean) with its finite-sample interval at the report's confidence."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class Tool(Record):
+    """The program that wrote the report."""
+
+    name: str
+    version: str
+
+
+Reliability = Literal["GREEN", "AMBER", "RED"]
+
+
+def now() -> str:
+    """The present moment as the report writes it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,1 @@
+"""From arrays of radii and losses to accuracies with their intervals."""
