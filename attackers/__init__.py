@@ -6,13 +6,13 @@ from torch import Tensor
 
 from attackers.apgd import apgd
 from attackers.fgsm import fgsm
-from attackers.generator import SampleGenerator
 from attackers.geometry import NORMS, Metric
 from attackers.gradient import Logits
 from attackers.hopskipjump import hop_skip_jump
 from attackers.minimal import minimal_radius
 from attackers.noise import random_search
 from attackers.pgd import pgd
+from attackers.random_streams import SampleGenerator
 from attackers.square import SQUARE_METRICS, square
 from attackers.threat import Threat
 from attackers.transport import transport

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from attackers.generator import SampleGenerator
 from attackers.geometry import Metric
+from attackers.random_streams import SampleGenerator
 
 
 def anchors(

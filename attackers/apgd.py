@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from attackers.flight import Flight, asks, usable
-from attackers.generator import SampleGenerator
 from attackers.gradient import Logits, value_and_grad
 from attackers.losses import Loss, TargetedLoss, aimed, margin, misclassified
+from attackers.random_streams import SampleGenerator
 from attackers.rows import over
 from attackers.threat import Threat
 

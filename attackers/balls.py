@@ -8,67 +8,19 @@ Elementwise selection by a random mask costs forty times a sum or a product on a
 cannot be predicted), so masks are numbers and products here.
 """
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Self
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from attackers.rows import expand_down, over, row_max, row_sum
-
-if TYPE_CHECKING:
-    from attackers.metric import Metric
-
+from attackers.metric import Ball
+from attackers.rows import over, row_max, row_sum
 
 STRETCHES, RESCALINGS = 3, 2
 """Evaluations of the length of a clipped l2 step, and of an l2 projection."""
 
 BISECTIONS = 12
 """Of an l1 level."""
-
-
-@dataclass(frozen=True)
-class Ball:
-    """Ball ∩ box around each sample, by the metric's own exact methods.
-
-    Attributes:
-        metric: the geometry.
-        x0: (B, ...) centres, in the box.
-        radius: (B, 1, ...) in the dtype of ``x0``.
-    """
-
-    metric: "Metric"
-    x0: Tensor
-    radius: Tensor
-
-    @classmethod
-    def of(cls, metric: "Metric", x0: Tensor, radius: Tensor | float) -> Self:
-        """Prepare the balls of one radius, or one per sample ``(B,)``."""
-        return cls(metric, x0, expand_down(radius, x0))
-
-    def resized(self, radius: Tensor) -> Self:
-        """The balls around the same centres with other radii ``(B,)``."""
-        return replace(self, radius=expand_down(radius, self.x0))
-
-    def take(self, rows: Tensor) -> Self:
-        """The balls of some samples; ``rows``: mask or indices."""
-        return replace(self, x0=self.x0[rows], radius=self.radius[rows])
-
-    def step(self, x: Tensor, grad: Tensor, length: Tensor) -> Tensor:
-        """The displacement of the given length ``(B,)`` that gains most; it may leave the ball."""
-        return self.metric.ascent(self.x0, x, grad, length)
-
-    def project(self, x: Tensor) -> Tensor:
-        """Bring ``x`` back into ball and box."""
-        return self.metric.project(self.x0, x, self.radius.flatten())
-
-    def clamp(self, x: Tensor) -> Tensor:
-        """Clip to the box."""
-        return x.clamp(self.metric.low, self.metric.high)
-
-    def room(self, x: Tensor, sign: Tensor) -> Tensor:
-        """How far each coordinate may move the way of ``sign`` before it leaves the box."""
-        return room(x, sign, self.metric.low, self.metric.high)
 
 
 @dataclass(frozen=True)
@@ -180,12 +132,6 @@ class L1Ball(Ball):
             high, at_high = torch.where(fits, level, high), torch.where(fits, at_level, at_high)
         level = torch.where(inside, 0, high)
         return self.clamp(self.x0 + sign * (size - over(level, x)).clamp_min(0))
-
-
-def room(x: Tensor, sign: Tensor, low: float, high: float) -> Tensor:
-    """How far each coordinate may move the way of ``sign`` (-1, 0, 1), at least 0."""
-    up = sign.clamp_min(0)
-    return (up * (high - x) + (1 - up) * (x - low)).clamp_min(0)
 
 
 def _above(size: Tensor, level: Tensor) -> Tensor:

@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from attackers.generator import SampleGenerator
 from attackers.gradient import Logits, value_and_grad
 from attackers.losses import Loss, cross_entropy
+from attackers.random_streams import SampleGenerator
 from attackers.threat import Threat
 
 

@@ -11,7 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from attackers.generator import SampleGenerator
+from attackers.random_streams import SampleGenerator
 from attackers.rows import over, row_max, row_sum
 
 

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from attackers.flight import asks, usable
-from attackers.generator import SampleGenerator
 from attackers.geometry import Metric
 from attackers.gradient import Logits, value_and_grad
 from attackers.losses import Loss, margin, misclassified
+from attackers.random_streams import SampleGenerator
 from attackers.rows import over
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from attackers.balls import L1Ball, L2Ball, LinfBall
-from attackers.generator import SampleGenerator
 from attackers.metric import INWARD, Metric, Radius
+from attackers.random_streams import SampleGenerator
 from attackers.rows import expand, expand_down, flat, row_max, row_sum
 from attackers.wasserstein import Wasserstein
 

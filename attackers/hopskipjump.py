@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from attackers.anchors import anchors
-from attackers.generator import SampleGenerator
 from attackers.geometry import Metric
 from attackers.gradient import Logits
 from attackers.losses import misclassified
+from attackers.random_streams import SampleGenerator
 from attackers.rows import expand, over
 
 HALVINGS = 10

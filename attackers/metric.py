@@ -20,19 +20,63 @@ are a number or one number per sample ``(B,)``:
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from attackers.balls import Ball, room
-from attackers.generator import SampleGenerator
+from attackers.random_streams import SampleGenerator
+from attackers.rows import expand_down
 
 Radius = Tensor | float
 
 INWARD = 1 - 2.0**-17
 """Share of a radius that is used, so that lengths rounded to float32 stay inside."""
+
+
+@dataclass(frozen=True)
+class Ball:
+    """Ball ∩ box around each sample, by the metric's own exact methods.
+
+    Attributes:
+        metric: the geometry.
+        x0: (B, ...) centres, in the box.
+        radius: (B, 1, ...) in the dtype of ``x0``.
+    """
+
+    metric: "Metric"
+    x0: Tensor
+    radius: Tensor
+
+    @classmethod
+    def of(cls, metric: "Metric", x0: Tensor, radius: Tensor | float) -> Self:
+        """Prepare the balls of one radius, or one per sample ``(B,)``."""
+        return cls(metric, x0, expand_down(radius, x0))
+
+    def resized(self, radius: Tensor) -> Self:
+        """The balls around the same centres with other radii ``(B,)``."""
+        return replace(self, radius=expand_down(radius, self.x0))
+
+    def take(self, rows: Tensor) -> Self:
+        """The balls of some samples; ``rows``: mask or indices."""
+        return replace(self, x0=self.x0[rows], radius=self.radius[rows])
+
+    def step(self, x: Tensor, grad: Tensor, length: Tensor) -> Tensor:
+        """The displacement of the given length ``(B,)`` that gains most; it may leave the ball."""
+        return self.metric.ascent(self.x0, x, grad, length)
+
+    def project(self, x: Tensor) -> Tensor:
+        """Bring ``x`` back into ball and box."""
+        return self.metric.project(self.x0, x, self.radius.flatten())
+
+    def clamp(self, x: Tensor) -> Tensor:
+        """Clip to the box."""
+        return x.clamp(self.metric.low, self.metric.high)
+
+    def room(self, x: Tensor, sign: Tensor) -> Tensor:
+        """How far each coordinate may move the way of ``sign`` before it leaves the box."""
+        return room(x, sign, self.metric.low, self.metric.high)
 
 
 @dataclass(frozen=True)
@@ -126,5 +170,11 @@ class Metric(ABC):
         return room(x, sign, self.low, self.high)
 
     def ball(self, x0: Tensor, radius: Radius) -> Ball:
-        """Prepare ball ∩ box for the many steps of a loop; see `attackers.balls`."""
+        """Prepare ball ∩ box for the many steps of a loop; `attackers.balls` has cheaper ones."""
         return self.prepared.of(self, x0, radius)
+
+
+def room(x: Tensor, sign: Tensor, low: float, high: float) -> Tensor:
+    """How far each coordinate may move the way of ``sign`` (-1, 0, 1), at least 0."""
+    up = sign.clamp_min(0)
+    return (up * (high - x) + (1 - up) * (x - low)).clamp_min(0)

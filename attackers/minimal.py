@@ -15,10 +15,10 @@ from torch import Tensor
 from attackers.anchors import anchors
 from attackers.boundary import nearest_on_segment
 from attackers.fmn import fmn
-from attackers.generator import SampleGenerator
 from attackers.geometry import Metric
 from attackers.gradient import Logits, value_and_grad
 from attackers.losses import LOSSES, Loss, margin, misclassified, targeted_margin
+from attackers.random_streams import SampleGenerator
 from attackers.restarts import rivals
 from attackers.rows import over
 from attackers.transport import WIDER, transport_hunt

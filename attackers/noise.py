@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from attackers.generator import SampleGenerator
 from attackers.gradient import Logits
 from attackers.losses import Loss, margin, misclassified
+from attackers.random_streams import SampleGenerator
 from attackers.threat import Threat
 
 

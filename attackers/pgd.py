@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from attackers.flight import Flight, asks, usable
-from attackers.generator import SampleGenerator
 from attackers.gradient import Logits, value_and_grad
 from attackers.losses import Loss, margin, misclassified
+from attackers.random_streams import SampleGenerator
 from attackers.threat import Threat
 
 

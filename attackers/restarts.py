@@ -10,9 +10,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from attackers.generator import SampleGenerator
 from attackers.gradient import Logits
 from attackers.losses import misclassified
+from attackers.random_streams import SampleGenerator
 from attackers.rows import over
 from attackers.threat import Threat
 

@@ -11,10 +11,10 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from attackers.generator import SampleGenerator
 from attackers.geometry import INWARD, L2, Linf, Metric
 from attackers.gradient import Logits
 from attackers.losses import Loss, margin, misclassified
+from attackers.random_streams import SampleGenerator
 from attackers.rows import expand, over, row_sum
 from attackers.threat import Threat
 

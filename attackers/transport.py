@@ -19,9 +19,9 @@ from torch import Tensor
 
 from attackers.coupling import Coupling
 from attackers.flight import Flight, asks, usable
-from attackers.generator import SampleGenerator
 from attackers.gradient import Logits, value_and_grad
 from attackers.losses import Loss, TargetedLoss, aimed, margin, misclassified
+from attackers.random_streams import SampleGenerator
 from attackers.rows import expand_down, over
 from attackers.threat import Threat
 from attackers.wasserstein import REACH, Wasserstein, steepened

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from attackers.coupling import Coupling
 from attackers.earth_mover import Transport, transport_plan
-from attackers.generator import SampleGenerator
 from attackers.metric import INWARD, Metric, Radius
+from attackers.random_streams import SampleGenerator
 from attackers.rows import expand, flat, over, row_max, row_sum
 
 CONSERVED = 1e-6

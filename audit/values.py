@@ -67,3 +67,8 @@ def size(text: str | None, option: str) -> tuple[int, int] | None:
         raise UsageError(f"{option} takes a size such as 224x224, found {text!r}.")
     height, width = int(parts[0]), int(parts[-1])
     return height, width
+
+
+def order_name(order: float) -> str:
+    """Write an order as the report does: ``inf``, ``2``, ``1.5``; all its digits."""
+    return repr(order).removesuffix(".0")

@@ -29,9 +29,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from attackers import ATTACKS
-from attackers.generator import SampleGenerator
 from attackers.geometry import METRICS
 from attackers.losses import misclassified
+from attackers.random_streams import SampleGenerator
 from attackers.threat import Threat
 from audit.data import open_data
 from audit.evidence.samples import choose, read_samples

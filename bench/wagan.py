@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attackers.generator import SampleGenerator
 from attackers.geometry import Wasserstein
 from attackers.losses import misclassified
+from attackers.random_streams import SampleGenerator
 from attackers.threat import Threat
 from attackers.transport import transport
 from attackers.wagan.attack import wagan

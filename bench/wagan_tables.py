@@ -29,9 +29,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from attackers.generator import SampleGenerator
 from attackers.geometry import Linf, Wasserstein
 from attackers.pgd import pgd
+from attackers.random_streams import SampleGenerator
 from attackers.rows import row_max, row_sum
 from attackers.threat import Threat
 from attackers.wagan.networks import Spec

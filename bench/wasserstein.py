@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attackers.generator import SampleGenerator
 from attackers.geometry import Wasserstein
 from attackers.losses import misclassified
 from attackers.minimal import minimal_radius
+from attackers.random_streams import SampleGenerator
 from attackers.threat import Threat
 from attackers.transport import transport
 from audit.data import open_data

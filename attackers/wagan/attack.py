@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from attackers.generator import SampleGenerator
 from attackers.gradient import Logits
 from attackers.losses import misclassified
+from attackers.random_streams import SampleGenerator
 from attackers.rows import expand, over
 from attackers.threat import Threat
 from attackers.wagan.networks import Generator

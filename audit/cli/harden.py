@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from audit.hardening.loop import Entry
     from audit.hardening.session import HardenConfig
     from audit.models import LoadOptions
+    from audit.models.classifier import Load
     from audit.scanning.config import ScanConfig
-    from audit.scanning.scan import Load
 
 CHECKPOINT_FILE, WEIGHTS_FILE = "checkpoint.safetensors", "weights.safetensors"
 """Beside a hardened model: where training is, and its weights by name."""

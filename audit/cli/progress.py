@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from audit.scanning.state import Progress, silent
+from audit.runtime.progress import Progress, silent
 
 
 def bar(quiet: bool) -> Progress:

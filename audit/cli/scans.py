@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from audit.generators.generator_files import Trained
     from audit.models import Classifier, LoadOptions
+    from audit.models.classifier import Load
     from audit.scanning.config import ScanConfig
-    from audit.scanning.scan import Load
     from audit.scanning.state import Scan
     from audit.schema import Report
 
@@ -79,10 +79,9 @@ def teach(
     """Train a generator within the scan's effort; it stays beside the report."""
     from audit.cli.progress import bar
     from audit.generators import generator_files, training
+    from audit.scanning.generator import within
 
-    lesson = training.prepare(
-        reading.open(data, config.low, config.high), training.within(config), load
-    )
+    lesson = training.prepare(reading.open(data, config.low, config.high), within(config), load)
     course = training.train(lesson, training.begin(lesson), None, bar(quiet))
     with written(file) as path:
         path.write_bytes(training.finished(lesson, course))

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attackers.generator import SampleGenerator
 from attackers.losses import margin, misclassified
+from attackers.random_streams import SampleGenerator
 from audit.data import Dataset
 from audit.models.classifier import Classifier
 from audit.runtime.storage import BLOCK, allocate

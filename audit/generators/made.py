@@ -14,7 +14,7 @@ from attackers.wagan.attack import generated
 from audit.evidence.samples import Samples
 from audit.generators.generator_files import Trained
 from audit.models.classifier import Classifier
-from audit.scanning.state import Progress, Scan, silent
+from audit.runtime.progress import Progress, silent
 from audit.schema import AsGenerated, GeneratorUsed, Interval, Spread
 from audit.statistics.confidence import clopper_pearson
 
@@ -22,27 +22,28 @@ PLANNED = 200
 """Images whose exact transport distance is computed: each is a linear program."""
 
 
-def used(scan: Scan, progress: Progress = silent) -> GeneratorUsed | None:
-    """The generator of a scan with its numbers as generated, or None where none was used."""
-    trained = scan.generator
-    if trained is None:
-        return None
+def used(
+    trained: Trained,
+    classifier: Classifier,
+    samples: Samples,
+    confidence: float,
+    progress: Progress = silent,
+) -> GeneratorUsed:
+    """The generator of a scan with its numbers as generated."""
     return GeneratorUsed(
         path=trained.path,
         sha256=trained.sha256,
         head=trained.network.spec.head,
         variant=trained.variant,
         radius=trained.radius,
-        transfer=transferred(scan, trained),
-        as_generated=as_generated(
-            scan.classifier, scan.samples, trained, scan.config.confidence, progress
-        ),
+        transfer=transferred(classifier, trained),
+        as_generated=as_generated(classifier, samples, trained, confidence, progress),
     )
 
 
-def transferred(scan: Scan, trained: Trained) -> bool:
+def transferred(classifier: Classifier, trained: Trained) -> bool:
     """Whether it was trained against another model than the one that is scanned."""
-    return bool(trained.record["model_sha256"] != scan.classifier.source.sha256)
+    return bool(trained.record["model_sha256"] != classifier.source.sha256)
 
 
 def as_generated(

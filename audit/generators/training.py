@@ -27,11 +27,9 @@ from audit.evidence.chance import TRIED
 from audit.evidence.judge import judge
 from audit.evidence.samples import Samples, choose, evaluate, read_samples
 from audit.generators.generator_files import Record, read_tensors, tensor_file, to_bytes
-from audit.models.classifier import Classifier
+from audit.models.classifier import Classifier, Load
 from audit.runtime.atomic_files import replacing
-from audit.scanning.config import ScanConfig
-from audit.scanning.scan import Load
-from audit.scanning.state import Progress, silent
+from audit.runtime.progress import Progress, silent
 
 BATCH = 128
 RATE, LATE_RATE = 1e-3, 1e-4
@@ -109,21 +107,6 @@ class TrainConfig:
     def objective(self) -> Objective:
         """What is played for."""
         return as_published(self.variant) if self.paper else VARIANTS[self.variant]
-
-
-def within(config: ScanConfig) -> TrainConfig:
-    """The training that a scan's effort allows, for its largest image-Wasserstein budget."""
-    epochs, samples = config.effort_preset.lessons
-    largest = max(config.deltas_of("wasserstein"), default=0.0)
-    chosen = largest if config.deltas is not None and "wasserstein" in config.metrics else 0.0
-    return TrainConfig(
-        radius=chosen or TrainConfig.radius,
-        epochs=epochs,
-        samples=samples,
-        seed=config.seed,
-        low=config.low,
-        high=config.high,
-    )
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,11 @@ from audit.hardening.loop import Progressed
 from audit.hardening.session import HardenConfig, Session
 from audit.hardening.weights import Trainable
 from audit.health.samples import named
-from audit.models.classifier import Classifier
-from audit.scanning.config import ScanConfig, order_name
-from audit.scanning.scan import Load, prepare, run
-from audit.scanning.state import Progress, Scan
+from audit.models.classifier import Classifier, Load
+from audit.runtime.progress import Progress
+from audit.scanning.config import ScanConfig
+from audit.scanning.scan import prepare, run
+from audit.scanning.state import Scan
 from audit.schema import (
     Epoch,
     HardenedThreat,
@@ -34,6 +35,7 @@ from audit.schema import (
     reliability,
 )
 from audit.statistics.pairs import paired, paired_points
+from audit.values import order_name
 
 PARITY = 1e-4
 """Largest difference, relative to the largest score, between the file and what was trained."""

@@ -40,8 +40,7 @@ from audit.hardening.adversaries import (
 from audit.hardening.loop import SCHEDULES, Plan, Training
 from audit.hardening.weights import Trainable, trainable
 from audit.models import LoadOptions
-from audit.models.classifier import Classifier
-from audit.scanning.scan import Load
+from audit.models.classifier import Classifier, Load
 
 HELD_OUT, LARGEST_SHARE = 500, 0.1
 """Training samples kept out to judge epochs by, and the most of the data that they may be."""

@@ -28,11 +28,11 @@ import torch
 from torch import Tensor
 
 from attackers.anchors import anchors
-from attackers.generator import SampleGenerator
 from attackers.geometry import L1, Metric, Wasserstein
 from attackers.gradient import Logits
 from attackers.losses import margin, misclassified, outvoted
 from attackers.noise import random_search
+from attackers.random_streams import SampleGenerator
 from attackers.threat import Threat
 from audit.evidence.judge import admissible
 from audit.evidence.samples import Samples

@@ -112,6 +112,10 @@ class Classifier:
         )
 
 
+Load = Callable[[Tensor, int], Classifier]
+"""Loads the model for a few samples, given the number of classes in the labels."""
+
+
 def two_columns(scores: Tensor, output: Output) -> Tensor:
     """Flatten scores to ``(B, K)``; a single column of a binary model becomes two.
 

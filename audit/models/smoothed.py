@@ -24,7 +24,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from attackers.generator import SampleGenerator
+from attackers.random_streams import SampleGenerator
 from attackers.rows import expand, row_sum
 from audit.models.classifier import Classifier
 from audit.models.execution import Function

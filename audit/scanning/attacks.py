@@ -22,10 +22,11 @@ from audit.evidence.judge import LINE_SEARCH, judge
 from audit.generators.made import transferred
 from audit.models.classifier import Classifier
 from audit.models.execution import Counted, Counter
+from audit.runtime.progress import Progress
 from audit.scanning.effort import Stage
 from audit.scanning.sensitivity import SENSITIVITY_LOSSES, sensitivity
 from audit.scanning.stages import Run, at_radius
-from audit.scanning.state import INTERRUPTED, WHITE_BOX, MetricRun, Progress, Scan
+from audit.scanning.state import INTERRUPTED, WHITE_BOX, MetricRun, Scan
 from audit.schema import Attack, RunStatus
 
 BLIND = 2.0
@@ -73,7 +74,7 @@ def _detail(scan: Scan, name: str) -> str:
     if name != "wagan" or scan.generator is None:
         return ""
     trained = scan.generator
-    other = transferred(scan, trained)
+    other = transferred(scan.classifier, trained)
     return (
         f"A {trained.variant} generator, head {trained.network.spec.head}, trained for "
         f"{'another model (a transfer attack)' if other else 'this model'} up to a "

@@ -16,9 +16,10 @@ from attackers.geometry import Metric
 from attackers.losses import cross_entropy, margin
 from attackers.square import square
 from audit import health
+from audit.runtime.progress import Progress
 from audit.scanning.attacks import reinforce
 from audit.scanning.stages import Run
-from audit.scanning.state import MetricRun, Progress, Scan
+from audit.scanning.state import MetricRun, Scan
 from audit.schema import Health
 
 STEPS = 50

@@ -114,11 +114,6 @@ class ScanConfig:
         return tuple(delta * scale for delta in DEFAULT_DELTAS[metric])
 
 
-def order_name(order: float) -> str:
-    """Write an order as the report does: ``inf``, ``2``, ``1.5``; all its digits."""
-    return repr(order).removesuffix(".0")
-
-
 def _each(found: tuple[str, ...], known: Iterable[str], kind: str) -> None:
     names = list(known)
     for name in found:

@@ -18,21 +18,19 @@ from audit.evidence import chance, readings
 from audit.evidence.frontier import Frontier
 from audit.evidence.samples import Samples, choose, evaluate, read_samples
 from audit.generators.made import used
-from audit.models.classifier import Classifier
+from audit.models.classifier import Classifier, Load
 from audit.models.smoothed import Noise, smooth
+from audit.runtime.progress import Progress, silent
 from audit.scanning.attacks import attack_all
 from audit.scanning.checks import check_metric
 from audit.scanning.config import ScanConfig
-from audit.scanning.state import MetricRun, Progress, Scan, silent
+from audit.scanning.state import MetricRun, Scan
 from audit.schema import Health, Parity
 
 NO_IMAGES = (
     "The wasserstein threat moves mass between the pixels of images (channels, height, width), and "
     "is not applicable to other inputs."
 )
-
-Load = Callable[[Tensor, int], Classifier]
-"""Loads the model for a few samples, given the number of classes in the labels."""
 
 
 def prepare(dataset: Dataset, config: ScanConfig, load: Load) -> Scan:
@@ -131,12 +129,16 @@ def run(scan: Scan, progress: Progress = silent) -> Scan:
 
 def _describe_generator(scan: Scan, progress: Progress) -> None:
     """Measure what the generator makes, if there is one; an error costs these numbers alone."""
+    if scan.generator is None:
+        return
 
     def failed(reason: str) -> None:
         scan.failures.append(f"What the generator makes: {reason}.")
 
     with contained("Measuring the generator", failed):
-        scan.generated = used(scan, progress)
+        scan.generated = used(
+            scan.generator, scan.classifier, scan.samples, scan.config.confidence, progress
+        )
 
 
 def _completeness(scan: Scan) -> Health:

@@ -29,15 +29,12 @@ from attackers.rows import expand
 from attackers.wdro import conjugate, power_mean
 from audit.evidence.samples import Samples
 from audit.models.classifier import Classifier
-from audit.scanning.config import order_name
-from audit.schema import FirstOrder, Interval, Sensitivity, SensitivityPoint
+from audit.schema import Interval, Sensitivity, SensitivityPoint
 from audit.statistics.confidence import Floats, bootstrap
 from audit.statistics.value import first_order_points
+from audit.values import order_name
 
 SENSITIVITY_LOSSES = ("ce", "dlr", "redlr")
-PRIMARY_LOSS = "redlr"
-"""The loss whose estimates stand beside the curves: with it wrong samples cost nothing."""
-
 Offer = Callable[[Tensor, Tensor, Tensor], None]
 """Receives (rows, candidates, misclassified) of every first-order attack."""
 
@@ -100,41 +97,6 @@ def sensitivity(
                 _entry(name, order, deltas, norms, values, wrong, laws, confidence, seed)
             )
     return Measured(entries, losses)
-
-
-def primary(entries: list[Sensitivity], order: str, delta: float) -> SensitivityPoint | None:
-    """The estimates that stand beside a curve's point, if they were measured."""
-    for entry in entries:
-        if entry.order == order and entry.loss == PRIMARY_LOSS:
-            return next(point for point in entry.points if point.delta == delta)
-    return None
-
-
-def mark_violations(
-    entries: list[Sensitivity], attacked: Callable[[str, float], float | None]
-) -> list[Sensitivity]:
-    """Set ``violated`` wherever the attacked R_delta is below one of the two lower estimates.
-
-    Args:
-        entries: as returned by `sensitivity`.
-        attacked: (order, delta) to the report's attacked R_delta, an upper bound on the true one.
-    """
-
-    def mark(entry: Sensitivity, point: SensitivityPoint) -> SensitivityPoint:
-        estimates = [e for e in (point.lower_value, point.lower_slope) if e is not None]
-        bound = attacked(entry.order, point.delta)
-        violated = None if bound is None or not estimates else bound < max(estimates)
-        return point.model_copy(update={"violated": violated})
-
-    return [
-        entry.model_copy(update={"points": [mark(entry, point) for point in entry.points]})
-        for entry in entries
-    ]
-
-
-def as_first_order(point: SensitivityPoint | None) -> FirstOrder | None:
-    """Drop the budget, which the curve's point already states."""
-    return None if point is None else FirstOrder(**point.model_dump(exclude={"delta"}))
 
 
 def _norms_and_values(

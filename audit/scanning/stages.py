@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from attackers import ATTACKS, ITERATIVE, defined
-from attackers.generator import SampleGenerator
 from attackers.gradient import Logits
 from attackers.losses import LOSSES, targeted_dlr
+from attackers.random_streams import SampleGenerator
 from attackers.restarts import restarted, rivals
 from attackers.square import square
 from attackers.threat import Threat

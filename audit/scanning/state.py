@@ -1,10 +1,7 @@
 """What a scan knows so far: kept when it is interrupted, turned into a report at the end."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -37,6 +34,8 @@ from audit.schema import (
 )
 from audit.statistics import summary
 from audit.statistics.confidence import Floats
+from audit.statistics.judged import Judged, Scope
+from audit.statistics.summary import Findings
 
 WHITE_BOX = ("fgsm", "minimal", "apgd", "transport")
 """What runs by default where there are gradients."""
@@ -49,20 +48,6 @@ INTERRUPTED = "Interrupted before all samples were attacked."
 
 SMOOTHED_BLACK_BOX = ("random",)
 """The same for a smoothed model, of which a single score costs up to a thousand calls."""
-
-
-class Progress(Protocol):
-    """Shows long work; the CLI's draws a bar, the default nothing."""
-
-    def __call__(self, stage: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-        """Open a stage of ``total`` samples; the result is called with how many were done."""
-
-
-@contextmanager
-def silent(stage: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show nothing."""
-    del stage, total
-    yield lambda _: None
 
 
 @dataclass
@@ -91,6 +76,29 @@ class MetricRun:
             for part, status, detail in parts
             if status == "error" and detail != INTERRUPTED
         ]
+
+    def judged(self, samples: Samples) -> Judged:
+        """What is known of every sample."""
+        return Judged(
+            samples.labels.numpy(),
+            samples.correct.numpy(),
+            self.frontier.radius.numpy(),
+            self.certified.radius.numpy(),
+            self.certified.certifier.failure_probability,
+        )
+
+    @property
+    def findings(self) -> Findings:
+        """What attacks and certificate say of themselves."""
+        certified = self.certified
+        return Findings(
+            certified.certifier,
+            self.attacks,
+            self.sensitivity,
+            self.losses,
+            certified.envelope,
+            certified.soft,
+        )
 
     @property
     def searched(self) -> frozenset[str]:
@@ -193,24 +201,24 @@ class Scan:
     @property
     def clean(self) -> Clean:
         """Clean accuracy over all samples."""
-        return summary.clean(self.samples, self.config.confidence)
+        return summary.clean(self.samples.correct.numpy(), self.config.confidence)
 
     @property
     def threats(self) -> list[ThreatResult]:
         """The results of every metric that was begun."""
         return [
             summary.summarise(
-                self.samples,
-                metric=run.metric,
-                attacked=run.frontier.radius.numpy(),
-                certified=run.certified,
-                attacks=run.attacks,
-                sensitivity=run.sensitivity,
-                losses=run.losses,
-                orders=self.config.orders,
-                deltas=self.config.deltas_of(run.metric.name),
-                confidence=self.config.confidence,
-                names=self.dataset.class_names,
+                run.metric,
+                run.judged(self.samples),
+                run.findings,
+                self.scope_of(run.metric.name),
             )
             for run in self.runs
         ]
+
+    def scope_of(self, metric: str) -> Scope:
+        """What accuracies are stated for under a metric."""
+        config = self.config
+        return Scope(
+            config.orders, config.deltas_of(metric), config.confidence, self.dataset.class_names
+        )

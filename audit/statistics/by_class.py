@@ -6,46 +6,39 @@ beforehand, not for the one that turns out lowest. So all of them hold together 
 
 import numpy as np
 
-from audit.evidence.samples import Samples
 from audit.schema import ClassPoint, ClassResult, Interval
-from audit.statistics.confidence import Floats, clopper_pearson
+from audit.statistics.confidence import Booleans, clopper_pearson
+from audit.statistics.judged import Judged, Scope
 
 
-def by_class(
-    samples: Samples,
-    attacked: Floats,
-    certified: Floats,
-    deltas: tuple[float, ...],
-    confidence: float,
-    names: tuple[str, ...] | None,
-    failure: float = 0.0,
-) -> list[ClassResult]:
+def by_class(judged: Judged, scope: Scope) -> list[ClassResult]:
     """Accuracy of every label that occurs, clean and at each budget.
 
     Args:
-        samples: the audited samples.
-        attacked: (N,) verified adversarial distances.
-        certified: (N,) certified radii.
-        deltas: budgets.
-        confidence: that all intervals of one budget hold together.
-        names: of the classes, where the data has them.
-        failure: bounds the probability that any certified radius is too large.
+        judged: the audited samples.
+        scope: budgets, names of the classes, and the confidence at which all intervals of one
+            budget hold together.
     """
-    labels, correct = samples.labels.numpy(), samples.correct.numpy()
+    labels, correct, failure = judged.labels, judged.correct, judged.failure * len(judged.labels)
+    attacked, certified, confidence = judged.attacked, judged.certified, scope.confidence
     found = np.unique(labels)
     each = 1 - (1 - confidence) / len(found)
     narrower = 1 - max((1 - confidence) - 2 * failure, 0.0) / len(found)
 
-    def share(stands: "np.ndarray[tuple[int], np.dtype[np.bool_]]", held: float) -> Interval:
+    def share(stands: Booleans, held: float) -> Interval:
         count, n = int(stands.sum()), len(stands)
         low, high = clopper_pearson(count, n, held)
         return Interval(value=count / n, low=low, high=high)
+
+    def name_of(label: int) -> str | None:
+        names = scope.names
+        return None if names is None or label >= len(names) else names[label]
 
     def result(label: int) -> ClassResult:
         rows = labels == label
         return ClassResult(
             label=label,
-            name=None if names is None or label >= len(names) else names[label],
+            name=name_of(label),
             samples=int(rows.sum()),
             clean=share(correct[rows], each),
             points=[
@@ -54,7 +47,7 @@ def by_class(
                     attacked=share(attacked[rows] > delta, each),
                     certified=share(certified[rows] > delta, narrower),
                 )
-                for delta in deltas
+                for delta in scope.deltas
                 if delta > 0
             ],
         )

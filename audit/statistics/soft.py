@@ -21,9 +21,9 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.stats import norm
 
-from audit.scanning.config import order_name
 from audit.schema import Interval, SoftCurve, SoftPoint
 from audit.statistics.confidence import Floats, dkw_slack
+from audit.values import order_name
 
 Kept = Callable[[Floats, Floats], Floats]
 """h: lower bounds (N, 1) at samples and distances (1, M) to lower bounds (N, M) there."""

@@ -1,16 +1,14 @@
 """From radii to the report's numbers: curves with intervals, the bracket, quantiles."""
 
 import math
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from attackers.geometry import Metric
-from audit.certify import Certified
-from audit.evidence.samples import Samples
-from audit.scanning.config import order_name
-from audit.scanning.sensitivity import as_first_order, mark_violations, primary
 from audit.schema import (
     Attack,
+    Certifier,
     Clean,
     Curve,
     Histogram,
@@ -23,52 +21,50 @@ from audit.schema import (
     ThreatResult,
 )
 from audit.statistics.by_class import by_class
-from audit.statistics.confidence import Bounds, Floats, clopper_pearson, dkw, ratio
+from audit.statistics.confidence import Booleans, Bounds, Floats, clopper_pearson, dkw, ratio
+from audit.statistics.first_order import as_first_order, mark_violations, primary
+from audit.statistics.judged import Judged, Scope
 from audit.statistics.knapsack import adversarial_accuracy
-from audit.statistics.soft import soft_curves
-from audit.statistics.value import bracketed
+from audit.statistics.soft import Soft, soft_curves
+from audit.statistics.value import Envelope, bracketed
+from audit.values import order_name
 
 QUANTILES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0)
 
 
-def clean(samples: Samples, confidence: float) -> Clean:
-    """Clean accuracy with its Clopper-Pearson interval."""
-    low, high = clopper_pearson(int(samples.correct.sum()), len(samples), confidence)
-    return Clean(value=samples.accuracy, low=low, high=high, confidence=confidence)
+@dataclass(frozen=True)
+class Findings:
+    """What attacks and certificates say of themselves, and of the loss.
 
-
-def summarise(
-    samples: Samples,
-    *,
-    metric: Metric,
-    attacked: Floats,
-    certified: Certified,
-    attacks: list[Attack],
-    sensitivity: list[Sensitivity],
-    losses: dict[str, Floats],
-    orders: tuple[float, ...],
-    deltas: tuple[float, ...],
-    confidence: float,
-    names: tuple[str, ...] | None = None,
-) -> ThreatResult:
-    """Assemble everything known about one metric.
-
-    Args:
-        samples: the audited samples.
-        metric: the geometry.
-        attacked: (N,) verified adversarial distances; 0 where wrong, ``inf`` where unbroken.
-        certified: certified radii.
+    Attributes:
+        certifier: the method behind the certified radii.
         attacks: what ran.
         sensitivity: first-order quantities, violations and the loss's bracket not yet known.
         losses: (N,) each of its losses at the samples, by name.
-        orders: of the curves.
-        deltas: of the points.
-        confidence: of every interval.
-        names: of the classes, where the data has them.
+        envelope: bounds of the cross-entropy around every sample, if there are some.
+        soft: bounds of the probability of the label under noise, if there are some.
     """
-    lower = certified.radius.numpy()
-    failure = certified.certifier.failure_probability * len(samples)
-    right = samples.correct.numpy()
+
+    certifier: Certifier
+    attacks: list[Attack] = field(default_factory=list)
+    sensitivity: list[Sensitivity] = field(default_factory=list)
+    losses: dict[str, Floats] = field(default_factory=dict)
+    envelope: Envelope | None = None
+    soft: Soft | None = None
+
+
+def clean(correct: Booleans, confidence: float) -> Clean:
+    """Clean accuracy with its Clopper-Pearson interval; ``correct``: (N,) bool."""
+    count, n = int(correct.sum()), len(correct)
+    low, high = clopper_pearson(count, n, confidence)
+    return Clean(value=count / n, low=low, high=high, confidence=confidence)
+
+
+def summarise(metric: Metric, judged: Judged, findings: Findings, scope: Scope) -> ThreatResult:
+    """Assemble everything known about one metric."""
+    orders, deltas, confidence = scope.orders, scope.deltas, scope.confidence
+    attacked, lower, right = judged.attacked, judged.certified, judged.correct
+    n, failure = len(right), judged.failure * len(right)
     brackets = {
         order: (
             accuracy(attacked, ~right, deltas, order),
@@ -76,29 +72,33 @@ def summarise(
         )
         for order in orders
     }
-    clean_bounds = clopper_pearson(
-        int(samples.correct.sum()), len(samples), 1 - (1 - confidence) / 2
-    )
+    clean_bounds = clopper_pearson(int(right.sum()), n, 1 - (1 - confidence) / 2)
 
     def relative(value: float, order: float, failure: float = 0.0) -> Interval:
-        above = _bounds(value, len(samples), order, 1 - (1 - confidence) / 2, failure)
+        above = _bounds(value, n, order, 1 - (1 - confidence) / 2, failure)
         low, high = ratio(above, clean_bounds)
-        if not samples.accuracy:
+        if not judged.accuracy:
             return Interval(value=None, low=None, high=None)  # a share of nothing
-        share = value / samples.accuracy
+        share = value / judged.accuracy
         return Interval(value=share, low=min(low, share), high=max(high, share))
 
     def attacked_robustness(order: str, delta: float) -> float | None:
         for candidate in orders:
-            if order_name(candidate) == order and samples.accuracy:
+            if order_name(candidate) == order and judged.accuracy:
                 value = brackets[candidate][0][deltas.index(delta)]
-                return float(value) / samples.accuracy
+                return float(value) / judged.accuracy
         return None
 
     by_name = {order_name(order): order for order in orders}
     marked = [
-        bracketed(entry, losses[entry.loss], attacked, certified.envelope, by_name[entry.order])
-        for entry in mark_violations(sensitivity, attacked_robustness)
+        bracketed(
+            entry,
+            findings.losses[entry.loss],
+            attacked,
+            findings.envelope,
+            by_name[entry.order],
+        )
+        for entry in mark_violations(findings.sensitivity, attacked_robustness)
     ]
     curves = [
         Curve(
@@ -106,8 +106,8 @@ def summarise(
             points=[
                 Point(
                     delta=delta,
-                    attacked=_interval(float(above), len(samples), order, confidence),
-                    certified=_interval(float(below), len(samples), order, confidence, failure),
+                    attacked=_interval(float(above), n, order, confidence),
+                    certified=_interval(float(below), n, order, confidence, failure),
                     robustness=Robustness(
                         attacked=relative(float(above), order),
                         certified=relative(float(below), order, failure),
@@ -122,8 +122,8 @@ def summarise(
     return ThreatResult(
         metric=metric.name,
         unit=metric.unit,
-        attacks=attacks,
-        certifier=certified.certifier,
+        attacks=findings.attacks,
+        certifier=findings.certifier,
         sensitivity=marked,
         curves=curves,
         radii=Radii(
@@ -132,15 +132,15 @@ def summarise(
             histogram=histogram(attacked[right], lower[right]),
         ),
         soft=soft_curves(
-            certified.soft, orders=orders, deltas=deltas, confidence=confidence, failure=failure
+            findings.soft, orders=orders, deltas=deltas, confidence=confidence, failure=failure
         ),
-        classes=by_class(samples, attacked, lower, deltas, confidence, names, failure),
+        classes=by_class(judged, scope),
     )
 
 
 def accuracy(
     radii: Floats,
-    wrong: "np.ndarray[tuple[int], np.dtype[np.bool_]]",
+    wrong: Booleans,
     deltas: tuple[float, ...],
     order: float,
 ) -> Floats:

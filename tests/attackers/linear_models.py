@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from attackers import ATTACKS, METRICS_OF, Attack
-from attackers.generator import SampleGenerator
 from attackers.geometry import NORMS, Metric
 from attackers.losses import misclassified
 from attackers.minimal import minimal_radius
+from attackers.random_streams import SampleGenerator
 from attackers.threat import Threat
 
 SHAPES: dict[str, tuple[int, ...]] = {"vector": (12,), "image": (3, 5, 4), "large": (1, 28, 28)}

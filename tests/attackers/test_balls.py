@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from attackers.balls import Ball
 from attackers.geometry import NORMS, Metric
+from attackers.metric import Ball
 
 RADII = {"linf": 0.1, "l2": 1.0, "l1": 6.0}
 every_metric = pytest.mark.parametrize("metric", [NORMS[n]() for n in NORMS], ids=NORMS)

@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 
 from attackers.anchors import anchors
-from attackers.generator import SampleGenerator
 from attackers.geometry import NORMS, Linf
 from attackers.losses import misclassified
 from attackers.minimal import minimal_radius
 from attackers.pgd import pgd
+from attackers.random_streams import SampleGenerator
 from attackers.threat import Threat
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from attackers.generator import SampleGenerator
+from attackers.random_streams import SampleGenerator
 
 CONTENTS = [b"a", b"b", b"c"]
 

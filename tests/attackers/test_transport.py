@@ -12,9 +12,9 @@ from torch import Tensor
 
 from attackers import Attack
 from attackers.fgsm import fgsm
-from attackers.generator import SampleGenerator
 from attackers.losses import cross_entropy, margin, misclassified, targeted_margin
 from attackers.minimal import minimal_radius
+from attackers.random_streams import SampleGenerator
 from attackers.threat import Threat
 from attackers.transport import Mover, transport, transport_hunt
 from attackers.wasserstein import Wasserstein

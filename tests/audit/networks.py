@@ -5,7 +5,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from attackers.generator import SampleGenerator
+from attackers.random_streams import SampleGenerator
 from audit.certify.network import Network, network_of
 from audit.models.onnx import lift
 

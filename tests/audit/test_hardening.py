@@ -14,9 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional
 
-from attackers.generator import SampleGenerator
 from attackers.geometry import METRICS, NORMS
 from attackers.losses import cross_entropy
+from attackers.random_streams import SampleGenerator
 from attackers.threat import Threat
 from attackers.wagan.networks import Spec
 from audit.errors import ModelError, UsageError

@@ -8,11 +8,11 @@ import torch
 from fakes import classifier, inputs, linear, samples_of
 from torch import Tensor
 
-from attackers.generator import SampleGenerator
 from attackers.geometry import L2, NORMS, Linf, Metric
 from attackers.gradient import Logits, value_and_grad
 from attackers.losses import margin, misclassified, outvoted
 from attackers.pgd import pgd
+from attackers.random_streams import SampleGenerator
 from attackers.threat import Threat
 from audit.evidence.judge import admissible
 from audit.evidence.samples import Samples

@@ -11,8 +11,9 @@ from audit.cli.arguments import Gates
 from audit.errors import UsageError
 from audit.gates import verdict as gates
 from audit.scanning.assemble import report_of
-from audit.scanning.config import ATTACK_NAMES, ScanConfig, order_name
+from audit.scanning.config import ATTACK_NAMES, ScanConfig
 from audit.schema import Gate, Health, Report
+from audit.values import order_name
 from tests.reports.golden import golden
 
 

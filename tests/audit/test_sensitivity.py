@@ -14,15 +14,9 @@ from attackers.gradient import value_and_grad
 from attackers.losses import LOSSES, cross_entropy
 from audit.evidence.samples import Samples
 from audit.models.classifier import Classifier
-from audit.scanning.sensitivity import (
-    PRIMARY_LOSS,
-    SENSITIVITY_LOSSES,
-    as_first_order,
-    mark_violations,
-    primary,
-    sensitivity,
-)
+from audit.scanning.sensitivity import SENSITIVITY_LOSSES, sensitivity
 from audit.schema import Sensitivity
+from audit.statistics.first_order import PRIMARY_LOSS, as_first_order, mark_violations, primary
 from audit.statistics.knapsack import adversarial_accuracy
 
 

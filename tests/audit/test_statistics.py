@@ -17,7 +17,9 @@ from audit.certify import Certified
 from audit.evidence.samples import Samples
 from audit.schema import Certifier, ThreatResult
 from audit.statistics.confidence import clopper_pearson, dkw_slack
-from audit.statistics.summary import BINS, histogram, summarise
+from audit.statistics.judged import Judged, Scope
+from audit.statistics.summary import BINS, Findings, histogram, summarise
+from audit.statistics.summary import clean as clean_accuracy
 
 MODEL = classifier(linear)
 X = inputs(200)
@@ -42,18 +44,15 @@ def certified(radius: np.ndarray, failure: float = 0.0) -> Certified:
 def summary(
     attacked: np.ndarray, below: Certified | None = None, samples: Samples = SAMPLES
 ) -> ThreatResult:
-    return summarise(
-        samples,
-        metric=Linf(),
-        attacked=attacked,
-        certified=below or certify.trivial(samples, asked=True),
-        attacks=[],
-        sensitivity=[],
-        losses={},
-        orders=ORDERS,
-        deltas=DELTAS,
-        confidence=0.95,
+    lower = below or certify.trivial(samples, asked=True)
+    judged = Judged(
+        samples.labels.numpy(),
+        samples.correct.numpy(),
+        attacked,
+        lower.radius.numpy(),
+        lower.certifier.failure_probability,
     )
+    return summarise(Linf(), judged, Findings(lower.certifier), Scope(ORDERS, DELTAS, 0.95))
 
 
 @given(st.integers(0, 1000), st.floats(0, 1))
@@ -158,7 +157,7 @@ def test_certificates_that_fail_more_often_than_the_interval_may_say_nothing() -
 
 
 def test_clean_accuracy_counts_all_samples() -> None:
-    clean = summary.clean(SAMPLES, 0.9)
+    clean = clean_accuracy(SAMPLES.correct.numpy(), 0.9)
     assert clean.value == 0.9
     assert (clean.low, clean.high) == pytest.approx(clopper_pearson(180, 200, 0.9))
     assert clean.confidence == 0.9

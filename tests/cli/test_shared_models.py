@@ -11,8 +11,8 @@ import torch
 from command import scan
 
 from attackers import ATTACKS
-from attackers.generator import SampleGenerator
 from attackers.geometry import METRICS
+from attackers.random_streams import SampleGenerator
 from attackers.threat import Threat
 from audit.data import Dataset, open_data
 from audit.evidence.judge import judge
