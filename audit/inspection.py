@@ -29,7 +29,7 @@ from audit.models import Classifier, LoadOptions, load_classifier
 from audit.models.execution import call_rows
 from audit.models.files import digest, identify
 from audit.models.preprocess import InputSpec, show_shape
-from audit.scanning.config import ScanConfig
+from audit.options import ScanConfig
 
 Fact = tuple[str, str]
 """A name and what was found, as shown to the user."""

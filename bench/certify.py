@@ -26,8 +26,8 @@ from audit.certify.search import Radii, confirmed
 from audit.data import open_data
 from audit.evidence.samples import read_samples
 from audit.models import load_classifier
+from audit.options import ScanConfig
 from audit.scanning import scan
-from audit.scanning.config import ScanConfig
 from bench.subjects import SHARED, SUBJECTS, Subject, prepare
 from bench.verdicts import Question
 

@@ -30,7 +30,7 @@ from attackers.losses import outvoted
 from attackers.minimal import minimal_radius
 from attackers.rows import over
 from audit.models.execution import Counted
-from audit.scanning.config import ScanConfig
+from audit.options import ScanConfig
 from audit.scanning.state import Scan
 from bench import peers
 from bench.subjects import SHARED, SUBJECTS, Plain, prepare

@@ -43,9 +43,9 @@ def main(folder: Path, where: str, name: str) -> None:
     from audit.data import open_data
     from audit.models import LoadOptions
     from audit.models.load_onnx import load_onnx
+    from audit.options import ScanConfig
     from audit.scanning import scan
     from audit.scanning.assemble import report_of
-    from audit.scanning.config import ScanConfig
 
     device = torch.device(where)
 

@@ -16,6 +16,7 @@ CLI = ROOT / "audit" / "cli"
 FLOORS = (
     ("attackers", "audit", "audit.errors", "audit.schema", "audit.demo"),
     ("audit.values",),
+    ("audit.options",),
     ("audit.runtime", "audit.data", "audit.models", "audit.statistics"),
     ("audit.gates", "audit.evidence", "audit.comparison"),
     ("audit.certify", "audit.health", "audit.generators"),

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from audit.gates.policy import Policy
     from audit.hardening.session import HardenConfig
     from audit.models import LoadOptions
-    from audit.scanning.config import ScanConfig
+    from audit.options import ScanConfig
     from audit.schema import Gate, Report
 
 Threats = Annotated[
@@ -286,7 +286,7 @@ class Judged:
 
     def scans(self, config: "HardenConfig") -> "tuple[ScanConfig, ...]":
         """A scan per threat, at half, one and one and a half radii where no budgets are given."""
-        from audit.scanning.config import ScanConfig
+        from audit.options import ScanConfig
 
         return tuple(
             ScanConfig(
@@ -357,7 +357,7 @@ def config_of(
 ) -> "ScanConfig":
     """The scan that the options describe; raises `UsageError`."""
     from audit import values
-    from audit.scanning.config import ScanConfig
+    from audit.options import ScanConfig
 
     orders = values.numbers(order, "--order")
     chosen: dict[str, Any] = {

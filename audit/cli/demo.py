@@ -27,7 +27,7 @@ def demo(
     """Scan the small Fashion-MNIST model that is shipped."""
     from audit.demo import data_path, model_path
     from audit.models import LoadOptions
-    from audit.scanning.config import ScanConfig
+    from audit.options import ScanConfig
 
     config, loading = ScanConfig(), LoadOptions()
     outcome = run_scan(

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from audit.hardening.session import HardenConfig
     from audit.models import LoadOptions
     from audit.models.classifier import Load
-    from audit.scanning.config import ScanConfig
+    from audit.options import ScanConfig
 
 CHECKPOINT_FILE, WEIGHTS_FILE = "checkpoint.safetensors", "weights.safetensors"
 """Beside a hardened model: where training is, and its weights by name."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from audit.generators.generator_files import Trained
     from audit.models import Classifier, LoadOptions
     from audit.models.classifier import Load
-    from audit.scanning.config import ScanConfig
+    from audit.options import ScanConfig
     from audit.scanning.state import Scan
     from audit.schema import Report
 

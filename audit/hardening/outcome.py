@@ -20,8 +20,8 @@ from audit.hardening.session import HardenConfig, Session
 from audit.hardening.weights import Trainable
 from audit.health.samples import named
 from audit.models.classifier import Classifier, Load
+from audit.options import ScanConfig
 from audit.runtime.progress import Progress
-from audit.scanning.config import ScanConfig
 from audit.scanning.scan import prepare, run
 from audit.scanning.state import Scan
 from audit.schema import (

@@ -21,10 +21,10 @@ from audit.errors import ModelError, UsageError
 from audit.models import exported, onnx_runtime, torchscript
 from audit.models.classifier import Classifier
 from audit.models.files import identify
-from audit.models.load_options import LoadOptions
 from audit.models.onnx import lift, read_model
 from audit.models.onnx.reader import inline_functions
 from audit.models.preprocess import as_dtype
+from audit.options import LoadOptions
 
 LAYERS: Mapping[str, tuple[int, ...]] = {
     "Conv": (1, 2),

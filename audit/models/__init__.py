@@ -6,10 +6,11 @@ from pathlib import Path
 from torch import Tensor
 
 from audit.models.classifier import Classifier
+from audit.models.devices import pick_device
 from audit.models.files import identify
 from audit.models.finish import read_column
-from audit.models.load_options import LoadOptions, pick_device
 from audit.models.preprocess import InputSpec
+from audit.options import LoadOptions
 
 __all__ = ["Classifier", "InputSpec", "LoadOptions", "load_classifier", "pick_device"]
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from audit.errors import ModelError
 from audit.models.classifier import CUT, Classifier, Output, log_odds, two_columns
 from audit.models.execution import Function
-from audit.models.load_options import LoadOptions
 from audit.models.preprocess import InputSpec, Shape, make_spec
+from audit.options import LoadOptions
 
 DRAWS = 32
 """Random inputs of each kind on which a single output column is looked at."""

@@ -16,12 +16,12 @@ from audit.models.declared import declared_by
 from audit.models.execution import Function
 from audit.models.files import digest
 from audit.models.finish import labels_as_scores, output_of, spec_for, with_classes
-from audit.models.load_options import LoadOptions
 from audit.models.onnx import OnnxModule, lift, read_model
 from audit.models.onnx.heads import served_output
 from audit.models.onnx_runtime import Served
 from audit.models.preprocess import InputSpec
 from audit.models.score_only import score_only
+from audit.options import LoadOptions
 
 
 def load_onnx(

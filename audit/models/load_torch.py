@@ -19,9 +19,9 @@ from audit.models.classifier import (
 from audit.models.execution import Function
 from audit.models.files import digest
 from audit.models.finish import labels_as_scores, spec_for, with_classes
-from audit.models.load_options import LoadOptions
 from audit.models.onnx import OnnxModule
 from audit.models.preprocess import InputSpec, as_dtype
+from audit.options import LoadOptions
 
 Module = torch.jit.ScriptModule | torch.export.ExportedProgram
 

@@ -23,6 +23,7 @@ from audit.generators.made import transferred
 from audit.models.classifier import Classifier
 from audit.models.execution import Counted, Counter
 from audit.runtime.progress import Progress
+from audit.scanning.config import effort_of
 from audit.scanning.effort import Stage
 from audit.scanning.sensitivity import SENSITIVITY_LOSSES, sensitivity
 from audit.scanning.stages import Run, at_radius
@@ -149,14 +150,14 @@ def _recorded(
                 forwards=counter.forwards,
                 gradients=counter.gradients,
                 seconds=time.perf_counter() - started,
-                budget=scan.config.effort_preset.budget(name, times),
+                budget=effort_of(scan.config).budget(name, times),
             )
         )
 
 
 def _attack_minimal(scan: Scan, run: MetricRun, attacker: Attacker, progress: Progress) -> None:
     """Minimal radii of all correct samples, and once more where they are of the budgets' order."""
-    effort = scan.config.effort_preset
+    effort = effort_of(scan.config)
     attack = partial(minimal_radius, metric=run.metric, steps=effort.hunt_steps)
     correct = scan.samples.correct
     largest = max(scan.config.deltas_of(run.metric.name), default=0.0)
@@ -173,7 +174,7 @@ def _attack_minimal(scan: Scan, run: MetricRun, attacker: Attacker, progress: Pr
 
 def _attack_decisions(scan: Scan, run: MetricRun, attacker: Attacker, progress: Progress) -> None:
     """Minimal radii by labels alone; beside gradients, of the samples that have none."""
-    attack = partial(hop_skip_jump, metric=run.metric, queries=scan.config.effort_preset.queries)
+    attack = partial(hop_skip_jump, metric=run.metric, queries=effort_of(scan.config).queries)
     chosen = scan.samples.correct
     if scan.config.attacks is None and scan.classifier.attackable is not None:
         chosen = chosen & scan.flat
@@ -222,7 +223,7 @@ def _attack_fixed(
     A sample whose radius is known to be far above the budget after a search for minimal radii is
     not attacked again there, unless it has no gradient and the search was blind.
     """
-    effort = scan.config.effort_preset
+    effort = effort_of(scan.config)
     deltas = [d for d in scan.config.deltas_of(run.metric.name) if d > 0]
     searched = bool(run.searched)
     factor = effort.near_grid if scan.config.deltas is None else effort.near

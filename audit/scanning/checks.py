@@ -18,6 +18,7 @@ from attackers.square import square
 from audit import health
 from audit.runtime.progress import Progress
 from audit.scanning.attacks import reinforce
+from audit.scanning.config import effort_of
 from audit.scanning.stages import Run
 from audit.scanning.state import MetricRun, Scan
 from audit.schema import Health
@@ -106,7 +107,7 @@ def _converged(scan: Scan, run: MetricRun, delta: float, progress: Progress) -> 
     classifier, samples, metric = scan.classifier, scan.samples, run.metric
     if classifier.attackable is None:
         return health.without_gradients(f"convergence.{metric.name}")
-    doublings = scan.config.effort_preset.doublings if ITERATIVE[metric.name] in scan.attacks else 0
+    doublings = effort_of(scan.config).doublings if ITERATIVE[metric.name] in scan.attacks else 0
     for times in range(doublings + 1):
         steps = STEPS * 2**times
         found, drop = health.convergence(

@@ -20,10 +20,11 @@ from audit.evidence.samples import Samples, choose, evaluate, read_samples
 from audit.generators.made import used
 from audit.models.classifier import Classifier, Load
 from audit.models.smoothed import Noise, smooth
+from audit.options import ScanConfig
 from audit.runtime.progress import Progress, silent
 from audit.scanning.attacks import attack_all
 from audit.scanning.checks import check_metric
-from audit.scanning.config import ScanConfig
+from audit.scanning.config import effort_of
 from audit.scanning.state import MetricRun, Scan
 from audit.schema import Health, Parity
 
@@ -229,9 +230,9 @@ def _certify_by_bounds(scan: Scan, run: MetricRun, progress: Progress) -> Certif
             samples,
             run.frontier.radius,
             how=scan.config.certify,
-            steps=scan.config.effort_preset.radii,
-            tuning=scan.config.effort_preset.tuning,
-            work=scan.config.effort_preset.work,
+            steps=effort_of(scan.config).radii,
+            tuning=effort_of(scan.config).tuning,
+            work=effort_of(scan.config).work,
             deltas=scan.config.deltas_of(run.metric.name),
             tick=tick,
         )
@@ -247,7 +248,7 @@ def _certify_smoothed(
             _noise(config),
             samples,
             metric,
-            draws=config.effort_preset.draws,
+            draws=effort_of(config).draws,
             confidence=config.confidence,
             tick=tick,
         )

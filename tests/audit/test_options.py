@@ -1,7 +1,7 @@
 """Reading options, refusing configurations, and the gates with their exit codes."""
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from fakes import classifier, inputs, linear, noisy_labels, scan_of, threat_result
@@ -10,8 +10,9 @@ from audit import values
 from audit.cli.arguments import Gates
 from audit.errors import UsageError
 from audit.gates import verdict as gates
+from audit.options import ScanConfig
+from audit.options.scanning import AttackName
 from audit.scanning.assemble import report_of
-from audit.scanning.config import ATTACK_NAMES, ScanConfig
 from audit.schema import Gate, Health, Report
 from audit.values import order_name
 from tests.reports.golden import golden
@@ -99,7 +100,7 @@ def test_what_cannot_be_meant_is_refused(choice: dict[str, Any], message: str) -
 
 
 def test_what_can_be_meant_is_accepted() -> None:
-    assert ScanConfig(attacks=ATTACK_NAMES, orders=(1.0, math.inf), deltas=(0.0,)).seed == 0
+    assert ScanConfig(attacks=get_args(AttackName), orders=(1.0, math.inf), deltas=(0.0,)).seed == 0
     assert ScanConfig(seed=2**63 - 1).confidence == 0.95
 
 

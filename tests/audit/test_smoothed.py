@@ -13,8 +13,8 @@ from attackers.losses import misclassified, outvoted
 from audit.errors import UsageError
 from audit.evidence.judge import judge
 from audit.models.smoothed import SOFT_DRAWS, Noise, poll, settled, smooth, stream
+from audit.options import ScanConfig
 from audit.scanning import scan
-from audit.scanning.config import ScanConfig
 from audit.scanning.state import Scan
 
 NOISE = Noise(0.1, "gaussian")

@@ -14,9 +14,9 @@ from attackers.losses import misclassified
 from audit.cli.arguments import Gates
 from audit.errors import UsageError
 from audit.health.active import disjoint, enclosing
+from audit.options import ScanConfig
 from audit.scanning import artifacts, scan
 from audit.scanning.assemble import report_of
-from audit.scanning.config import ScanConfig
 from audit.scanning.scan import NO_IMAGES
 from audit.scanning.state import Scan
 from audit.schema import Report

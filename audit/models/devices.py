@@ -1,24 +1,8 @@
 """What the user says about the model and its input."""
 
-from dataclasses import dataclass
-
 import torch
 
 from audit.errors import UsageError
-
-
-@dataclass(frozen=True)
-class LoadOptions:
-    """Options of loading; see `audit.models.preprocess.InputSpec` for the input's."""
-
-    trust_model: bool = False
-    device: str = "auto"
-    layout: str | None = None
-    low: float = 0.0
-    high: float = 1.0
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    allow_domains: frozenset[str] = frozenset()
 
 
 def pick_device(name: str) -> torch.device:
