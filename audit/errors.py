@@ -58,6 +58,17 @@ class InternalError(AuditError):
     exit_code = 3
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Tell whether memory ran out.
+
+    Python and the GPU have a class for it (`torch.OutOfMemoryError`, known here by its name, as
+    this module does not import torch); the CPU's allocator says so in words.
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
+
+
 def explained(error: BaseException) -> str:
     """Describe an exception in one line: our own by their message, others with their type."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

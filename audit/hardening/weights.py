@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from audit.errors import ModelError, UsageError
 from audit.models import exported, onnx_runtime, torchscript
 from audit.models.classifier import Classifier
+from audit.models.execution import last_line, one_tensor
 from audit.models.files import identify
 from audit.models.onnx import lift, read_model
 from audit.models.onnx.reader import inline_functions
@@ -238,7 +239,7 @@ def _open_script(
             "it without torch.jit.freeze."
         )
     _require_logits(path, classifier)
-    call, spec = torchscript.call(module), classifier.spec
+    call, spec = one_tensor(module, last_line), classifier.spec
 
     def file() -> bytes:
         buffer = io.BytesIO()
@@ -266,7 +267,7 @@ def _open_exported(
             f"{path} holds no parameters: its weights are constants. Export it from a module."
         )
     _require_logits(path, classifier)
-    call, spec = exported.call(module), classifier.spec
+    call, spec = one_tensor(module), classifier.spec
 
     def file() -> bytes:
         for name, value in weights.items():

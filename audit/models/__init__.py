@@ -1,4 +1,4 @@
-"""From a model file, as it is served, to one `Classifier`."""
+"""From a served file, a torch module or a function to one `Classifier`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,14 +8,21 @@ from torch import Tensor
 from audit.models.classifier import Classifier
 from audit.models.devices import pick_device
 from audit.models.files import identify
-from audit.models.finish import read_column
+from audit.models.finish import FEW, read_column
+from audit.models.from_callable import load_callable
+from audit.models.from_module import load_module
 from audit.models.preprocess import InputSpec
 from audit.options import LoadOptions
 
-__all__ = ["Classifier", "InputSpec", "LoadOptions", "load_classifier", "pick_device"]
-
-FEW = 8
-"""Samples for which a model is loaded; some models are run on them one by one."""
+__all__ = [
+    "Classifier",
+    "InputSpec",
+    "LoadOptions",
+    "load_callable",
+    "load_classifier",
+    "load_module",
+    "pick_device",
+]
 
 Load = Callable[..., Classifier]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from audit.errors import ModelError
-from audit.models.execution import Function, first_line
+from audit.models.execution import first_line
 
 
 @dataclass(frozen=True)
@@ -96,28 +96,3 @@ def quiet(*names: str) -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, before, strict=True):
             logger.setLevel(level)
-
-
-def call(module: torch.nn.Module) -> Function:
-    """Return the module as a function of a batch to a tensor of scores.
-
-    Raises (when called):
-        ModelError: the program refuses the input, or does not return one tensor.
-    """
-
-    def run(x: torch.Tensor) -> torch.Tensor:
-        try:
-            scores = module(x)
-        except (RuntimeError, AssertionError, ValueError) as error:
-            raise ModelError(
-                f"The program refuses inputs of shape {tuple(x.shape)}: {first_line(error)}. "
-                "Check --layout, and that the data fits the sizes it was exported for."
-            ) from error
-        if not isinstance(scores, torch.Tensor):
-            raise ModelError(
-                f"The program returns a {type(scores).__name__}, but one tensor of scores is "
-                "expected: export a module that returns the logits."
-            )
-        return scores
-
-    return run

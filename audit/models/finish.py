@@ -11,6 +11,9 @@ from audit.models.execution import Function
 from audit.models.preprocess import InputSpec, Shape, make_spec
 from audit.options import LoadOptions
 
+FEW = 8
+"""Samples for which a model is loaded; some models are run on them one by one."""
+
 DRAWS = 32
 """Random inputs of each kind on which a single output column is looked at."""
 
@@ -89,7 +92,9 @@ def read_column(classifier: Classifier, sample: Tensor) -> Classifier:
     """
     if classifier.output != "logits":
         return classifier
-    if not all(_is_probability(classifier, x) for x in (sample[:1], sample, _probes(classifier))):
+    if not all(
+        _is_probability(classifier, x) for x in (sample[:1], sample, box_inputs(classifier.spec))
+    ):
         return classifier
     attackable = classifier.attackable
     return replace(
@@ -113,9 +118,8 @@ def _is_probability(classifier: Classifier, x: Tensor) -> bool:
     return True
 
 
-def _probes(classifier: Classifier) -> Tensor:
-    """Inputs anywhere in the box: uniform ones, corners, and constant ones."""
-    spec = classifier.spec
+def box_inputs(spec: InputSpec) -> Tensor:
+    """Make samples anywhere in the box: `DRAWS` uniform ones, as many corners, constant ones."""
     generator = torch.Generator().manual_seed(0)
     uniform = torch.rand((DRAWS, *spec.sample), generator=generator)
     corners = torch.rand((DRAWS, *spec.sample), generator=generator).round()
