@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from math import isfinite
 
+import torch
 from torch import Tensor
 
 from attackers import GRADIENT_FREE, ITERATIVE, METRICS_OF, defined
@@ -49,7 +50,8 @@ def attack_all(scan: Scan, run: MetricRun, progress: Progress) -> None:
         if reason:
             run.attacks.append(_not_applicable(name, reason))
             continue
-        with _recorded(run, name, scan, _detail(scan, name)) as attacker:
+        with _recorded(run, name, scan) as attacker:
+            attacker.detail = _detail(scan, name)
             if name == "minimal":
                 _attack_minimal(scan, run, attacker, progress)
             elif name == "hopskipjump":
@@ -65,7 +67,8 @@ def attack_all(scan: Scan, run: MetricRun, progress: Progress) -> None:
 def reinforce(scan: Scan, run: MetricRun, times: int, progress: Progress) -> None:
     """Run the attack by many gradients again with so many times the steps."""
     name = ITERATIVE[run.metric.name]
-    with _recorded(run, name, scan, f"Again with {times} times the steps.", times) as attacker:
+    with _recorded(run, name, scan, times) as attacker:
+        attacker.detail = f"Again with {times} times the steps."
         _attack_fixed(scan, run, name, attacker, progress, times)
 
 
@@ -99,6 +102,7 @@ class Attacker:
 
     classifier: Classifier
     broken: set[int] = field(default_factory=set)
+    detail: str = ""
 
     @property
     def logits(self) -> Callable[[Tensor], Tensor]:
@@ -108,9 +112,7 @@ class Attacker:
 
 
 @contextmanager
-def _recorded(
-    run: MetricRun, name: str, scan: Scan, detail: str = "", times: int = 1
-) -> Iterator[Attacker]:
+def _recorded(run: MetricRun, name: str, scan: Scan, times: int = 1) -> Iterator[Attacker]:
     """Count passes and time of one attack, and record it even when it is cut short.
 
     An error ends this attack alone: what it found was judged and stays, the record says what
@@ -130,21 +132,22 @@ def _recorded(
     status: RunStatus = "ran"
 
     def failed(reason: str) -> None:
-        nonlocal status, detail
-        status, detail = "error", f"It stopped on an error: {reason}."
+        nonlocal status
+        status, attacker.detail = "error", f"It stopped on an error: {reason}."
+        run.errors.append(f"{run.metric.name}, {name}: {attacker.detail}")
 
     try:
         with contained(f"The attack {name}", failed):
             yield attacker
     except KeyboardInterrupt:
-        status, detail = "error", INTERRUPTED
+        status, attacker.detail = "error", INTERRUPTED
         raise
     finally:
         run.attacks.append(
             Attack(
                 name=name,
                 status=status,
-                detail=detail,
+                detail=attacker.detail,
                 broken=len(attacker.broken),
                 forwards=counter.forwards,
                 gradients=counter.gradients,
@@ -169,17 +172,23 @@ def _attack_minimal(scan: Scan, run: MetricRun, attacker: Attacker, progress: Pr
             near = (correct & (run.frontier.radius <= WITHIN * largest)).nonzero()[:, 0]
             tick(len(every) - len(near))
             _attack(scan, run, attacker, "minimal", "minimal", near, lambda _: more, tick)
+    run.searched |= correct
+    run.followed |= correct
 
 
 def _attack_decisions(scan: Scan, run: MetricRun, attacker: Attacker, progress: Progress) -> None:
-    """Minimal radii by labels alone; beside gradients, of the samples that have none."""
+    """Search minimal radii by labels alone.
+
+    By default, samples that have a gradient and were searched along it are left out.
+    """
     attack = partial(hop_skip_jump, metric=run.metric, queries=scan.config.effort_preset.queries)
     chosen = scan.samples.correct
     if scan.config.attacks is None and scan.classifier.attackable is not None:
-        chosen = chosen & scan.flat
+        chosen = chosen & (scan.flat | ~run.followed)
     rows = chosen.nonzero()[:, 0]
     with progress(f"{run.metric.name}: hopskipjump", len(rows)) as tick:
         _attack(scan, run, attacker, "hopskipjump", "hopskipjump", rows, lambda _: attack, tick)
+    run.searched |= chosen
 
 
 def _attack_law(scan: Scan, run: MetricRun, attacker: Attacker, progress: Progress) -> None:
@@ -224,10 +233,10 @@ def _attack_fixed(
     """
     effort = scan.config.effort_preset
     deltas = [d for d in scan.config.deltas_of(run.metric.name) if d > 0]
-    searched = bool(run.searched)
     factor = effort.near_grid if scan.config.deltas is None else effort.near
-    if run.searched <= GRADIENT_FREE:
-        factor = max(factor, BLIND)
+    # A search by decisions alone ends farther from the nearest example.
+    factors = torch.full(run.followed.shape, max(factor, BLIND), dtype=torch.float64)
+    factors[run.followed] = factor
     stages = effort.stages_of(name, times)
     if scan.classifier.attackable is None and name == "wagan":
         stages = tuple(stage for stage in stages if not stage.steps)
@@ -236,7 +245,7 @@ def _attack_fixed(
         for delta in reversed(deltas):
             for number, stage in enumerate(stages):
                 radius = run.frontier.radius
-                near = (radius <= factor * delta) | ~radius.isfinite() | (not searched)
+                near = (radius <= factors * delta) | ~radius.isfinite() | ~run.searched
                 near |= scan.flat
                 if stage.warm:
                     near &= radius.isfinite()

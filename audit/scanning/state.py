@@ -6,7 +6,6 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from attackers import MINIMAL
 from attackers.geometry import Metric
 from attackers.gradient import value_and_grad
 from attackers.losses import margin
@@ -54,7 +53,11 @@ SMOOTHED_BLACK_BOX = ("random",)
 class MetricRun:
     """Everything found under one metric so far; kept when the scan is interrupted.
 
-    ``losses`` are those of `sensitivity` at the samples, by name.
+    Attributes:
+        losses: those of `sensitivity` at the samples, by name.
+        errors: what stopped on an error under this metric, each as a sentence.
+        searched: (N,) bool, samples that a completed search for minimal radii covered.
+        followed: (N,) bool, those of them that a search along gradients covered.
     """
 
     metric: Metric
@@ -63,19 +66,14 @@ class MetricRun:
     attacks: list[Attack] = field(default_factory=list)
     sensitivity: list[Sensitivity] = field(default_factory=list)
     losses: dict[str, Floats] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+    searched: Tensor = field(init=False)
+    followed: Tensor = field(init=False)
 
-    @property
-    def failed(self) -> list[str]:
-        """Sentences on the attacks and the certificate that an error ended; not an interrupt."""
-        certifier = self.certified.certifier
-        parts = [(entry.name, entry.status, entry.detail) for entry in self.attacks]
-        parts.append((f"certificate {certifier.name}", certifier.status, certifier.detail))
-        name = self.metric.name
-        return [
-            f"{name}, {part}: {detail}"
-            for part, status, detail in parts
-            if status == "error" and detail != INTERRUPTED
-        ]
+    def __post_init__(self) -> None:
+        """Start with no sample searched."""
+        self.searched = torch.zeros(len(self.frontier.radius), dtype=torch.bool)
+        self.followed = self.searched.clone()
 
     def judged(self, samples: Samples) -> Judged:
         """What is known of every sample."""
@@ -99,12 +97,6 @@ class MetricRun:
             certified.envelope,
             certified.soft,
         )
-
-    @property
-    def searched(self) -> frozenset[str]:
-        """Names of the searches for minimal radii that ran to their end."""
-        ran = {entry.name for entry in self.attacks if entry.status == "ran"}
-        return frozenset(MINIMAL) & ran
 
 
 @dataclass
@@ -191,7 +183,7 @@ class Scan:
         """Whether the scan ran to its end, was interrupted, or lost parts of it to errors."""
         if self.interrupted:
             return "interrupted"
-        return "partial" if self.failures or any(run.failed for run in self.runs) else "complete"
+        return "partial" if self.failures or any(run.errors for run in self.runs) else "complete"
 
     @property
     def batch(self) -> int:
