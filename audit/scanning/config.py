@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from attackers import ATTACKS, MINIMAL
+from attackers import ATTACKS
 from attackers.geometry import METRICS
 from audit.errors import UsageError
 from audit.scanning.effort import EFFORTS, Effort
@@ -20,9 +20,8 @@ DEFAULT_DELTAS: dict[str, tuple[float, ...]] = {
 CERTIFICATES = ("auto", "simplex", "crown", "crown-ibp", "none")
 """What ``--certify`` takes; ``auto`` is the tightest that the effort allows."""
 
-ATTACK_NAMES = (*ATTACKS, *MINIMAL, "w-pgd", "wagan")
-"""What ``--attack`` takes: the attacks at a fixed radius, the searches for minimal radii, the
-published distributional attack, and trained generators."""
+ATTACK_NAMES = tuple(ATTACKS)
+"""Names that ``--attack`` takes: every attack of the registry."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from audit.scanning.config import ScanConfig
 
 def within(config: ScanConfig) -> TrainConfig:
     """The training that a scan's effort allows, for its largest image-Wasserstein budget."""
-    epochs, samples = config.effort_preset.lessons
+    epochs, samples = config.effort_preset.training
     largest = max(config.deltas_of("wasserstein"), default=0.0)
     chosen = largest if config.deltas is not None and "wasserstein" in config.metrics else 0.0
     return TrainConfig(

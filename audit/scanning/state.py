@@ -6,6 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from attackers import default_choice
 from attackers.geometry import Metric
 from attackers.gradient import value_and_grad
 from attackers.losses import margin
@@ -36,17 +37,8 @@ from audit.statistics.confidence import Floats
 from audit.statistics.judged import Judged, Scope
 from audit.statistics.summary import Findings
 
-WHITE_BOX = ("fgsm", "minimal", "apgd", "transport")
-"""What runs by default where there are gradients."""
-
-BLACK_BOX = ("random", "hopskipjump", "square")
-"""What runs by default where there are none."""
-
 INTERRUPTED = "Interrupted before all samples were attacked."
 """What is said of the attack that an interrupt ended."""
-
-SMOOTHED_BLACK_BOX = ("random",)
-"""The same for a smoothed model, of which a single score costs up to a thousand calls."""
 
 
 @dataclass
@@ -139,18 +131,13 @@ class Scan:
         """The attacks that the user named, or else the strongest that apply."""
         if self.config.attacks is not None:
             return self.config.attacks
-        # What one forward pass breaks needs no search.
-        return (*(() if self.generator is None else ("wagan",)), *self._strongest)
-
-    @property
-    def _strongest(self) -> tuple[str, ...]:
-        if self.classifier.base is not None:
-            searched = self.classifier.attackable is None or bool(self.flat.any())
-            gradients = () if self.classifier.attackable is None else WHITE_BOX
-            return (*gradients, *SMOOTHED_BLACK_BOX[: int(searched)])
-        if self.classifier.attackable is None:
-            return BLACK_BOX
-        return (*WHITE_BOX, "hopskipjump") if bool(self.flat.any()) else WHITE_BOX
+        gradients = self.classifier.attackable is not None
+        return default_choice(
+            gradients=gradients,
+            flat=gradients and bool(self.flat.any()),
+            smoothed=self.classifier.base is not None,
+            generator=self.generator is not None,
+        )
 
     @cached_property
     def flat(self) -> Tensor:

@@ -1,5 +1,6 @@
 """Scans that did not run to their end: what they may say, and what an error may cost."""
 
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from fakes import classifier, inputs, linear, scan_of, stop_at
 from torch import Tensor
 
+from attackers import ATTACKS
 from audit import comparison
 from audit.certify import bounding
 from audit.cli.arguments import Gates
@@ -98,7 +100,7 @@ def test_gates_on_other_things(status: str, text: str, outcome: str) -> None:
 def test_an_interrupted_scan_passes_nothing_in_any_format() -> None:
     """One attack alone has run, and left everything standing."""
     state = scan_of(classifier(linear), X, LABELS, **OPTIONS)
-    stopped = scan.run(state, stop_at("linf: minimal radii"))
+    stopped = scan.run(state, stop_at("linf: minimal"))
     gates = Gates(minimum=0.0, policy=Policy((Rule("reliability = green", "warn"),)))
     made = report(stopped, gates)
     assert [attack.name for attack in made.threats[0].attacks] == ["fgsm", "minimal"]
@@ -116,7 +118,7 @@ def test_an_interrupted_scan_passes_nothing_in_any_format() -> None:
 
 def test_a_metric_that_was_not_reached_has_a_gate_that_is_open() -> None:
     state = scan_of(classifier(linear), X, LABELS, **(OPTIONS | {"metrics": ("linf", "l2")}))
-    made = report(scan.run(state, stop_at("linf: minimal radii")), Gates(minimum=0.0))
+    made = report(scan.run(state, stop_at("linf: minimal")), Gates(minimum=0.0))
     assert [(g.expression, g.status) for g in made.gates if "l2" in g.id] == [
         ("attacked.l2 >= 0", "inconclusive")
     ]
@@ -165,15 +167,13 @@ class Boom(RuntimeError):
 
 
 def test_an_error_in_an_attack_costs_that_attack_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    from attackers import ATTACKS
-
     def broken(*_: object, **__: object) -> Tensor:
         raise Boom("no kernel image\nis available")
 
     expected = scan.run(
         scan_of(classifier(linear), X, LABELS, **OPTIONS, attacks=("fgsm", "minimal"))
     )
-    monkeypatch.setitem(ATTACKS, "apgd", broken)
+    monkeypatch.setitem(ATTACKS, "apgd", replace(ATTACKS["apgd"], run=broken))
     names = ("fgsm", "apgd", "minimal")
     state = scan.run(scan_of(classifier(linear), X, LABELS, **OPTIONS, attacks=names))
     attacks = {entry.name: entry for entry in state.runs[0].attacks}
@@ -254,8 +254,8 @@ def test_decisions_search_every_sample_where_the_search_by_gradients_failed(
         chosen.append(len(x0))
         return x0
 
-    monkeypatch.setattr(attacks, "minimal_radius", broken)
-    monkeypatch.setattr(attacks, "hop_skip_jump", searched)
+    monkeypatch.setitem(ATTACKS, "minimal", replace(ATTACKS["minimal"], run=broken))
+    monkeypatch.setitem(ATTACKS, "hopskipjump", replace(ATTACKS["hopskipjump"], run=searched))
     state = scan_of(classifier(linear, attackable=dead_first), X, LABELS, **OPTIONS)
     assert 0 < int(state.flat.sum()) < len(X)
     scan.run(state)
