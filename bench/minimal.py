@@ -27,7 +27,6 @@ from torch import Tensor, nn
 import attackers
 from attackers.geometry import METRICS, Metric
 from attackers.losses import outvoted
-from attackers.minimal import minimal_radius
 from attackers.rows import over
 from audit.models.execution import Counted
 from audit.options import ScanConfig
@@ -38,9 +37,9 @@ from bench.subjects import SHARED, SUBJECTS, Plain, prepare
 MODELS = ("sinkhorn_vanilla", "fast_adversarial_pgd_madry", "resnet_2b", "eran_conv_small_pgd")
 
 OURS: dict[str, Callable[..., Tensor]] = {
-    name: attack
-    for name, attack in getattr(attackers, "MINIMAL", {"minimal": minimal_radius}).items()
-    if name not in attackers.GRADIENT_FREE
+    name: entry.run
+    for name, entry in attackers.ATTACKS.items()
+    if entry.kind == "minimal" and "gradients" in entry.needs
 }
 """Our attacks of least distance: (logits, x0, labels, metric, generator=…) -> points."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from attackers import ATTACKS, GRADIENT_FREE, ITERATIVE, METRICS_OF, MINIMAL
+from attackers import ATTACKS, ITERATIVE, PLAIN_STEPS
 from attackers.geometry import METRICS
 from attackers.losses import LOSSES
 
@@ -175,7 +175,8 @@ def test_every_entry_is_documented() -> None:
         file.read_text(encoding="utf-8")
         for file in [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
     )
-    for name, entry in {**ATTACKS, **METRICS, **LOSSES}.items():
+    attacks = {name: entry.run for name, entry in ATTACKS.items()}
+    for name, entry in {**attacks, **METRICS, **LOSSES}.items():
         assert (entry.__doc__ or "").strip(), name
     # What a user can ask for by name stands in the manual under that name.
     for name in (*ATTACKS, *METRICS):
@@ -183,11 +184,12 @@ def test_every_entry_is_documented() -> None:
 
 
 def test_registries_fit_together() -> None:
-    assert ATTACKS.keys() | MINIMAL.keys() >= GRADIENT_FREE
-    assert ATTACKS.keys() | MINIMAL.keys() >= METRICS_OF.keys()
-    assert all(known <= METRICS.keys() for known in METRICS_OF.values())
-    assert ITERATIVE.keys() == METRICS.keys()
-    for metric, name in ITERATIVE.items():
-        assert metric in METRICS_OF.get(name, METRICS)
+    for name, entry in ATTACKS.items():
+        assert entry.name == name
+        assert entry.metrics <= METRICS.keys()
+    assert ITERATIVE.keys() == PLAIN_STEPS.keys() == METRICS.keys()
+    for role in ("iterative", "plain"):
+        answering = [m for e in ATTACKS.values() if getattr(e, role) for m in e.metrics]
+        assert sorted(answering) == sorted(METRICS), "one attack for each metric"
     assert all(metric.name == name for name, metric in METRICS.items())
     assert all(metric.unit for metric in METRICS.values())

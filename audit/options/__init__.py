@@ -8,7 +8,7 @@ from audit.options.evaluation import EvaluationOptions
 from audit.options.generator import GeneratorOptions
 from audit.options.hardening import HardenConfig
 from audit.options.loading import LoadOptions
-from audit.options.option import Option, keyword_options, options_from
+from audit.options.option import Option, keyword_options, options_from, suggestion
 from audit.options.reading import ReadOptions
 from audit.options.scanning import ScanConfig
 from audit.options.training import TrainConfig
@@ -42,4 +42,5 @@ __all__ = [
     "VerdictOptions",
     "keyword_options",
     "options_from",
+    "suggestion",
 ]

@@ -49,6 +49,7 @@ class EvaluationOptions:
         default="auto",
         read=word,
         choices=CertificateName,
+        kind="certificate",
         metavar="METHOD",
         help="How these scans compute certified accuracy; none saves time.",
     )

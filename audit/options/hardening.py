@@ -48,6 +48,7 @@ class HardenConfig:
         default="pgd",
         read=word,
         choices=MethodName,
+        kind="method",
         metavar="METHOD",
         keyword="method",
         help="Adversarial training method.",

@@ -55,6 +55,7 @@ def option(
     metavar: str | None = None,
     several: bool = False,
     choices: Any = None,
+    kind: str | None = None,
     fallback: str | None = None,
     keyword: str | None = None,
 ) -> Any:
@@ -69,12 +70,13 @@ def option(
         metavar: placeholder of the value; None for a switch.
         several: whether it may be repeated.
         choices: a ``Literal`` type of the words that it takes.
+        kind: what such a word is called in messages, where that is not the flag.
         fallback: the default in words, where it is a rule.
         keyword: name of the keyword argument, where it differs from the flag.
     """
     words = () if choices is None else get_args(choices)
     if words:
-        read = partial(_chosen, words, read)
+        read = partial(_chosen, words, kind or flag.removeprefix("--"), read)
     name = keyword or flag.removeprefix("--").replace("-", "_")
     made = Option((flag, *aliases), help, read, metavar, several, words, fallback, name)
     return field(default=default, metadata={"option": made})
@@ -145,22 +147,26 @@ def _word(value: Any) -> str:
     return order_name(value) if isinstance(value, float) else str(value)
 
 
-def check_choices(group: Any) -> None:
+def check_choices(group: Any, *, open: Sequence[str] = ()) -> None:
     """Refuse words of a group that are not on the list of their option.
 
     Groups are also made by programs, whose values no reader has seen.
+
+    Args:
+        group: an instance of a group.
+        open: names of fields that also take other words, which are checked where they are used.
     """
     for entry in fields(group):
         made, value = entry.metadata.get("option"), getattr(group, entry.name)
-        if made is not None and made.choices and value is not None:
+        if made is not None and made.choices and value is not None and entry.name not in open:
             made.read(value, made.flags[0])
 
 
-def _chosen(words: tuple[str, ...], read: Reader, value: Any, flag: str) -> Any:
+def _chosen(words: tuple[str, ...], kind: str, read: Reader, value: Any, flag: str) -> Any:
     """Read a value and refuse a word that is not on the list."""
     found = read(value, flag)
-    for word in found if isinstance(found, tuple) else (found,):
-        if word not in words:
-            kind = flag.removeprefix("--").replace("-", " ")
-            raise UsageError(f"Unknown {kind} {word!r}{suggestion(str(word), words)}")
+    entries = found if isinstance(found, tuple) else (found,)
+    for entry in filter(None, entries):
+        if entry not in words:
+            raise UsageError(f"Unknown {kind} {entry!r}{suggestion(entry, words)}")
     return found

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from attackers import ATTACKS, ITERATIVE, defined
+from attackers.entry import AttackEntry
 from attackers.fgsm import fgsm
 from attackers.geometry import Metric
 from attackers.losses import cross_entropy, margin
@@ -19,7 +20,6 @@ from audit import health
 from audit.runtime.progress import Progress
 from audit.scanning.attacks import reinforce
 from audit.scanning.config import effort_of
-from audit.scanning.stages import Run
 from audit.scanning.state import MetricRun, Scan
 from audit.schema import Health
 
@@ -82,7 +82,7 @@ def check_metric(scan: Scan, run: MetricRun, progress: Progress) -> None:
             tick(1)
 
 
-def iterative(metric: Metric) -> Run:
+def iterative(metric: Metric) -> AttackEntry:
     """The attack by many gradients that answers for a metric."""
     return ATTACKS[ITERATIVE[metric.name]]
 

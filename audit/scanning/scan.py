@@ -24,7 +24,7 @@ from audit.options import ScanConfig
 from audit.runtime.progress import Progress, silent
 from audit.scanning.attacks import attack_all
 from audit.scanning.checks import check_metric
-from audit.scanning.config import effort_of
+from audit.scanning.config import effort_of, require_attacks
 from audit.scanning.state import MetricRun, Scan
 from audit.schema import Health, Parity
 
@@ -45,6 +45,7 @@ def prepare(dataset: Dataset, config: ScanConfig, load: Load) -> Scan:
     Raises:
         AuditError: data or model are wrong; see `audit.errors`.
     """
+    require_attacks(config)
     if not len(dataset):
         raise NothingToEvaluate(f"{dataset.path} holds no samples: there is nothing to evaluate.")
     index = choose(len(dataset), config.samples, config.seed)
@@ -146,7 +147,7 @@ def _completeness(scan: Scan) -> Health:
     reached = {run.metric.name: run.attacks for run in scan.runs}
     return health.completeness(
         reached,
-        [*scan.failures, *(failure for run in scan.runs for failure in run.failed)],
+        [*scan.failures, *(failure for run in scan.runs for failure in run.errors)],
         [name for name in scan.config.metrics if scan.interrupted and name not in reached],
         interrupted=scan.interrupted,
     )
@@ -156,9 +157,7 @@ def _check_model(scan: Scan, progress: Progress) -> None:
     samples = scan.samples
     served = scan.classifier.base or scan.classifier
     with progress("health checks", 10) as tick:
-        entry, difference, count = health.parity(served, samples)
-        if difference is not None:
-            scan.parity = Parity(max_abs_difference=difference, samples=count)
+        entry = health.guarded("parity", lambda: _parity(scan, served))
         if entry.status != "pass" and served.copy is not None:
             scan.classifier = scan.classifier.score_only(entry.detail)
             scan.warnings.append(entry.detail)
@@ -180,6 +179,14 @@ def _check_model(scan: Scan, progress: Progress) -> None:
             tick(1)
         scan.health.append(entry)
     _require_independent_rows(scan.health)
+
+
+def _parity(scan: Scan, served: Classifier) -> Health:
+    """Compare the copy with the served model, and keep the difference for the report."""
+    entry, difference, count = health.parity(served, scan.samples)
+    if difference is not None:
+        scan.parity = Parity(max_abs_difference=difference, samples=count)
+    return entry
 
 
 def _require_independent_rows(checks: list[Health]) -> None:
@@ -218,7 +225,9 @@ def _certified(scan: Scan, run: MetricRun, progress: Progress) -> Certified:
             return _certify_smoothed(scan, base, run.metric, progress)
         return _certify_by_bounds(scan, run, progress) or run.certified
     name = "smoothing" if base is not None else scan.config.certify
-    return certify.failed(scan.samples, name, said[0], time.perf_counter() - started)
+    found = certify.failed(scan.samples, name, said[0], time.perf_counter() - started)
+    run.errors.append(f"{run.metric.name}, certificate {name}: {found.certifier.detail}")
+    return found
 
 
 def _certify_by_bounds(scan: Scan, run: MetricRun, progress: Progress) -> Certified | None:

@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from attackers import MINIMAL
+from attackers import default_choice
 from attackers.geometry import Metric
 from attackers.gradient import value_and_grad
 from attackers.losses import margin
@@ -37,24 +37,19 @@ from audit.statistics.confidence import Floats
 from audit.statistics.judged import Judged, Scope
 from audit.statistics.summary import Findings
 
-WHITE_BOX = ("fgsm", "minimal", "apgd", "transport")
-"""What runs by default where there are gradients."""
-
-BLACK_BOX = ("random", "hopskipjump", "square")
-"""What runs by default where there are none."""
-
 INTERRUPTED = "Interrupted before all samples were attacked."
 """What is said of the attack that an interrupt ended."""
-
-SMOOTHED_BLACK_BOX = ("random",)
-"""The same for a smoothed model, of which a single score costs up to a thousand calls."""
 
 
 @dataclass
 class MetricRun:
     """Everything found under one metric so far; kept when the scan is interrupted.
 
-    ``losses`` are those of `sensitivity` at the samples, by name.
+    Attributes:
+        losses: those of `sensitivity` at the samples, by name.
+        errors: what stopped on an error under this metric, each as a sentence.
+        searched: (N,) bool, samples that a completed search for minimal radii covered.
+        followed: (N,) bool, those of them that a search along gradients covered.
     """
 
     metric: Metric
@@ -63,19 +58,14 @@ class MetricRun:
     attacks: list[Attack] = field(default_factory=list)
     sensitivity: list[Sensitivity] = field(default_factory=list)
     losses: dict[str, Floats] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+    searched: Tensor = field(init=False)
+    followed: Tensor = field(init=False)
 
-    @property
-    def failed(self) -> list[str]:
-        """Sentences on the attacks and the certificate that an error ended; not an interrupt."""
-        certifier = self.certified.certifier
-        parts = [(entry.name, entry.status, entry.detail) for entry in self.attacks]
-        parts.append((f"certificate {certifier.name}", certifier.status, certifier.detail))
-        name = self.metric.name
-        return [
-            f"{name}, {part}: {detail}"
-            for part, status, detail in parts
-            if status == "error" and detail != INTERRUPTED
-        ]
+    def __post_init__(self) -> None:
+        """Start with no sample searched."""
+        self.searched = torch.zeros(len(self.frontier.radius), dtype=torch.bool)
+        self.followed = self.searched.clone()
 
     def judged(self, samples: Samples) -> Judged:
         """What is known of every sample."""
@@ -99,12 +89,6 @@ class MetricRun:
             certified.envelope,
             certified.soft,
         )
-
-    @property
-    def searched(self) -> frozenset[str]:
-        """Names of the searches for minimal radii that ran to their end."""
-        ran = {entry.name for entry in self.attacks if entry.status == "ran"}
-        return frozenset(MINIMAL) & ran
 
 
 @dataclass
@@ -147,18 +131,13 @@ class Scan:
         """The attacks that the user named, or else the strongest that apply."""
         if self.config.attacks is not None:
             return self.config.attacks
-        # What one forward pass breaks needs no search.
-        return (*(() if self.generator is None else ("wagan",)), *self._strongest)
-
-    @property
-    def _strongest(self) -> tuple[str, ...]:
-        if self.classifier.base is not None:
-            searched = self.classifier.attackable is None or bool(self.flat.any())
-            gradients = () if self.classifier.attackable is None else WHITE_BOX
-            return (*gradients, *SMOOTHED_BLACK_BOX[: int(searched)])
-        if self.classifier.attackable is None:
-            return BLACK_BOX
-        return (*WHITE_BOX, "hopskipjump") if bool(self.flat.any()) else WHITE_BOX
+        gradients = self.classifier.attackable is not None
+        return default_choice(
+            gradients=gradients,
+            flat=gradients and bool(self.flat.any()),
+            smoothed=self.classifier.base is not None,
+            generator=self.generator is not None,
+        )
 
     @cached_property
     def flat(self) -> Tensor:
@@ -191,7 +170,7 @@ class Scan:
         """Whether the scan ran to its end, was interrupted, or lost parts of it to errors."""
         if self.interrupted:
             return "interrupted"
-        return "partial" if self.failures or any(run.failed for run in self.runs) else "complete"
+        return "partial" if self.failures or any(run.errors for run in self.runs) else "complete"
 
     @property
     def batch(self) -> int:

@@ -80,7 +80,6 @@ def test_counts_and_sizes() -> None:
         ({"deltas": (-0.1,)}, "delta must be finite and not negative, found -0.1"),
         ({"deltas": (math.inf,)}, "delta must be finite"),
         ({"deltas": (math.nan,)}, "delta must be finite"),
-        ({"attacks": ("cw",)}, "Unknown attack 'cw': choose from fgsm"),
         ({"certify": "maybe"}, "Unknown certificate 'maybe'"),
         ({"low": 1.0, "high": 1.0}, "--low must be below --high"),
         ({"low": math.nan}, "--low must be below --high"),

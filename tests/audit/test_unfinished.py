@@ -1,5 +1,6 @@
 """Scans that did not run to their end: what they may say, and what an error may cost."""
 
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -8,13 +9,14 @@ import torch
 from fakes import classifier, inputs, linear, scan_of, stop_at
 from torch import Tensor
 
+from attackers import ATTACKS
 from audit import comparison
 from audit.certify import bounding
 from audit.cli.arguments import Gates
 from audit.errors import InternalError
 from audit.gates.policy import Policy, Rule, judge
 from audit.health import completeness
-from audit.scanning import scan
+from audit.scanning import attacks, scan
 from audit.scanning.assemble import report_of
 from audit.scanning.state import Scan
 from audit.schema import Interval, Report, reliability
@@ -98,7 +100,7 @@ def test_gates_on_other_things(status: str, text: str, outcome: str) -> None:
 def test_an_interrupted_scan_passes_nothing_in_any_format() -> None:
     """One attack alone has run, and left everything standing."""
     state = scan_of(classifier(linear), X, LABELS, **OPTIONS)
-    stopped = scan.run(state, stop_at("linf: minimal radii"))
+    stopped = scan.run(state, stop_at("linf: minimal"))
     gates = Gates(minimum=0.0, policy=Policy((Rule("reliability = green", "warn"),)))
     made = report(stopped, gates)
     assert [attack.name for attack in made.threats[0].attacks] == ["fgsm", "minimal"]
@@ -116,7 +118,7 @@ def test_an_interrupted_scan_passes_nothing_in_any_format() -> None:
 
 def test_a_metric_that_was_not_reached_has_a_gate_that_is_open() -> None:
     state = scan_of(classifier(linear), X, LABELS, **(OPTIONS | {"metrics": ("linf", "l2")}))
-    made = report(scan.run(state, stop_at("linf: minimal radii")), Gates(minimum=0.0))
+    made = report(scan.run(state, stop_at("linf: minimal")), Gates(minimum=0.0))
     assert [(g.expression, g.status) for g in made.gates if "l2" in g.id] == [
         ("attacked.l2 >= 0", "inconclusive")
     ]
@@ -165,15 +167,13 @@ class Boom(RuntimeError):
 
 
 def test_an_error_in_an_attack_costs_that_attack_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    from attackers import ATTACKS
-
     def broken(*_: object, **__: object) -> Tensor:
         raise Boom("no kernel image\nis available")
 
     expected = scan.run(
         scan_of(classifier(linear), X, LABELS, **OPTIONS, attacks=("fgsm", "minimal"))
     )
-    monkeypatch.setitem(ATTACKS, "apgd", broken)
+    monkeypatch.setitem(ATTACKS, "apgd", replace(ATTACKS["apgd"], run=broken))
     names = ("fgsm", "apgd", "minimal")
     state = scan.run(scan_of(classifier(linear), X, LABELS, **OPTIONS, attacks=names))
     attacks = {entry.name: entry for entry in state.runs[0].attacks}
@@ -201,6 +201,7 @@ def test_an_error_in_a_certificate_costs_the_certificate_alone(
     assert "mixed types" in certifier.detail
     assert made.threats[0].attacks[0].status == "ran"
     assert all(point.certified.value == 0 for point in made.threats[0].curves[0].points)
+    assert reliability(made) == "RED"
 
 
 def test_an_error_in_a_check_fails_the_check_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,6 +234,72 @@ def test_a_model_whose_gradients_raise_is_still_attacked_without_them() -> None:
     assert state.status == "partial"
     assert any("derivative is not implemented" in failure for failure in state.failures)
     assert state.runs[0].frontier.broken.all()
+
+
+def test_decisions_search_every_sample_where_the_search_by_gradients_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Samples that have a gradient are left to a search along it, which has to end for that."""
+
+    def dead_first(x: Tensor) -> Tensor:
+        scores = linear(x)
+        return torch.where((scores[:, 1:] > 0.3), scores.detach(), scores)
+
+    def broken(*_: object, **__: object) -> Tensor:
+        raise Boom("no kernel image is available")
+
+    chosen: list[int] = []
+
+    def searched(logits: object, x0: Tensor, *_: object, **__: object) -> Tensor:
+        chosen.append(len(x0))
+        return x0
+
+    monkeypatch.setitem(ATTACKS, "minimal", replace(ATTACKS["minimal"], run=broken))
+    monkeypatch.setitem(ATTACKS, "hopskipjump", replace(ATTACKS["hopskipjump"], run=searched))
+    state = scan_of(classifier(linear, attackable=dead_first), X, LABELS, **OPTIONS)
+    assert 0 < int(state.flat.sum()) < len(X)
+    scan.run(state)
+    assert sum(chosen) == len(X)
+
+
+def test_an_error_in_the_parity_check_leaves_a_scan_by_scores() -> None:
+    def no_copy(x: Tensor) -> Tensor:
+        raise Boom("operator is not on this device")
+
+    state = scan.run(scan_of(classifier(linear, copy=no_copy), X, LABELS, **OPTIONS))
+    found = {entry.check: entry for entry in state.health}
+    assert found["parity"].status == "fail"
+    assert "Boom: operator is not on this device" in found["parity"].detail
+    assert state.classifier.gradient == "none"
+    assert [entry.name for entry in state.runs[0].attacks] == ["random", "hopskipjump", "square"]
+    assert reliability(report(state)) == "RED"
+
+
+def test_an_error_in_the_sensitivity_costs_the_sensitivity_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise Boom("mixed types")
+
+    monkeypatch.setattr(attacks, "sensitivity", broken)
+    state = scan.run(scan_of(classifier(linear), X, LABELS, **OPTIONS, attacks=("minimal",)))
+    status = {entry.name: entry.status for entry in state.runs[0].attacks}
+    assert status == {"minimal": "ran", "w-fgsm": "error"}
+    made = report(state)
+    assert (made.status, reliability(made)) == ("partial", "RED")
+    assert made.threats[0].sensitivity == []
+
+
+def test_an_error_in_what_is_told_of_an_attack_costs_that_attack_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: object, **__: object) -> str:
+        raise Boom("no digest")
+
+    monkeypatch.setattr(attacks, "_detail", broken)
+    state = scan.run(scan_of(classifier(linear), X, LABELS, **OPTIONS, attacks=("minimal",)))
+    attack = state.runs[0].attacks[0]
+    assert (attack.status, attack.detail) == ("error", "It stopped on an error: Boom: no digest.")
 
 
 @pytest.mark.parametrize("place", ["budget_monotone", "parity_on_adversarial"])
