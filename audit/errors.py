@@ -1,7 +1,8 @@
 """Every way the user's input can be wrong, as one exception family that the CLI catches once."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -46,6 +47,12 @@ class NothingKept(AuditError):
     exit_code = 1
 
 
+class GateFailed(AuditError, AssertionError):
+    """A report does not meet a condition that was required of it."""
+
+    exit_code = 1
+
+
 class Interrupted(AuditError):
     """The user stopped the program before there was anything to report."""
 
@@ -56,6 +63,19 @@ class InternalError(AuditError):
     """A contradiction that only a bug of ours can cause, e.g. a certificate above an attack."""
 
     exit_code = 3
+
+
+@contextmanager
+def interruptible(stage: str) -> Iterator[None]:
+    """Turn Ctrl-C into `Interrupted` with a sentence.
+
+    Args:
+        stage: completes "Interrupted …", for example ``before the first step of training``.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(f"Interrupted {stage}.") from None
 
 
 def out_of_memory(error: BaseException) -> bool:

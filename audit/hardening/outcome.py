@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from audit import __version__
+from audit.version import __version__
 from audit.data import Dataset
 from audit.errors import AuditError, InternalError, Interrupted, NothingKept
 from audit.evidence.samples import Samples

@@ -5,7 +5,7 @@ the same functions. Nothing here imports torch.
 """
 
 from audit.options.evaluation import EvaluationOptions
-from audit.options.generator import GeneratorOptions
+from audit.options.generator import GeneratorFileOptions, GeneratorOptions
 from audit.options.hardening import HardenConfig
 from audit.options.loading import LoadOptions
 from audit.options.option import Option, keyword_options, options_from, suggestion
@@ -17,7 +17,7 @@ from audit.options.verdict import VerdictOptions
 SCAN = (ScanConfig, GeneratorOptions, LoadOptions, ReadOptions, VerdictOptions)
 """Groups of options of a scan."""
 
-HARDEN = (HardenConfig, EvaluationOptions, GeneratorOptions, LoadOptions, ReadOptions)
+HARDEN = (HardenConfig, EvaluationOptions, GeneratorFileOptions, LoadOptions, ReadOptions)
 """Groups of options of hardening."""
 
 TRAIN = (TrainConfig, LoadOptions, ReadOptions)
@@ -32,6 +32,7 @@ __all__ = [
     "SCAN",
     "TRAIN",
     "EvaluationOptions",
+    "GeneratorFileOptions",
     "GeneratorOptions",
     "HardenConfig",
     "LoadOptions",

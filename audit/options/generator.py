@@ -9,6 +9,24 @@ from audit.values import path_of
 
 
 @dataclass(frozen=True)
+class GeneratorFileOptions:
+    """The generator that the method ``wagan`` of hardening starts from.
+
+    Attributes:
+        file: a trained generator, or None to train one first.
+    """
+
+    file: Path | None = option(
+        "--generator",
+        default=None,
+        read=path_of,
+        metavar="FILE",
+        fallback="a generator trained on TRAIN",
+        help="Trained generator to start from (--with wagan only).",
+    )
+
+
+@dataclass(frozen=True)
 class GeneratorOptions:
     """Where the generator of the attack ``wagan`` comes from.
 

@@ -130,9 +130,14 @@ def shown_default(made: Option, default: Any) -> str | None:
         return made.fallback
     if isinstance(default, bool):
         return None
-    if isinstance(default, tuple | frozenset):
-        return ",".join(map(_word, default)) or None
-    return _word(default)
+    return words_of(default) or None
+
+
+def words_of(value: Any) -> str:
+    """Write a value of an option as a user would write it."""
+    if isinstance(value, tuple | frozenset | list):
+        return ",".join(map(words_of, value))
+    return order_name(value) if isinstance(value, float) else str(value)
 
 
 def suggestion(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
@@ -141,10 +146,6 @@ def suggestion(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
     if near:
         return f". Did you mean {near[0]!r}? Choose from {', '.join(known)}."
     return f": choose from {', '.join(known)}."
-
-
-def _word(value: Any) -> str:
-    return order_name(value) if isinstance(value, float) else str(value)
 
 
 def check_choices(group: Any, *, open: Sequence[str] = ()) -> None:

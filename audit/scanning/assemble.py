@@ -9,7 +9,7 @@ import numpy
 import onnx
 import torch
 
-from audit import __version__
+from audit.version import __version__
 from audit.gates.verdict import verdict
 from audit.models import LoadOptions
 from audit.scanning.artifacts import gallery

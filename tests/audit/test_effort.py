@@ -3,7 +3,8 @@
 import pytest
 from fakes import classifier, inputs, linear, scan_of
 
-from audit.cli.arguments import Gates
+from audit.api.verdicts import Gates
+from audit.options import VerdictOptions
 from audit.errors import UsageError
 from audit.scanning import scan
 from audit.scanning.assemble import report_of
@@ -20,7 +21,7 @@ def scanned(effort: str, **options: object) -> Report:
     outcome = scan.run(
         scan_of(classifier(linear), X, LABELS, effort=effort, **{**OPTIONS, **options})
     )
-    return report_of(outcome, config={}, gates=Gates().judged)
+    return report_of(outcome, config={}, gates=Gates(VerdictOptions()).evaluate)
 
 
 @pytest.mark.parametrize("effort", ["quick", "standard"])

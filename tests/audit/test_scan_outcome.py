@@ -16,7 +16,8 @@ from attackers.geometry import METRICS
 from attackers.losses import misclassified
 from audit import certify
 from audit.certify import Certified
-from audit.cli.arguments import Gates
+from audit.api.verdicts import Gates
+from audit.options import VerdictOptions
 from audit.errors import InternalError, UsageError
 from audit.evidence.samples import Samples
 from audit.runtime.atomic_files import check_writable, replacing
@@ -45,7 +46,7 @@ def done() -> Scan:
 
 @pytest.fixture(scope="module")
 def report(done: Scan) -> Report:
-    return report_of(done, config={}, gates=Gates(minimum=0.2).judged)
+    return report_of(done, config={}, gates=Gates(VerdictOptions(fail_under=0.2)).evaluate)
 
 
 def test_every_radius_is_the_closed_form(done: Scan) -> None:
@@ -184,7 +185,7 @@ def test_a_step_function_is_not_called_robust() -> None:
     outcome = scan.run(scan_of(steps, x, labels, metrics=("linf",), deltas=(0.05,)))
     statuses = {h.check: h.status for h in outcome.health}
     assert statuses["gradients"] == "fail"
-    report = report_of(outcome, config={}, gates=Gates(minimum=0.0, strict=True).judged)
+    report = report_of(outcome, config={}, gates=Gates(VerdictOptions(fail_under=0.0, strict=True)).evaluate)
     assert report.verdict == "inconclusive"
 
 
@@ -212,7 +213,7 @@ def test_an_interrupt_keeps_what_was_found(done: Scan) -> None:
     assert stopped.runs[1].frontier.broken.any()
     last = stopped.runs[1].attacks[-1]
     assert (last.name, last.status) == ("apgd", "error")
-    report = report_of(stopped, config={}, gates=Gates().judged)
+    report = report_of(stopped, config={}, gates=Gates(VerdictOptions()).evaluate)
     assert report.status == "interrupted"
     assert any("interrupted" in warning for warning in report.warnings)
     # What is not attacked yet counts as standing: an upper bound, never a lower one.

@@ -12,7 +12,8 @@ from torch import Tensor
 from attackers import ATTACKS
 from audit import comparison
 from audit.certify import bounding
-from audit.cli.arguments import Gates
+from audit.api.verdicts import Gates
+from audit.options import VerdictOptions
 from audit.errors import InternalError
 from audit.gates.policy import Policy, Rule, judge
 from audit.health import completeness
@@ -31,7 +32,7 @@ OPTIONS: dict[str, Any] = {"metrics": ("linf",), "orders": (float("inf"),), "del
 
 def report(state: Scan, gates: Gates | None = None) -> Report:
     return report_of(
-        state, config={"threat": list(state.config.metrics)}, gates=(gates or Gates()).judged
+        state, config={"threat": list(state.config.metrics)}, gates=(gates or Gates(VerdictOptions())).evaluate
     )
 
 
@@ -101,7 +102,7 @@ def test_an_interrupted_scan_passes_nothing_in_any_format() -> None:
     """One attack alone has run, and left everything standing."""
     state = scan_of(classifier(linear), X, LABELS, **OPTIONS)
     stopped = scan.run(state, stop_at("linf: minimal"))
-    gates = Gates(minimum=0.0, policy=Policy((Rule("reliability = green", "warn"),)))
+    gates = Gates(VerdictOptions(fail_under=0.0), policy=Policy((Rule("reliability = green", "warn"),)))
     made = report(stopped, gates)
     assert [attack.name for attack in made.threats[0].attacks] == ["fgsm", "minimal"]
     assert {gate.status for gate in made.gates} == {"inconclusive", "warn"}
@@ -118,7 +119,7 @@ def test_an_interrupted_scan_passes_nothing_in_any_format() -> None:
 
 def test_a_metric_that_was_not_reached_has_a_gate_that_is_open() -> None:
     state = scan_of(classifier(linear), X, LABELS, **(OPTIONS | {"metrics": ("linf", "l2")}))
-    made = report(scan.run(state, stop_at("linf: minimal")), Gates(minimum=0.0))
+    made = report(scan.run(state, stop_at("linf: minimal")), Gates(VerdictOptions(fail_under=0.0)))
     assert [(g.expression, g.status) for g in made.gates if "l2" in g.id] == [
         ("attacked.l2 >= 0", "inconclusive")
     ]
@@ -181,7 +182,7 @@ def test_an_error_in_an_attack_costs_that_attack_alone(monkeypatch: pytest.Monke
     assert attacks["apgd"].detail == "It stopped on an error: Boom: no kernel image."
     assert attacks["minimal"].status == attacks["fgsm"].status == attacks["w-fgsm"].status == "ran"
     assert torch.equal(state.runs[0].frontier.radius, expected.runs[0].frontier.radius)
-    made = report(state, Gates(minimum=0.0))
+    made = report(state, Gates(VerdictOptions(fail_under=0.0)))
     assert (made.status, reliability(made), made.verdict) == ("partial", "RED", "inconclusive")
     detail = {entry.check: entry.detail for entry in made.health}["completeness"]
     assert "linf, apgd: It stopped on an error: Boom: no kernel image." in detail
