@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from audit.data import Dataset
     from audit.gates.policy import Policy
-    from audit.hardening.session import HardenConfig
+    from audit.hardening.config import HardenConfig
     from audit.models import LoadOptions
     from audit.scanning.config import ScanConfig
     from audit.schema import Gate, Report

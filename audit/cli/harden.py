@@ -31,21 +31,12 @@ from audit.cli.arguments import (
     Trust,
     loading_of,
 )
-from audit.cli.output import interruptible, print_text, write_text, written
-from audit.cli.scans import GENERATOR_FILE, teach, write_report
-from audit.errors import Interrupted, UsageError
-from audit.runtime.atomic_files import check_writable
+from audit.cli.output import interruptible, print_text, write_text
+from audit.cli.scans import write_report
 
 if TYPE_CHECKING:
-    from audit.generators.generator_files import Trained
-    from audit.hardening.loop import Entry
-    from audit.hardening.session import HardenConfig
-    from audit.models import LoadOptions
-    from audit.models.classifier import Load
-    from audit.scanning.config import ScanConfig
-
-CHECKPOINT_FILE, WEIGHTS_FILE = "checkpoint.safetensors", "weights.safetensors"
-"""Beside a hardened model: where training is, and its weights by name."""
+    from audit.hardening.plan import Entry
+    from audit.schema import HardenReport
 
 
 @app.command(epilog=HARDEN_CODES)
@@ -151,7 +142,11 @@ def harden(
 ) -> None:
     """Fine-tune a model against an adversary, in its own format."""
     from audit import values
-    from audit.hardening.session import HardenConfig
+    from audit.cli.progress import bar
+    from audit.hardening.config import HardenConfig
+    from audit.hardening.request import HardenRequest
+    from audit.hardening.run import harden as run
+    from reports import harden as renderer
 
     loading = loading_of(trust_model, device, layout, mean, std, low, high, allow_domain)
     budget = None if time_budget is None else values.number(time_budget, "--time-budget")
@@ -179,100 +174,36 @@ def harden(
     )
     judged = Judged(eval_samples, values.numbers(delta, "--delta"), effort, certify)
     reading = Reading(resize, class_map)
-    _harden(model, data, evaluation, config, judged, loading, out, reading, generator,
-            resume=resume, quiet=quiet)  # fmt: skip
-
-
-def _harden(
-    model: Path,
-    data: Path,
-    evaluation: Path,
-    config: "HardenConfig",
-    judged: Judged,
-    loading: "LoadOptions",
-    out: Path,
-    reading: Reading,
-    generator: Path | None,
-    *,
-    resume: bool,
-    quiet: bool,
-) -> None:
-    """Train, write the hardened file, scan before and after, and report."""
-    from audit.cli.progress import bar
-    from audit.generators import generator_files
-    from audit.hardening import loop, outcome, session
-    from audit.models import load_classifier, pick_device
-    from audit.models.files import identify
-
-    device = pick_device(loading.device)
-    check_writable(out)
-    identify(model)
-    scans = judged.scans(config)
-    hardened = out / model.name
-    if hardened.exists() and hardened.samefile(model):
-        raise UsageError(f"--out {out} is where {model.name} lies: name another folder.")
-    checkpoint = out / CHECKPOINT_FILE
-    if resume and not checkpoint.exists():
-        raise UsageError(f"There is no {checkpoint} to go on from: leave --resume out.")
-    trained = None if generator is None else generator_files.read(generator, device)
-    train = reading.open(data, config.low, config.high)
-    test = reading.open(evaluation, config.low, config.high)
-    if trained is not None:
-        generator_files.check_fits(trained, train.shape, config.low, config.high)
-
-    def load(file: Path) -> "Load":
-        return lambda x, classes: load_classifier(file, x, loading, label_classes=classes)
-
-    opened = session.prepare(model, train, test, config, loading, load(model), trained)
-    training, progress = opened.training, bar(quiet)
-    at = loop.load(training, checkpoint) if resume else loop.Progressed.of(training.model)
-    interrupted = False
-    try:
-        with progress("hardening", config.epochs * training.each) as tick:
-            loop.run(training, at, checkpoint, tick, lambda entry: _say_epoch(entry, quiet))
-    except KeyboardInterrupt:
-        interrupted = True
-    if not at.best:
-        raise outcome.nothing_kept(at, config, interrupted, checkpoint)
-    training.model.load(at.best)
-    for path, content in (
-        (hardened, training.model.file()),
-        (out / WEIGHTS_FILE, outcome.weights_file(training.model)),
-    ):
-        with written(path) as temporary:
-            temporary.write_bytes(content)
-    if interrupted:
-        raise Interrupted(
-            f"Interrupted after {at.number} steps: {hardened} has the weights of epoch "
-            f"{at.best_epoch}, the best so far, and was not scanned. Go on with --resume."
-        )
-
-    def train_again(file: Path, scan: "ScanConfig", name: str) -> "Trained | None":
-        # Against a model that was trained on a generator, a new one has to be tried.
-        if config.method != "wagan":
-            return None
-        kept = out / name / GENERATOR_FILE
-        return teach(data, scan, load(file), kept, reading, device, quiet)
-
-    report = outcome.judge(
-        opened, at, model, hardened, test, config, scans, load, progress,
-        lambda scan, name: write_report(
+    request = HardenRequest(
+        model=model,
+        train=lambda: reading.open(data, config.low, config.high),
+        evaluation=lambda: reading.open(evaluation, config.low, config.high),
+        config=config,
+        scans=judged.scans(config),
+        loading=loading,
+        out=out,
+        write_scan=lambda scan, name: write_report(
             scan, out / name, loading, reading, Taught(), Gates()
         ),
-        train_again,
-    )  # fmt: skip
+        write_report=lambda report: _write_report(report, out),
+        generator=generator,
+        resume=resume,
+    )
+    report = run(request, bar(quiet), lambda entry: _say_epoch(entry, quiet))
+    print_text(renderer.text(report) if not quiet else f"{request.hardened}\n")
+
+
+def _write_report(report: "HardenReport", out: Path) -> None:
     from reports import harden as renderer
 
     write_text(out / "harden.html", renderer.html(report))
     write_text(out / "harden.json", report.model_dump_json(indent=1) + "\n")
-    checkpoint.unlink(missing_ok=True)
-    print_text(renderer.text(report) if not quiet else f"{hardened}\n")
 
 
 def _say_epoch(entry: "Entry", quiet: bool) -> None:
     if not quiet:
         typer.echo(
-            f"epoch {entry['epoch']}: loss {entry['loss']:.4g}, kept out: clean "
+            f"epoch {entry['epoch']}: loss {entry['loss']:.4g}, held out: clean "
             f"{entry['clean']:.1%}, attacked {entry['attacked']:.1%}; evaluation clean "
             f"{entry['evaluation']:.1%}{'' if entry['accepted'] else ' (below --min-clean)'}",
             err=True,

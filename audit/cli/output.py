@@ -13,7 +13,7 @@ from audit.cli.arguments import (
     Outputs,
 )
 from audit.errors import Interrupted, UsageError
-from audit.runtime.atomic_files import replacing
+from audit.runtime.atomic_files import written
 
 if TYPE_CHECKING:
     from audit.comparison import Radii
@@ -84,18 +84,6 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file whole, with the line ends of Unix."""
     with written(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
-
-
-@contextmanager
-def written(path: Path) -> Iterator[Path]:
-    """A temporary name that becomes ``path``; a file that cannot be written is a usage error."""
-    try:
-        with replacing(path) as temporary:
-            yield temporary
-    except OSError as error:
-        raise UsageError(
-            f"{path} cannot be written ({error.strerror}): choose another --out."
-        ) from error
 
 
 def log_to_stderr(verbose: bool) -> None:

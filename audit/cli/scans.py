@@ -8,26 +8,19 @@ from audit.cli.arguments import (
     Reading,
     Taught,
 )
-from audit.cli.output import interruptible, print_text, write_text, written
-from audit.runtime.atomic_files import check_writable
+from audit.cli.output import interruptible, print_text, write_text
+from audit.runtime.atomic_files import check_writable, written
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
-    from audit.generators.generator_files import Trained
     from audit.models import Classifier, LoadOptions
-    from audit.models.classifier import Load
     from audit.scanning.config import ScanConfig
     from audit.scanning.state import Scan
     from audit.schema import Report
 
 EXIT_INTERRUPTED = 130
 """Exit status of a scan that was stopped: its report covers what ran before."""
-
-
-GENERATOR_FILE = "generator.safetensors"
-"""Where a generator that was trained within a scan is kept, beside the report."""
 
 
 def run_scan(
@@ -46,6 +39,7 @@ def run_scan(
     from audit.generators import generator_files
     from audit.models import load_classifier, pick_device
     from audit.models.files import identify
+    from audit.scanning.generator import train_within_scan
     from audit.scanning.scan import prepare, run
 
     # The cheap checks first: nothing is read or computed for a typing mistake.
@@ -62,30 +56,10 @@ def run_scan(
 
     prepared = prepare(dataset, config, load)
     if taught.data is not None:
-        trained = teach(taught.data, config, load, out / GENERATOR_FILE, reading, device, quiet)
+        train = reading.open(taught.data, config.low, config.high)
+        trained = train_within_scan(train, config, load, out, bar(quiet))
     prepared.generator = trained
     return run(prepared, bar(quiet))
-
-
-def teach(
-    data: Path,
-    config: "ScanConfig",
-    load: "Load",
-    file: Path,
-    reading: Reading,
-    device: "torch.device",
-    quiet: bool,
-) -> "Trained":
-    """Train a generator within the scan's effort; it stays beside the report."""
-    from audit.cli.progress import bar
-    from audit.generators import generator_files, training
-    from audit.scanning.generator import within
-
-    lesson = training.prepare(reading.open(data, config.low, config.high), within(config), load)
-    course = training.train(lesson, training.begin(lesson), None, bar(quiet))
-    with written(file) as path:
-        path.write_bytes(training.finished(lesson, course))
-    return generator_files.read(file, device)
 
 
 def write_report(

@@ -1,7 +1,7 @@
 """`audit train-attacker`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -24,13 +24,7 @@ from audit.cli.arguments import (
     Trust,
     loading_of,
 )
-from audit.cli.output import interruptible, print_text, written
-from audit.errors import Interrupted, UsageError
-from audit.runtime.atomic_files import check_writable
-
-if TYPE_CHECKING:
-    from audit.generators.training import TrainConfig
-    from audit.models import LoadOptions
+from audit.cli.output import interruptible, print_text
 
 
 @app.command("train-attacker")
@@ -89,7 +83,7 @@ def train_attacker(
     ] = None,
     seed: Seed = 0,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where an interrupted run of the same stopped.")
+        bool, typer.Option("--resume", help="Resume an interrupted run with the same options.")
     ] = False,
     trust_model: Trust = False,
     device: Device = "auto",
@@ -105,7 +99,10 @@ def train_attacker(
 ) -> None:
     """Train a generator that attacks a model in one pass."""
     from audit import values
-    from audit.generators.training import TrainConfig
+    from audit.cli.progress import bar
+    from audit.generators.config import TrainConfig
+    from audit.generators.train import TrainAttackerRequest
+    from audit.generators.train import train_attacker as train
 
     loading = loading_of(trust_model, device, layout, mean, std, low, high, allow_domain)
     config = TrainConfig(
@@ -122,53 +119,20 @@ def train_attacker(
         high=loading.high,
     )
     reading = Reading(resize, class_map)
-    _train_attacker(model, data, config, loading, out, reading, resume=resume, quiet=quiet)
-
-
-def _train_attacker(
-    model: Path,
-    data: Path,
-    config: "TrainConfig",
-    loading: "LoadOptions",
-    out: Path,
-    reading: Reading,
-    *,
-    resume: bool,
-    quiet: bool,
-) -> None:
-    from audit.cli.progress import bar
-    from audit.generators import training
-    from audit.models import load_classifier, pick_device
-    from audit.models.files import identify
-
-    pick_device(loading.device)
-    check_writable(out.parent)
-    if out.is_dir():
-        raise UsageError(f"--out {out} is a folder: name a file such as generator.safetensors.")
-    identify(model)
-    lesson = training.prepare(
-        reading.open(data, config.low, config.high),
-        config,
-        lambda x, classes: load_classifier(model, x, loading, label_classes=classes),
+    trained = train(
+        TrainAttackerRequest(
+            model=model,
+            data=lambda: reading.open(data, config.low, config.high),
+            config=config,
+            loading=loading,
+            out=out,
+            resume=resume,
+        ),
+        bar(quiet),
     )
-    checkpoint = out.with_name(f"{out.name}.checkpoint")
-    if resume and not checkpoint.exists():
-        raise UsageError(f"There is no {checkpoint} to go on from: leave --resume out.")
-    course = training.resumed(lesson, checkpoint) if resume else training.begin(lesson)
-    try:
-        training.train(lesson, course, checkpoint, bar(quiet))
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"Interrupted after {course.state.number} steps, which {checkpoint} keeps: go on with "
-            "--resume."
-        ) from None
-    with written(out) as path:
-        path.write_bytes(training.finished(lesson, course))
-    checkpoint.unlink(missing_ok=True)
-    last = min(course.history, key=lambda entry: entry["judged"])
     if not quiet:
         print_text(
-            f"{out}: accuracy on {len(lesson.held_out)} samples kept out {last['clean']:.1%}, "
-            f"{last['generated']:.1%} as generated, {last['judged']:.1%} as judged under "
-            f"wasserstein at {config.radius:g}\n"
+            f"{out}: accuracy on {trained.held_out} held-out samples {trained.clean:.1%}, "
+            f"{trained.generated:.1%} as generated, {trained.judged:.1%} as judged under "
+            f"wasserstein at {trained.radius:g}\n"
         )

@@ -40,3 +40,19 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """Write an output file atomically, as `replacing` does.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    try:
+        with replacing(path) as temporary:
+            yield temporary
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be written ({error.strerror}): choose another --out."
+        ) from error

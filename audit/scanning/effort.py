@@ -56,7 +56,8 @@ class Effort:
             those come from interval arithmetic.
         draws: of noise per sample, for the certificate of a smoothed model.
         doublings: how often steps are doubled where the convergence check asks for it.
-        lessons: epochs, and images at most, that a generator is trained for within a scan.
+        generator_training: epochs, and largest number of images, of a generator that the scan
+            trains.
     """
 
     name: str
@@ -72,7 +73,7 @@ class Effort:
     tuning: int
     work: float
     doublings: int
-    lessons: tuple[int, int]
+    generator_training: tuple[int, int]
 
     def stages_of(self, attack: str, times: int = 1) -> tuple[Stage, ...]:
         """The runs of an attack with so many times the steps, or its defaults without a preset."""
@@ -142,7 +143,7 @@ EFFORTS: dict[str, Effort] = {
             tuning=0,
             work=1e11,
             doublings=0,
-            lessons=(2, 5_000),
+            generator_training=(2, 5_000),
         ),
         Effort(
             name="standard",
@@ -168,7 +169,7 @@ EFFORTS: dict[str, Effort] = {
             tuning=6,
             work=1e12,
             doublings=1,
-            lessons=(4, 20_000),
+            generator_training=(4, 20_000),
         ),
         Effort(
             name="max",
@@ -200,7 +201,7 @@ EFFORTS: dict[str, Effort] = {
             tuning=20,
             work=1e15,
             doublings=2,
-            lessons=(20, 100_000),
+            generator_training=(20, 100_000),
         ),
     )
 }
