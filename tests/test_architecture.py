@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CLI = ROOT / "audit" / "cli"
 CLI = ROOT / "audit" / "cli"
 FLOORS = (
-    ("attackers", "audit", "audit.errors", "audit.schema", "audit.demo"),
+    ("attackers", "audit.errors", "audit.schema", "audit.demo", "audit.version"),
     ("audit.values",),
     ("audit.options",),
     ("audit.runtime", "audit.data", "audit.models", "audit.statistics"),
@@ -22,6 +22,8 @@ FLOORS = (
     ("audit.certify", "audit.health", "audit.generators"),
     ("audit.scanning",),
     ("audit.hardening", "audit.inspection"),
+    ("audit.api",),
+    ("audit",),
     ("audit.cli",),
     ("audit.__main__",),
 )
@@ -72,7 +74,7 @@ def allowed(path: Path, name: str) -> bool:
     if here == "reports":
         return starts(name, *RENDERERS_IMPORT)
     if there == "reports":
-        return here == "audit.cli"
+        return here in ("audit.cli", "audit.api")
     return FLOOR_OF[there] < FLOOR_OF[here]
 
 

@@ -1,6 +1,5 @@
 """The report of a scan as a user holds it: what was measured, and what to do with it."""
 
-import csv
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -155,7 +154,7 @@ class Report:
         gates = evaluate_policy(self.record, policy_of(conditions), date.today())
         lost = [_reason(gate) for gate in gates if gate.status != "pass"]
         if not lost and self.reliability == "RED":
-            problems = [entry.title for entry in self.record.health if entry.status == "fail"]
+            problems = [entry.check for entry in self.record.health if entry.status == "fail"]
             lost.append(
                 f"the conditions hold, but the evidence cannot be relied on ({'; '.join(problems)})"
             )
@@ -206,5 +205,3 @@ def read_table(file: Path) -> str:
             f"{file} cannot be read ({reason}): a comparison pairs samples, so it needs the "
             "samples.csv that the scan wrote next to its report."
         ) from error
-
-

@@ -13,7 +13,6 @@ from audit.api.inputs import (
     DataLike,
     ModelLike,
     check_model,
-    described,
     loader_of,
     open_samples,
 )
@@ -25,7 +24,6 @@ from audit.models import pick_device
 from audit.options import (
     SCAN,
     GeneratorOptions,
-    LoadOptions,
     ReadOptions,
     ScanConfig,
     VerdictOptions,
@@ -92,9 +90,7 @@ def scan(
     return report_of(result, record, gates, folder)
 
 
-def report_of(
-    result: Scan, record: dict[str, Any], gates: Gates, folder: Path | None
-) -> Report:
+def report_of(result: Scan, record: dict[str, Any], gates: Gates, folder: Path | None) -> Report:
     """Make the report of a scan, and write it where a folder is given."""
     report = Report(
         assemble.report_of(result, config=record, gates=gates.evaluate),

@@ -1,6 +1,6 @@
 """The gates of a scan: read once before it, and evaluated on its report."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 
 from audit.gates.policy import Policy, evaluate_policy, read_policy
@@ -18,7 +18,7 @@ class Gates:
         policy: gates of the policy file as it was when it was read, or None.
     """
 
-    wanted: VerdictOptions
+    wanted: VerdictOptions = field(default_factory=VerdictOptions)
     policy: Policy | None = None
 
     @classmethod

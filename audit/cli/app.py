@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from audit.version import __version__
 from audit.cli import console
 from audit.cli.output import debugging, stop_logging
 from audit.errors import AuditError
 from audit.runtime.interrupts import heard
 from audit.runtime.memory import keep_freed_pages
+from audit.version import __version__
 
 if TYPE_CHECKING:
     from audit.cli.settings import Setting, Settings

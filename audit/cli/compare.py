@@ -16,9 +16,7 @@ from audit.errors import UsageError
 
 @command(app)
 def compare(
-    old: Annotated[
-        Path, typer.Argument(metavar="OLD", help="A report.json that a scan wrote.")
-    ],
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="A report.json that a scan wrote.")],
     new: Annotated[
         Path,
         typer.Argument(metavar="NEW", help="The report.json of a later scan of the same samples."),

@@ -18,7 +18,6 @@ import typer
 from audit.cli.output import log_to_stderr
 from audit.options.option import Option, keyword_options, shown_default
 
-
 GROUPS: dict[str, tuple[type, ...]] = {}
 """Groups of options of every command."""
 
@@ -61,9 +60,10 @@ def expanded(function: Callable[..., None], *groups: type) -> Callable[..., None
         log_to_stderr(verbose)
         # What was not given is left to the group, where the default is written.
         options = {key: given.pop(key) for key in known}
-        function(**given, **{key: value for key, value in options.items() if value not in (None, [])})
+        function(**given, **{key: value for key, value in options.items() if value is not None})
 
-    first, rest = [], []
+    first: list[inspect.Parameter] = []
+    rest: list[inspect.Parameter] = []
     for parameter in own.parameters.values():
         if parameter.kind is not parameter.VAR_KEYWORD:
             required = parameter.default is parameter.empty
@@ -76,7 +76,7 @@ def expanded(function: Callable[..., None], *groups: type) -> Callable[..., None
     ]
     call.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
     call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    del call.__wrapped__  # type: ignore[attr-defined]
+    del call.__wrapped__
     return call
 
 

@@ -28,9 +28,7 @@ OutFile = Annotated[
     Path | None,
     typer.Option("--out", "-o", metavar="FILE", help="File to write. [default: stdout]"),
 ]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Print only one line, and no progress.")
-]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only one line, and no progress.")]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Resume an interrupted run with the same options.")
 ]

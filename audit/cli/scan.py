@@ -70,9 +70,7 @@ def scan(
     raise typer.Exit(0 if exit_zero else code)
 
 
-def _compare(
-    before: "audit.Report", report: "audit.Report", out: Path, limit: float | None
-) -> int:
+def _compare(before: "audit.Report", report: "audit.Report", out: Path, limit: float | None) -> int:
     """Compare a report with a baseline, write the result next to it, and return the exit code."""
     from reports.comparison import FORMATS
 

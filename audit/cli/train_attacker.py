@@ -34,6 +34,6 @@ def train_attacker(
     if not quiet:
         print_text(
             f"{out}: accuracy on {trained.held_out} held-out samples {trained.clean:.1%}, "
-            f"{trained.generated:.1%} on the generated images, {trained.judged:.1%} as judged under "
-            f"wasserstein at {trained.radius:g}\n"
+            f"{trained.generated:.1%} on the generated images, {trained.judged:.1%} as judged "
+            f"under wasserstein at {trained.radius:g}\n"
         )

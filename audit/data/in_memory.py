@@ -34,9 +34,7 @@ def from_arrays(x: Any, y: Any, *, low: float, high: float, reading: ReadOptions
     return _dataset("data given in Python", samples, labels, low, high, reading)
 
 
-def from_torch_dataset(
-    dataset: Any, *, low: float, high: float, reading: ReadOptions
-) -> Dataset:
+def from_torch_dataset(dataset: Any, *, low: float, high: float, reading: ReadOptions) -> Dataset:
     """Read a map-style torch data set into memory, once and in order.
 
     Every item is read once, so random transforms of the data set are drawn once.
@@ -55,7 +53,8 @@ def from_torch_dataset(
     name = type(dataset).__name__
     if not len(dataset):
         raise NothingToEvaluate(f"{name} holds no samples.")
-    samples, labels = [], []
+    samples: list[NDArray[Any]] = []
+    labels: list[NDArray[Any]] = []
     for row in range(len(dataset)):
         item = dataset[row]
         if not isinstance(item, tuple | list) or len(item) != 2:
@@ -111,7 +110,7 @@ def _dataset(
     digest = hashlib.sha256()
     for array in (samples, labels):
         digest.update(f"{array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).tobytes())
     return from_array(
         Path(name),
         samples,

@@ -167,7 +167,9 @@ def _strings(value: Any, name: str, path: Path) -> list[str]:
 # Judging ------------------------------------------------------------------------------------------
 
 
-def evaluate_policy(report: Report, policy: Policy, today: date, *, strict: bool = False) -> list[Gate]:
+def evaluate_policy(
+    report: Report, policy: Policy, today: date, *, strict: bool = False
+) -> list[Gate]:
     """Every gate of a policy on a report.
 
     Args:

@@ -9,13 +9,13 @@ import numpy
 import onnx
 import torch
 
-from audit.version import __version__
 from audit.gates.verdict import verdict
 from audit.models import LoadOptions
 from audit.scanning.artifacts import gallery
 from audit.scanning.state import Scan
 from audit.schema import Artifacts, Data, Gate, Model, ModelInput, Report, Tool, now, reliability
 from audit.values import order_name
+from audit.version import __version__
 
 SAMPLES_FILE, ADVERSARIAL_FILE, HTML_FILE = "samples.csv", "adversarial.npz", "report.html"
 

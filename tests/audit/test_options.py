@@ -8,7 +8,6 @@ from fakes import classifier, inputs, linear, noisy_labels, scan_of, threat_resu
 
 from audit import values
 from audit.api.verdicts import Gates
-from audit.options import VerdictOptions
 from audit.errors import UsageError
 from audit.gates import verdict as gates
 from audit.options import ScanConfig
@@ -163,7 +162,7 @@ def test_one_word_for_the_whole(statuses: list[str], reliable: str, expected: st
 def report() -> Report:
     x = inputs(30)
     scan = scan_of(classifier(linear), x, noisy_labels(x), deltas=(0.1,))
-    return report_of(scan, config={}, gates=Gates(VerdictOptions()).evaluate)
+    return report_of(scan, config={}, gates=Gates().evaluate)
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,11 @@ from torch import Tensor
 from attackers.geometry import METRICS
 from attackers.losses import misclassified
 from audit import certify
-from audit.certify import Certified
 from audit.api.verdicts import Gates
-from audit.options import VerdictOptions
+from audit.certify import Certified
 from audit.errors import InternalError, UsageError
 from audit.evidence.samples import Samples
+from audit.options import VerdictOptions
 from audit.runtime.atomic_files import check_writable, replacing
 from audit.scanning import artifacts, scan
 from audit.scanning.assemble import report_of
@@ -185,7 +185,9 @@ def test_a_step_function_is_not_called_robust() -> None:
     outcome = scan.run(scan_of(steps, x, labels, metrics=("linf",), deltas=(0.05,)))
     statuses = {h.check: h.status for h in outcome.health}
     assert statuses["gradients"] == "fail"
-    report = report_of(outcome, config={}, gates=Gates(VerdictOptions(fail_under=0.0, strict=True)).evaluate)
+    report = report_of(
+        outcome, config={}, gates=Gates(VerdictOptions(fail_under=0.0, strict=True)).evaluate
+    )
     assert report.verdict == "inconclusive"
 
 
@@ -213,7 +215,7 @@ def test_an_interrupt_keeps_what_was_found(done: Scan) -> None:
     assert stopped.runs[1].frontier.broken.any()
     last = stopped.runs[1].attacks[-1]
     assert (last.name, last.status) == ("apgd", "error")
-    report = report_of(stopped, config={}, gates=Gates(VerdictOptions()).evaluate)
+    report = report_of(stopped, config={}, gates=Gates().evaluate)
     assert report.status == "interrupted"
     assert any("interrupted" in warning for warning in report.warnings)
     # What is not attacked yet counts as standing: an upper bound, never a lower one.

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from attackers import ATTACKS
 from audit import comparison
-from audit.certify import bounding
 from audit.api.verdicts import Gates
-from audit.options import VerdictOptions
+from audit.certify import bounding
 from audit.errors import InternalError
 from audit.gates.policy import Policy, Rule, judge
 from audit.health import completeness
+from audit.options import VerdictOptions
 from audit.scanning import attacks, scan
 from audit.scanning.assemble import report_of
 from audit.scanning.state import Scan
@@ -32,7 +32,9 @@ OPTIONS: dict[str, Any] = {"metrics": ("linf",), "orders": (float("inf"),), "del
 
 def report(state: Scan, gates: Gates | None = None) -> Report:
     return report_of(
-        state, config={"threat": list(state.config.metrics)}, gates=(gates or Gates(VerdictOptions())).evaluate
+        state,
+        config={"threat": list(state.config.metrics)},
+        gates=(gates or Gates()).evaluate,
     )
 
 
@@ -102,7 +104,9 @@ def test_an_interrupted_scan_passes_nothing_in_any_format() -> None:
     """One attack alone has run, and left everything standing."""
     state = scan_of(classifier(linear), X, LABELS, **OPTIONS)
     stopped = scan.run(state, stop_at("linf: minimal"))
-    gates = Gates(VerdictOptions(fail_under=0.0), policy=Policy((Rule("reliability = green", "warn"),)))
+    gates = Gates(
+        VerdictOptions(fail_under=0.0), policy=Policy((Rule("reliability = green", "warn"),))
+    )
     made = report(stopped, gates)
     assert [attack.name for attack in made.threats[0].attacks] == ["fgsm", "minimal"]
     assert {gate.status for gate in made.gates} == {"inconclusive", "warn"}

@@ -12,7 +12,6 @@ from torch import Tensor
 from attackers.geometry import L1, L2, Linf, Wasserstein
 from attackers.losses import misclassified
 from audit.api.verdicts import Gates
-from audit.options import VerdictOptions
 from audit.errors import UsageError
 from audit.health.active import disjoint, enclosing
 from audit.options import ScanConfig
@@ -60,7 +59,7 @@ def done() -> Scan:
 
 @pytest.fixture(scope="module")
 def report(done: Scan) -> Report:
-    return report_of(done, config={}, gates=Gates(VerdictOptions()).evaluate)
+    return report_of(done, config={}, gates=Gates().evaluate)
 
 
 def test_the_attacks_that_apply_ran(report: Report) -> None:
@@ -182,7 +181,7 @@ def test_beside_another_threat_that_is_said_and_the_other_is_measured() -> None:
     (entry,) = [entry for entry in outcome.health if entry.check == "wasserstein"]
     assert (entry.status, entry.detail) == ("not_applicable", NO_IMAGES)
     assert NO_IMAGES in outcome.warnings
-    report = report_of(outcome, config={}, gates=Gates(VerdictOptions()).evaluate)
+    report = report_of(outcome, config={}, gates=Gates().evaluate)
     assert [threat.metric for threat in report.threats] == ["linf"]
     # Checks that belong to the first metric that is scanned are not lost.
     assert "gradients" in {entry.check for entry in report.health}

@@ -187,7 +187,7 @@ def test_an_interrupted_run_goes_on_to_the_same_generator(
             raise KeyboardInterrupt
         return step(*args, **named)
 
-    with mock.patch("audit.generators.training.step", interrupted):
+    with mock.patch("audit.generators.loop.step", interrupted):
         outcome = case.learn(*options, out=halves)
     assert outcome.code == 130
     assert f"after {stopped_at - 1} steps" in outcome.err
@@ -200,11 +200,11 @@ def test_an_interrupted_run_goes_on_to_the_same_generator(
 
 def test_resuming_with_other_options_is_refused(case: Case, tmp_path: Path) -> None:
     out = tmp_path / "g.safetensors"
-    with mock.patch("audit.generators.training.step", side_effect=KeyboardInterrupt):
+    with mock.patch("audit.generators.loop.step", side_effect=KeyboardInterrupt):
         assert case.learn(out=out).code == 130
     refused = case.learn("--resume", "--radius", "0.2", out=out)
     assert refused.code == 2
-    assert "radius 2.0, now it is 0.2" in refused.err
+    assert "written with radius 2.0, now it is 0.2" in refused.err
 
 
 # What is wrong ------------------------------------------------------------------------------------
@@ -228,10 +228,10 @@ def damaged(case: Case, folder: Path) -> Iterator[tuple[Path, str]]:
 
     foreign = folder / "foreign.safetensors"
     save_file(tensors, foreign)
-    yield foreign, "says that it is None"
+    yield foreign, "states that it is None"
     newer = folder / "newer.safetensors"
     save_file(tensors, newer, metadata=saying(version=99))
-    yield newer, "is of version 99"
+    yield newer, "has version 99"
     fewer = folder / "fewer.safetensors"
     save_file(dict(list(tensors.items())[1:]), fewer, metadata=saying())
     yield fewer, "is damaged"
@@ -292,8 +292,8 @@ def test_scan_options_that_contradict(case: Case, options: tuple[str, ...], mess
         (("--epochs", "0"), "--epochs must be at least 1"),
         (("--average", "1"), "--average must lie between 0 and 1"),
         (("--samples", "0"), "--samples must be at least 1"),
-        (("--paper", "--head", "flow"), "leave --head out"),
-        (("--resume",), "to go on from"),
+        (("--paper", "--head", "flow"), "remove --head"),
+        (("--resume",), "to resume from"),
     ],
 )
 def test_training_options_that_cannot_be_meant(
