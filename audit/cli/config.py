@@ -18,7 +18,7 @@ def config(
         str, typer.Argument(metavar="COMMAND", help="Command whose options are shown.")
     ] = "scan",
 ) -> None:
-    """Show the options of a command, their values, and where each value is from."""
+    """Show the options of a command and where each value is from."""
     known = commands()
     if command not in known:
         raise UsageError(f"Unknown command {command!r}{suggestion(command, known)}")
@@ -35,7 +35,8 @@ def config(
         if parameter.param_type_name != "option" or parameter.name in ("help", "data"):
             continue
         value = context.params[parameter.name]
-        shown = default_of(command, parameter.name) if value is None else words_of(value)
+        shown = words_of(value) if value not in (None, [], ()) else None
+        shown = shown or default_of(command, parameter.name)
         places = {
             "ENVIRONMENT": f"{context.auto_envvar_prefix}_{parameter.name}".upper(),
             "DEFAULT_MAP": str(settings.path),

@@ -10,7 +10,7 @@ The decorator replaces them by one flag per option. Every command also takes ``-
 
 import inspect
 from collections.abc import Callable, Iterator
-from functools import partial, wraps
+from functools import wraps
 from typing import Annotated, Any
 
 import typer
@@ -109,23 +109,31 @@ def _flags(known: dict[str, tuple[Option, Any]]) -> Iterator[inspect.Parameter]:
             *option.flags,
             metavar=option.metavar,
             help=help_text(option, default),
-            parser=partial(_read, option),
-            autocompletion=partial(_completed, option.choices) if option.choices else None,
+            parser=reader(option),
+            autocompletion=completion(option.choices) if option.choices else None,
             show_default=False,
         )
         kind: Any = list[Any] if option.several else Any
         yield _named(keyword, Annotated[kind | None, flag], None)
 
 
-def _read(option: Option, value: Any) -> Any:
-    """Read one occurrence of a flag."""
-    return option.read(value, option.flags[0])
+def reader(option: Option) -> Callable[[Any], Any]:
+    """Return a function that reads one occurrence of a flag."""
+
+    def read(value: Any) -> Any:
+        return option.read(value, option.flags[0])
+
+    return read
 
 
-def _completed(choices: tuple[str, ...], incomplete: str) -> list[str]:
-    """Complete the last word of a list that is separated by commas."""
-    before, comma, last = incomplete.rpartition(",")
-    return [f"{before}{comma}{word}" for word in choices if word.startswith(last)]
+def completion(choices: tuple[str, ...]) -> Callable[[str], list[str]]:
+    """Return a function that completes the last word of a list separated by commas."""
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        return [f"{before}{comma}{word}" for word in choices if word.startswith(last)]
+
+    return complete
 
 
 def help_text(option: Option, default: Any) -> str:

@@ -30,7 +30,7 @@ def harden(
     quiet: Quiet = False,
     **options: Any,
 ) -> None:
-    """Fine-tune a model against an adversary, and return it in its own format."""
+    """Fine-tune a model against an adversary, in its own format."""
     from reports import harden as renderer
 
     report = audit.harden(

@@ -9,6 +9,11 @@ from audit.cli.app import app
 from audit.cli.expansion import command
 from audit.cli.output import print_or_write
 from audit.cli.parameters import OutFile, ReportFile
+from audit.errors import UsageError
+from audit.options import suggestion
+
+REPORT_FORMATS = ("html", "json", "text", "markdown", "junit", "sarif")
+"""Names of `reports.RENDERERS`."""
 
 
 @command(app)
@@ -20,10 +25,12 @@ def report(
             "--format",
             "-f",
             metavar="FORMAT",
-            help="Choices: html, text, json, markdown, junit, sarif.",
+            help=f"Choices: {', '.join(REPORT_FORMATS)}.",
         ),
     ] = "text",
     out: OutFile = None,
 ) -> None:
-    """Render a saved report in another format, without the model."""
+    """Show a saved report in another format, without the model."""
+    if format not in REPORT_FORMATS:
+        raise UsageError(f"Unknown format {format!r}{suggestion(format, REPORT_FORMATS)}")
     print_or_write(audit.Report.read(file).render(format), out, format)

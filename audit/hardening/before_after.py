@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from audit import __version__
 from audit.errors import Interrupted
 from audit.evidence.samples import Samples
 from audit.hardening.hardening_state import HardeningState
@@ -32,6 +31,7 @@ from audit.schema import (
 )
 from audit.statistics.pairs import paired, paired_points
 from audit.values import order_name
+from audit.version import __version__
 
 LOST_SHARE = 0.1
 """A class is lost when at most this share of its correct samples is still correct.
