@@ -55,14 +55,14 @@ def read_program(path: Path, *, trusted: bool) -> Program:
             f"torch cannot load {path} as an exported program: {first_line(error)}. "
             "Save it again with this version of torch, or export it to ONNX."
         ) from error
-    value = _only_input(program, path)
+    value = _tensor_input(program, path)
     shape = tuple(size if isinstance(size, int) else None for size in value.shape)
     for parameter in program.parameters():
         parameter.requires_grad_(False)
     return Program(program, module, shape, value.dtype, _most(program, value))
 
 
-def _only_input(program: torch.export.ExportedProgram, path: Path) -> torch.Tensor:
+def _tensor_input(program: torch.export.ExportedProgram, path: Path) -> torch.Tensor:
     names = program.graph_signature.user_inputs
     values = [node.meta.get("val") for node in program.graph.nodes if node.name in names]
     tensors = [value for value in values if isinstance(value, torch.Tensor)]

@@ -8,10 +8,10 @@ from typing import Literal
 
 from audit.errors import ModelError
 
-Kind = Literal["onnx", "torchscript", "torch.export"]
+FileFormat = Literal["onnx", "torchscript", "torch.export"]
 
 
-def identify(path: Path) -> Kind:
+def identify(path: Path) -> FileFormat:
     """Tell the format of a model file without running or unpickling anything in it.
 
     Raises:
@@ -46,7 +46,7 @@ def digest(path: Path) -> str:
     return running.hexdigest()
 
 
-def _identify_bytes(path: Path) -> Kind:
+def _identify_bytes(path: Path) -> FileFormat:
     with path.open("rb") as file:
         head = file.read(16)
     cut = head[:4] == b"PK\x03\x04"
@@ -62,7 +62,7 @@ def _identify_bytes(path: Path) -> Kind:
     return "onnx"
 
 
-def _identify_archive(path: Path, *, starts: bool) -> Kind:
+def _identify_archive(path: Path, *, starts: bool) -> FileFormat:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()

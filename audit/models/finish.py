@@ -20,7 +20,7 @@ DRAWS = 32
 GREYS = 11
 """Constant inputs, from the lower to the upper end of the box."""
 
-TOLERANCE = 1e-5
+PROBABILITY_TOLERANCE = 1e-5
 """By how much an average of probabilities may leave [0, 1] through rounding."""
 
 READ_AS_PROBABILITY = (
@@ -112,7 +112,7 @@ def _is_probability(classifier: Classifier, x: Tensor) -> bool:
     for block in x.split(DRAWS):
         scores = classifier.serve(classifier.spec.prepare(block)).reshape(len(block), -1)
         # Written so that a value that is not a number does not pass.
-        inside = (scores >= -TOLERANCE) & (scores <= 1 + TOLERANCE)
+        inside = (scores >= -PROBABILITY_TOLERANCE) & (scores <= 1 + PROBABILITY_TOLERANCE)
         if scores.shape[1] != 1 or not bool(inside.all()):
             return False
     return True

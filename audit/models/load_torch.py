@@ -11,7 +11,7 @@ from torch import Tensor
 from audit.errors import ModelError
 from audit.models import execution, exported, torchscript
 from audit.models.classifier import (
-    SMALLEST,
+    SMALLEST_PROBABILITY,
     Classifier,
     Output,
     Provenance,
@@ -228,6 +228,6 @@ def _logarithm(probabilities: Function) -> Function:
         p = probabilities(x)
         p = p.reshape(len(p), -1)
         # The one probability of a binary model stands for a difference of two logits.
-        return log_odds(p) if p.shape[1] == 1 else p.clamp_min(SMALLEST).log()
+        return log_odds(p) if p.shape[1] == 1 else p.clamp_min(SMALLEST_PROBABILITY).log()
 
     return logits

@@ -140,7 +140,7 @@ def make_spec(
     # A layout that matches axis by axis is better evidence than one that only has the right size.
     for exact in (True, False):
         for spec in candidates:
-            if fits(spec, exact=exact):
+            if accepts(spec, exact=exact):
                 return spec
     raise ModelError(
         f"The model takes inputs of shape {show_shape(shape)}, but one sample has shape {sample}"
@@ -149,7 +149,7 @@ def make_spec(
     )
 
 
-def fits(spec: InputSpec, *, exact: bool) -> bool:
+def accepts(spec: InputSpec, *, exact: bool) -> bool:
     """Whether a sample can be given to the model; ``exact``: axis by axis, without a reshape."""
     if not spec.shape:
         return True
@@ -179,7 +179,7 @@ def alternatives(spec: InputSpec) -> Iterator[tuple[str, InputSpec]]:
             same = spec.sample[0] == 1 and layout.replace("c", "") == (
                 spec.layout or "chw"
             ).replace("c", "")
-            if layout != spec.layout and not same and fits(other, exact=False):
+            if layout != spec.layout and not same and accepts(other, exact=False):
                 yield f"--layout {layout}", other
     if spec.mean is None and spec.std is None:
         yield "--std 1/255 (inputs of 0 to 255)", replace(spec, std=(1 / 255,))

@@ -12,7 +12,7 @@ from audit.models.finish import labels_as_scores, output_of, with_classes
 from audit.models.onnx.heads import find_head, served_output
 from audit.models.preprocess import InputSpec
 
-MOST_CLASSES = 100_000
+LARGEST_LABEL = 100_000
 """A larger label is a number of something else, and would ask for as many columns of scores."""
 
 LABEL_TYPES = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
@@ -77,7 +77,7 @@ def _declared_classes(graph: onnx.GraphProto) -> int:
         for item in node.attribute
         if item.name in ("classlabels_int64s", "classlabels_ints")
         for label in item.ints
-        if label < MOST_CLASSES
+        if label < LARGEST_LABEL
     ]
     return max(listed, default=-1) + 1
 

@@ -30,7 +30,7 @@ from audit.models.classifier import Classifier
 from audit.models.execution import Function
 from audit.models.preprocess import InputSpec
 
-Law = Literal["gaussian", "flow"]
+NoiseLaw = Literal["gaussian", "flow"]
 
 SOFT_DRAWS = 16
 """Noise draws through which attacks by gradients see the smoothed model."""
@@ -54,7 +54,7 @@ class Noise:
     """
 
     sigma: float
-    law: Law
+    law: NoiseLaw
     low: float = 0.0
 
     def patterns(self, shape: tuple[int, ...], count: int, generator: torch.Generator) -> Tensor:
@@ -102,7 +102,7 @@ def smooth(base: Classifier, noise: Noise, seed: int) -> Classifier:
     """
     spec = base.spec
     generator = SampleGenerator.seeded([b"smoothing"], seed)
-    fixed = noise.patterns(spec.sample, SOFT_DRAWS, stream(generator.fold("attack").keys[0]))
+    fixed = noise.patterns(spec.sample, SOFT_DRAWS, generator_of(generator.fold("attack").keys[0]))
     return Classifier(
         spec=InputSpec(spec.sample, (), torch.float32, None, spec.low, spec.high),
         classes=base.classes,
@@ -154,18 +154,20 @@ def poll(base: Classifier, noise: Noise, seed: int, x: Tensor) -> Tensor:
     for look in LOOKS:
         streams = keys.take(rows).fold(f"poll {look}")
         for row, key in zip(rows.tolist(), streams.keys, strict=True):
-            votes[row] += count_votes(base, x[row], noise, look - before, stream(key))
+            votes[row] += count_votes(base, x[row], noise, look - before, generator_of(key))
         before = look
-        rows = rows[~settled(votes[rows], level).all(1)]
+        rows = rows[~votes_settled(votes[rows], level).all(1)]
         if not len(rows):
             break
     winner = votes.amax(1, keepdim=True)
     # Divided by votes cast; the looks that a row took do not change who is ahead.
-    shares = torch.where(settled(votes, level), votes, winner) / votes.sum(1, True).clamp_min(1)
+    shares = torch.where(votes_settled(votes, level), votes, winner) / votes.sum(1, True).clamp_min(
+        1
+    )
     return shares.float()
 
 
-def settled(votes: Tensor, level: float) -> Tensor:
+def votes_settled(votes: Tensor, level: float) -> Tensor:
     """Whether the class of most votes is more likely than each, ``(B, K)``; true for itself.
 
     A row without a unique winner is settled for none but its first class.
@@ -228,6 +230,6 @@ def _laplace(shape: list[int], generator: torch.Generator) -> Tensor:
     return size.copysign_(uniform)
 
 
-def stream(key: int) -> torch.Generator:
+def generator_of(key: int) -> torch.Generator:
     """The random stream of a key."""
     return torch.Generator().manual_seed(key)

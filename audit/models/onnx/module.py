@@ -11,7 +11,7 @@ from audit.models.onnx import flow
 from audit.models.onnx.dtypes import TORCH
 from audit.models.onnx.fusing import fuse
 from audit.models.onnx.gradients import wrapped
-from audit.models.onnx.heads import Head, find_head, served_output
+from audit.models.onnx.heads import Head, find_head, is_label, served_output
 from audit.models.onnx.lifting import Lifted, lift_graph
 from audit.models.onnx.program import Step, Values, execute, with_frees
 
@@ -77,7 +77,7 @@ class OnnxModule(nn.Module):
         # Many graphs with a declared batch of 1 take any: the caller finds out whether it does.
         self._expects = (None, *self.input_shape[1:]) if self.input_shape else ()
         self.output_name = output.name
-        self.head = "labels" if _is_label(output) else head.kind
+        self.head = "labels" if is_label(output.type.tensor_type.elem_type) else head.kind
         served = lift_graph(model, [output.name])
         scores = _lift_scores(model, head, served)
         self.differentiable = _differentiable(graph, source.name, head, self.input_dtype)
@@ -178,11 +178,6 @@ def _only_input(graph: onnx.GraphProto) -> onnx.ValueInfoProto:
 def _shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
     dims = value.type.tensor_type.shape.dim
     return tuple(dim.dim_value if dim.dim_value > 0 else None for dim in dims)
-
-
-def _is_label(value: onnx.ValueInfoProto) -> bool:
-    """Small integers may be quantised scores; the wide ones are labels."""
-    return value.type.tensor_type.elem_type in (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
 
 
 def _dtype(value: onnx.ValueInfoProto) -> torch.dtype:

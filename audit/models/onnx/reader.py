@@ -28,11 +28,11 @@ def read_model(path: Path, *, allow_domains: frozenset[str] = frozenset()) -> Mo
     Raises:
         ModelError: missing, too large, not ONNX, broken, stochastic, or with foreign operators.
     """
-    model = _parse(path, _bytes(path))
+    model = _parse_model(path, _bytes(path))
     _load_external(model, path)
     _check_opset(model, path)
     _check_domains(model, path, allow_domains)
-    _check(model, path)
+    _check_graph(model, path)
     _refuse_training(model)
     return model
 
@@ -88,7 +88,7 @@ def _bytes(path: Path) -> bytes:
     return data
 
 
-def _parse(path: Path, data: bytes) -> ModelProto:
+def _parse_model(path: Path, data: bytes) -> ModelProto:
     kind = _other_kind(data)
     if kind:
         raise ModelError(f"'{path}' is {kind}; expected an ONNX model")
@@ -112,12 +112,12 @@ def _other_kind(data: bytes) -> str:
     if data.startswith(b"\x89HDF"):
         return "an HDF5 file (Keras)"
     head = data[:512]
-    if head.lstrip()[:1] in (b"<", b"{", b"#", b"[") and _printable(head):
+    if head.lstrip()[:1] in (b"<", b"{", b"#", b"[") and _is_text(head):
         return "a text file"
-    return "a text file" if len(data) >= 16 and _printable(head) else ""
+    return "a text file" if len(data) >= 16 and _is_text(head) else ""
 
 
-def _printable(head: bytes) -> bool:
+def _is_text(head: bytes) -> bool:
     return all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in head)
 
 
@@ -201,7 +201,7 @@ def _check_domains(model: ModelProto, path: Path, allowed: frozenset[str]) -> No
             )
 
 
-def _check(model: ModelProto, path: Path) -> None:
+def _check_graph(model: ModelProto, path: Path) -> None:
     try:
         onnx.checker.check_model(model)
     except Exception as error:  # ValidationError, but also what protobuf and native code raise
