@@ -1,4 +1,4 @@
-"""From the user's samples to the tensor the served model takes: normalise, permute, reshape."""
+"""Conversion of samples to the model's input: normalise, permute, reshape."""
 
 import itertools
 import math
@@ -122,7 +122,7 @@ def make_spec(
         raise UsageError(f"--std must be positive, found {_listed(std)}.")
     if layout is not None and len(sample) != 3:
         raise UsageError(
-            f"--layout {layout} is for images, but the samples have shape {sample}: leave it out."
+            f"--layout {layout} applies to images, but the samples have shape {sample}: omit it."
         )
     if layout is not None and sorted(layout) != ["c", "h", "w"]:
         raise UsageError(
@@ -145,7 +145,7 @@ def make_spec(
     raise ModelError(
         f"The model takes inputs of shape {show_shape(shape)}, but one sample has shape {sample}"
         f"{'' if layout is None else f' (layout {layout})'}: "
-        "check that data and model belong together, their channels and size, and --layout."
+        "check --layout, and that the samples have the channels and size the model expects."
     )
 
 

@@ -44,7 +44,7 @@ DOUBT = 1e-9
 
 @dataclass(frozen=True)
 class Noise:
-    """The law of the noise.
+    """Probability distribution of the noise.
 
     Attributes:
         sigma: standard deviation; of a coordinate in the user's units for ``gaussian``, of an
@@ -80,20 +80,20 @@ class Noise:
         return row_sum(x.double() - self.low).to(x)
 
     def __str__(self) -> str:
-        """In words, for the report."""
+        """Describe the noise for the report."""
         if self.law == "gaussian":
             return f"Gaussian noise of sigma {self.sigma:g} in the units of the input"
         return f"Laplace flows of mass between pixels, of sigma {self.sigma:g} of the image's mass"
 
 
 def smooth(base: Classifier, noise: Noise, seed: int) -> Classifier:
-    """The smoothed classifier, over the same samples as ``base``.
+    """Smooth a classifier over the samples of ``base``.
 
     Its ``deployed`` polls ``base.deployed`` (see `poll`): class frequencies, with a tie wherever
     the votes do not settle who wins. So an input that is not settled is no adversarial example, and
     a sample that is not settled from the start counts as an error. Its ``differentiable`` is the
     logarithm of the mean softmax over `SOFT_DRAWS` draws, the same for all inputs: a smooth,
-    deterministic stand-in.
+    deterministic surrogate.
 
     Args:
         base: the served model f.
@@ -115,13 +115,12 @@ def smooth(base: Classifier, noise: Noise, seed: int) -> Classifier:
         device=base.device,
         notes=(
             *base.notes,
-            f"All numbers speak of the smoothed model: the class that the served model names most "
-            f"often under {noise}. Without that noise the file is another classifier, of which "
-            "nothing is said.",
-            f"Attacks see the smoothed model through {SOFT_DRAWS} fixed draws; an example counts "
-            f"where at most {LOOKS[-1]:,} votes settle that another class is more likely than the "
-            f"label (failure at most {DOUBT:g}). Passes are counted in inputs of the smoothed "
-            "model, not in draws.",
+            "All numbers are those of the smoothed model: the class that the served model predicts "
+            f"most often under {noise}. They do not apply to the model without that noise.",
+            f"Attacks use {SOFT_DRAWS} fixed noise draws. An adversarial example counts only if at "
+            f"most {LOOKS[-1]:,} votes show that another class is more likely than the label, with "
+            f"an error probability of at most {DOUBT:g}. Passes are counted in inputs of the "
+            "smoothed model, not in noise draws.",
         ),
         base=base,
     )

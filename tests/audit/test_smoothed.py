@@ -160,7 +160,7 @@ def test_certificates_lie_below_and_attacks_above_the_true_radius(done: Scan) ->
 
 def test_the_scan_says_of_what_it_speaks(done: Scan) -> None:
     text = " ".join(done.warnings)
-    assert "All numbers speak of the smoothed model" in text
+    assert "All numbers are those of the smoothed model" in text
     assert "Gaussian noise of sigma 0.1 in the units of the input" in text
     undecided = misclassified(SMOOTHED.deployed(done.samples.x), done.samples.labels) & ~outvoted(
         SMOOTHED.deployed(done.samples.x), done.samples.labels

@@ -161,7 +161,7 @@ def test_external_data_of_a_wrong_length(
 
 def test_missing_external_data(tmp_path: Path, data: Path) -> None:
     model, _ = external(tmp_path / "model", "weights.bin")
-    assert "not beside the model" in refused(model, data)
+    assert "missing from the folder of the model" in refused(model, data)
 
 
 # Shapes that ask for all memory

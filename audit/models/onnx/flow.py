@@ -95,8 +95,10 @@ def require_order(graph: GraphProto) -> None:
         missing = {name for name in node.input if name} - known
         twice = known.intersection(name for name in node.output if name)
         if missing or twice:
-            what = f"reads {missing} too early" if missing else f"defines {twice} again"
-            raise ModelError(f"node '{node.name}' {what}: the graph is broken, export it again")
+            what = f"reads {missing} before it is defined" if missing else f"defines {twice} again"
+            raise ModelError(
+                f"Node '{node.name}' {what}: the ONNX graph is broken. Export the model again."
+            )
         known.update(node.output)
 
 

@@ -40,7 +40,9 @@ def served_output(graph: GraphProto) -> ValueInfoProto:
         ModelError: the graph has no output.
     """
     if not graph.output:
-        raise ModelError("the graph declares no output")
+        raise ModelError(
+            "The ONNX graph has no output: export the model with its scores as output."
+        )
     return next(iter(score_outputs(graph) + list(graph.output)))  # type: ignore[no-any-return]
 
 

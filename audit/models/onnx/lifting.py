@@ -197,14 +197,20 @@ class _Lifter:
         """The run-time name of a value; a stored tensor is decoded when first asked for."""
         if name == "":
             if proto.op_type in ("", "Identity", "Dropout"):
-                raise ModelError(f"node '{proto.name}' copies a value that is not there")
+                raise ModelError(
+                    f"Node '{proto.name}' copies a value that does not exist: export the model "
+                    "again."
+                )
             return ""
         while name in self.aliases:
             name = self.aliases[name]
         if name not in self.lifted.names and name in self.stored:
             self._store(name, to_tensor(self.stored[name]), trainable=True)
         if name not in self.lifted.names:
-            raise ModelError(f"node '{proto.name}' reads '{name}', which nothing before it defines")
+            raise ModelError(
+                f"Node '{proto.name}' reads '{name}', which no earlier node defines: export the "
+                "model again."
+            )
         return self.lifted.names[name]
 
     def _store(self, name: str, value: Tensor, *, trainable: bool) -> None:

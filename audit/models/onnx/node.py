@@ -55,7 +55,7 @@ class Node:
         domain = self.domain or "ai.onnx"
         return UnsupportedOperator(
             f"node '{self.name}': {domain}::{self.operator}, opset {self.opset}: {variant}; "
-            "the model can still be audited through its scores"
+            "the model can still be audited without gradients"
         )
 
     def require_shape(self, what: str, value: Tensor, expected: Sequence[int | None]) -> None:
@@ -125,11 +125,11 @@ def build_kernel(node: Node) -> Kernel:
     """
     entry = OPERATORS.get((node.domain, node.operator))
     if entry is None:
-        raise node.refuse("unknown operator")
+        raise node.refuse("this operator is not supported")
     kernel = entry.build(node)
     unknown = set(node.attributes) - node.asked - entry.ignores
     if unknown:
-        raise node.refuse(f"unknown attribute {', '.join(sorted(unknown))}")
+        raise node.refuse(f"unsupported attribute {', '.join(sorted(unknown))}")
     return kernel
 
 
