@@ -128,11 +128,11 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name, says in {
         "none.onnx": "no model file at .*none.onnx",
-        "broken.onnx": "no model at",
-        "empty.onnx/m.onnx": "no model at",
+        "broken.onnx": "no model file at",
+        "empty.onnx/m.onnx": "no model file at",
         "empty.onnx": "empty",
         "": "is a folder",
-        "pipe": "no regular file",
+        "pipe": "not a regular file",
         "n" * 300: "cannot be read",
     }.items():
         with pytest.raises(ModelError, match=says):
