@@ -70,7 +70,7 @@ def test_a_file_that_is_too_large_is_not_read(
     model = linear(tmp_path / "m.onnx")
     monkeypatch.setattr(reader, "MAX_BYTES", model.stat().st_size - 1)
     monkeypatch.setattr(reader, "_parse_model", None)
-    assert f"at most {model.stat().st_size - 1} are read" in refused(model, data)
+    assert f"at most {model.stat().st_size - 1} are supported" in refused(model, data)
     assert runtime == []
 
 
