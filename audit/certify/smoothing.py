@@ -23,7 +23,7 @@ from attackers.geometry import Metric
 from audit.certify import Certified
 from audit.evidence.samples import Samples
 from audit.models.classifier import Classifier
-from audit.models.smoothed import Law, Noise, count_votes, stream
+from audit.models.smoothed import Noise, NoiseLaw, count_votes, generator_of
 from audit.schema import Certifier
 from audit.statistics.soft import Kept, Soft, gaussian, laplace
 
@@ -36,7 +36,7 @@ CHOOSING = 100
 DOWN = 1 - 1e-9
 """Keeps the rounding of quantiles and roots below the radius."""
 
-LAWS: dict[str, Law] = {"linf": "gaussian", "l2": "gaussian", "l1": "gaussian"}
+LAWS: dict[str, NoiseLaw] = {"linf": "gaussian", "l2": "gaussian", "l1": "gaussian"}
 """The noise of a metric; mass flows for any other, that is for ``wasserstein``."""
 
 
@@ -181,7 +181,9 @@ def probability(
     """
     x, label = samples.x[row], int(samples.labels[row])
     chooses, estimates = (
-        stream(samples.generator.take(torch.tensor([row])).fold(f"smoothing {purpose}").keys[0])
+        generator_of(
+            samples.generator.take(torch.tensor([row])).fold(f"smoothing {purpose}").keys[0]
+        )
         for purpose in ("choice", "estimate")
     )
     chosen = count_votes(base, x, noise, CHOOSING, chooses)
@@ -191,6 +193,6 @@ def probability(
     return lower_bound(int(named[label]), draws, failure)
 
 
-def law_of(metric: str) -> Law:
+def law_of(metric: str) -> NoiseLaw:
     """The noise whose certificates a metric takes."""
     return LAWS.get(metric, "flow")

@@ -24,8 +24,6 @@ __all__ = [
     "pick_device",
 ]
 
-Load = Callable[..., Classifier]
-
 
 def load_classifier(
     path: Path, sample: Tensor, options: LoadOptions, *, label_classes: int = 2
@@ -48,7 +46,7 @@ def load_classifier(
     if kind == "onnx":
         from audit.models.load_onnx import load_onnx
 
-        load: Load = load_onnx
+        load: Callable[..., Classifier] = load_onnx
     else:
         from audit.models.load_torch import load_exported, load_torchscript
 

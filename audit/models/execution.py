@@ -50,15 +50,15 @@ def in_calls_of(rows: int, run: Function) -> Function:
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error of a runtime: the rest is a dump."""
-    return (_lines(error) or [type(error).__name__])[0].rstrip(".")[:300]
+    return (_message_lines(error) or [type(error).__name__])[0].rstrip(".")[:300]
 
 
 def last_line(error: BaseException) -> str:
     """Return the last line of an error of TorchScript: what stands before is the stack."""
-    return (_lines(error) or [type(error).__name__])[-1].rstrip(".")[:200]
+    return (_message_lines(error) or [type(error).__name__])[-1].rstrip(".")[:200]
 
 
-def _lines(error: BaseException) -> list[str]:
+def _message_lines(error: BaseException) -> list[str]:
     return [line.strip() for line in str(error).splitlines() if line.strip()]
 
 

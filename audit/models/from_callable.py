@@ -13,10 +13,10 @@ from audit.models.classifier import Classifier, Output, Provenance, looks_like_p
 from audit.models.devices import pick_device
 from audit.models.execution import Function, require_rows
 from audit.models.finish import FEW, labels_as_scores, read_column, spec_for, with_classes
-from audit.models.score_only import MOST_CLASSES
+from audit.models.score_only import LARGEST_LABEL
 from audit.options import LoadOptions
 
-FORMAT = "callable"
+CALLABLE_FORMAT = "callable"
 
 
 Scorer = Callable[..., object]
@@ -60,7 +60,9 @@ def load_callable(
     output: Output = "logits"
     if not scores.is_floating_point():
         output = "labels"
-        run = labels_as_scores(run, max(2, label_classes or _classes(run(spec.prepare(x)))))
+        run = labels_as_scores(
+            run, max(2, label_classes or _classes_of_labels(run(spec.prepare(x))))
+        )
     elif looks_like_probabilities(scores.reshape(len(scores), -1)):
         output = "probabilities"
     classifier = Classifier(
@@ -68,14 +70,15 @@ def load_callable(
         classes=0,
         output=output,
         gradient="none",
-        source=Provenance(name, "", FORMAT),
+        source=Provenance(name, "", CALLABLE_FORMAT),
         serve=run,
         copy=None,
         attackable=None,
         device=pick_device(options.device),
         notes=(
             "No gradients: the model is a Python function, of which only the outputs are known.",
-            f"The function {name} is called with {FORMS[form]} of type float32 and {rows} rows.",
+            f"The function {name} is called with {INPUT_FORMS[form]} of type float32 and "
+            f"{rows} rows.",
         ),
     )
     return read_column(with_classes(classifier, x[:FEW]), x)
@@ -98,7 +101,7 @@ def _as_tensor(x: Tensor) -> object:
 
 
 Form = Callable[[Tensor], object]
-FORMS: dict[Form, str] = {_as_array: "NumPy arrays", _as_tensor: "torch tensors"}
+INPUT_FORMS: dict[Form, str] = {_as_array: "NumPy arrays", _as_tensor: "torch tensors"}
 """What a function may be given, in the order in which it is tried."""
 
 
@@ -191,7 +194,7 @@ def _on_cpu(value: object) -> object:
     return (stored.float() if stored.is_floating_point() else stored).numpy()
 
 
-def _classes(labels: Tensor) -> int:
+def _classes_of_labels(labels: Tensor) -> int:
     """Count the classes that the largest plausible index asks for."""
-    known = labels[labels < MOST_CLASSES]
+    known = labels[labels < LARGEST_LABEL]
     return int(known.max()) + 1 if len(known) else 2

@@ -23,7 +23,7 @@ from audit.models.load_torch import TorchModel, classifier_of, filled, inputs_of
 from audit.models.onnx import OnnxModule
 from audit.options import LoadOptions
 
-FORMAT = "torch.nn.Module"
+MODULE_FORMAT = "torch.nn.Module"
 
 
 def load_module(
@@ -52,7 +52,7 @@ def load_module(
             "the module itself."
         )
     device = pick_device(options.device)
-    source = Provenance(type(module).__qualname__, state_digest(module), FORMAT)
+    source = Provenance(type(module).__qualname__, state_digest(module), MODULE_FORMAT)
     copied = _frozen_copy(module, device)
     sample = x[:FEW]
     spec = spec_for(sample, (), torchscript.input_dtype(copied), options)
@@ -84,16 +84,16 @@ def state_digest(module: torch.nn.Module) -> str:
     running = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         running.update(f"{name}\0".encode())
-        for part in _parts(name, value):
+        for part in _state_bytes(name, value):
             running.update(part)
     return running.hexdigest()
 
 
-def _parts(name: str, value: object) -> Iterator[bytes]:
+def _state_bytes(name: str, value: object) -> Iterator[bytes]:
     """Bytes that identify an entry of a ``state_dict``."""
     if isinstance(value, (tuple, list)):
         for item in value:
-            yield from _parts(name, item)
+            yield from _state_bytes(name, item)
     elif not isinstance(value, Tensor):
         yield pickle.dumps(value, protocol=4)
     elif is_lazy(value) or value.is_meta:

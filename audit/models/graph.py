@@ -17,7 +17,7 @@ from audit.models.execution import first_line
 from audit.models.exported import quiet
 from audit.models.onnx import OnnxModule, lift
 
-TOLERANCE = 1e-4
+GRAPH_TOLERANCE = 1e-4
 """Largest difference between module and graph, relative to the largest score."""
 
 ROUNDINGS = 16
@@ -71,7 +71,7 @@ def as_graph(
 def compute_the_same(ours: Tensor, theirs: Tensor) -> bool:
     """Tell whether two outputs for the same inputs differ by no more than rounding does."""
     narrow = theirs.is_floating_point() and theirs.element_size() < torch.float32.itemsize
-    allowed = ROUNDINGS * torch.finfo(theirs.dtype).eps if narrow else TOLERANCE
+    allowed = ROUNDINGS * torch.finfo(theirs.dtype).eps if narrow else GRAPH_TOLERANCE
     scale = max(1.0, float(theirs.abs().max()))
     if not theirs.is_floating_point():
         ours, theirs = ours.double(), theirs.double()

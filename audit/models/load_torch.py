@@ -1,4 +1,4 @@
-"""TorchScript and torch.export archives: what is served is what is differentiated."""
+"""TorchScript and torch.export archives: the same model is served and differentiated."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from torch import Tensor
 from audit.errors import ModelError
 from audit.models import execution, exported, torchscript
 from audit.models.classifier import (
-    SMALLEST,
+    SMALLEST_PROBABILITY,
     Classifier,
     Output,
     Provenance,
@@ -101,7 +101,7 @@ def _as_graph(
 
 
 def classifier_of(model: TorchModel, sample: Tensor, label_classes: int) -> Classifier:
-    """Wrap a model as it is, or by way of its node graph where its own gradient says nothing."""
+    """Wrap a model; attack its node graph where its own gradient carries no information."""
     spec, device, rows = model.spec, model.device, model.rows
     free = device.type != "cpu" and spec.batch is None
     call = model.run if free else execution.in_calls_of(rows, model.run)
@@ -144,7 +144,7 @@ def filled(inputs: Tensor, rows: int) -> Tensor:
 
 
 def _output(scores: Tensor) -> Output:
-    """What the scores may be, by their values: a squashed score lies in [0, 1]."""
+    """Classify an output by its values: a score behind a softmax or sigmoid lies in [0, 1]."""
     if not scores.is_floating_point():
         return "labels"
     inside = bool(((scores >= -1e-5) & (scores <= 1 + 1e-5)).all())
@@ -159,7 +159,7 @@ def _by_labels(
     inputs: Tensor,
     label_classes: int,
 ) -> Classifier:
-    """A model that returns class indices is attacked through the scores that it compares."""
+    """Attack a model that returns class indices through the scores that it compares."""
     assert plain.copy is not None
     if graph is None or not graph.differentiable or graph.head != "labels":
         serve = labels_as_scores(plain.serve, label_classes)
@@ -179,7 +179,7 @@ def _by_labels(
 def _by_scores(
     plain: Classifier, graph: OnnxModule | None, reason: str, rows: int, scores: Tensor
 ) -> Classifier:
-    """Scores in [0, 1] are attacked before their squashing, integer inputs after their cast."""
+    """Attack scores in [0, 1] before their softmax or sigmoid, integer inputs after their cast."""
     usable = graph is not None and graph.differentiable
     squashed = graph is not None and graph.head == "probabilities"
     # Whether a single column is a probability, a few samples cannot tell: see `read_column`.
@@ -198,14 +198,14 @@ def _by_scores(
         )
     reason = reason or "the graph does not show them"
     if not plain.spec.dtype.is_floating_point:
-        return plain.score_only(f"No gradients reach the integer input: {reason}.")
+        return plain.score_only(f"No gradients with respect to the integer input: {reason}.")
     assert plain.copy is not None
     return replace(
         plain,
         attackable=_logarithm(plain.copy),
         notes=(
-            f"The logits behind the probabilities are out of reach ({reason}), so attacks use "
-            "log-probabilities.",
+            f"Attacks use log-probabilities, as the logits behind the probabilities cannot be "
+            f"computed ({reason}).",
         ),
     )
 
@@ -228,6 +228,6 @@ def _logarithm(probabilities: Function) -> Function:
         p = probabilities(x)
         p = p.reshape(len(p), -1)
         # The one probability of a binary model stands for a difference of two logits.
-        return log_odds(p) if p.shape[1] == 1 else p.clamp_min(SMALLEST).log()
+        return log_odds(p) if p.shape[1] == 1 else p.clamp_min(SMALLEST_PROBABILITY).log()
 
     return logits

@@ -1,4 +1,4 @@
-"""TorchScript archives: the script module is both what is served and what is differentiated."""
+"""Reader of TorchScript archives: the script module is served and differentiated."""
 
 from pathlib import Path
 
@@ -19,8 +19,8 @@ def read_script(path: Path, *, trusted: bool, device: torch.device) -> torch.jit
     """
     if not trusted:
         raise ModelError(
-            f"{path} is a TorchScript archive, which can run code of its own when it is used: "
-            "pass --trust-model if you trust where it comes from, or export it to ONNX."
+            f"{path} is a TorchScript archive, which can run arbitrary code when it is used: "
+            "pass --trust-model if you trust its source, or export the model to ONNX."
         )
     try:
         module: torch.jit.ScriptModule = torch.jit.load(str(path), map_location=device)
@@ -34,7 +34,7 @@ def read_script(path: Path, *, trusted: bool, device: torch.device) -> torch.jit
     wanted = sum(not argument.has_default_value() for argument in arguments)
     if wanted > 1 or not arguments:
         raise ModelError(
-            f"{path} takes {wanted} inputs, but a classifier of one tensor is expected: "
+            f"{path} takes {wanted} inputs, but a classifier that takes one tensor is expected: "
             "save a module whose forward takes one batch."
         )
     module.eval()
