@@ -26,6 +26,7 @@ from audit.schema import (
     HardenReport,
     Reliability,
     Tool,
+    certificate_tried,
     now,
     reliability,
 )
@@ -160,16 +161,21 @@ def _threat(request: HardenRequest, threat: ScannedThreat) -> HardenedThreat:
     (metric,) = threat.config.metrics
     before, after = threat.before.scan, threat.after.scan
     first, second = before.runs[0], after.runs[0]
+    sides = before.threats[0], after.threats[0]
+    points = paired_points(
+        (first.frontier.radius.numpy(), first.certified.radius.numpy()),
+        (second.frontier.radius.numpy(), second.certified.radius.numpy()),
+        threat.config.deltas_of(metric),
+        threat.config.confidence,
+    )
+    if not all(certificate_tried(side) for side in sides):
+        # The trivial bound of 0 is not a measurement.
+        points = [point.model_copy(update={"certified": None}) for point in points]
     return HardenedThreat(
         radius=request.config.radii[request.config.metrics.index(metric)],
-        before=before.threats[0],
-        after=after.threats[0],
-        paired=paired_points(
-            (first.frontier.radius.numpy(), first.certified.radius.numpy()),
-            (second.frontier.radius.numpy(), second.certified.radius.numpy()),
-            threat.config.deltas_of(metric),
-            threat.config.confidence,
-        ),
+        before=sides[0],
+        after=sides[1],
+        paired=points,
     )
 
 

@@ -81,6 +81,9 @@ def test_the_model_comes_back_stronger_in_its_own_format(
     assert at.after > at.before + 0.1
     assert at.p_value < 0.01
     assert at.difference.low > 0
+    # --certify none: nothing was measured, which is null and never 0.
+    assert all(point.certified is None for point in threat.paired)
+    assert "certified not measured -> not measured" in outcome.out
     assert report.clean.after >= report.clean.before - 0.02
     assert report.parity < 1e-5
     assert {p.name for p in out.iterdir()} == {
