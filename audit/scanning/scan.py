@@ -11,6 +11,7 @@ from attackers.geometry import METRICS, Metric
 from attackers.losses import outvoted
 from audit import certify, health
 from audit.certify import Certified, bounding, smoothing
+from audit.certify.bounding import BoundSettings
 from audit.certify.smoothing import law_of
 from audit.data import Dataset
 from audit.errors import InternalError, ModelError, NothingToEvaluate, UsageError, contained
@@ -228,12 +229,14 @@ def _certify_by_bounds(scan: Scan, run: MetricRun, progress: Progress) -> Certif
             run.metric,
             samples,
             run.frontier.radius,
-            how=scan.config.certify,
-            steps=scan.config.effort_preset.radii,
-            tuning=scan.config.effort_preset.tuning,
-            work=scan.config.effort_preset.work,
-            deltas=scan.config.deltas_of(run.metric.name),
-            tick=tick,
+            BoundSettings(
+                method=scan.config.certify,
+                steps=scan.config.effort_preset.radii,
+                tuning=scan.config.effort_preset.tuning,
+                work=scan.config.effort_preset.work,
+                deltas=scan.config.deltas_of(run.metric.name),
+            ),
+            tick,
         )
 
 
@@ -242,7 +245,7 @@ def _certify_smoothed(
 ) -> Certified:
     samples, config = scan.samples, scan.config
     with progress(f"{metric.name}: certificates", int(samples.correct.sum())) as tick:
-        return smoothing.certify(
+        return smoothing.certify_smoothed(
             base,
             _noise(config),
             samples,
