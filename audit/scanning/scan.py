@@ -11,6 +11,7 @@ from attackers.geometry import METRICS, Metric
 from attackers.losses import outvoted
 from audit import certify, health
 from audit.certify import Certified, bounding, smoothing
+from audit.certify.bounding import BoundSettings
 from audit.certify.smoothing import law_of
 from audit.data import Dataset
 from audit.errors import InternalError, ModelError, NothingToEvaluate, UsageError, contained
@@ -238,12 +239,14 @@ def _certify_by_bounds(scan: Scan, run: MetricRun, progress: Progress) -> Certif
             run.metric,
             samples,
             run.frontier.radius,
-            how=scan.config.certify,
-            steps=effort_of(scan.config).radii,
-            tuning=effort_of(scan.config).tuning,
-            work=effort_of(scan.config).work,
-            deltas=scan.config.deltas_of(run.metric.name),
-            tick=tick,
+            BoundSettings(
+                method=scan.config.certify,
+                steps=effort_of(scan.config).radii,
+                tuning=effort_of(scan.config).tuning,
+                work=effort_of(scan.config).work,
+                deltas=scan.config.deltas_of(run.metric.name),
+            ),
+            tick,
         )
 
 
@@ -252,7 +255,7 @@ def _certify_smoothed(
 ) -> Certified:
     samples, config = scan.samples, scan.config
     with progress(f"{metric.name}: certificates", int(samples.correct.sum())) as tick:
-        return smoothing.certify(
+        return smoothing.certify_smoothed(
             base,
             _noise(config),
             samples,
