@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from attackers.wagan.networks import Generator, Spec, build
+from attackers.wagan.networks import Generator, Spec, untrained
 from audit.errors import ModelError
 
 KIND = "wasserstein-audit generator"
@@ -76,7 +76,7 @@ def read(path: Path, device: torch.device) -> Trained:
     tensors, said = read_tensors(path, KIND, VERSION)
     try:
         spec, record = Spec(**said["spec"]), said["training"]
-        network = build(spec)
+        network = untrained(spec)
         network.load_state_dict(tensors)
         trained = Trained(
             network.eval().requires_grad_(False).to(device),

@@ -18,7 +18,7 @@ from torch import Tensor
 from attackers.geometry import Wasserstein
 from attackers.losses import misclassified
 from attackers.wagan.attack import generated
-from attackers.wagan.networks import HEADS, SMALLEST, Generator, Spec
+from attackers.wagan.networks import HEADS, SMALLEST_IMAGE, Generator, Spec
 from attackers.wagan.objective import VARIANTS, Objective, as_published
 from attackers.wagan.training import Networks, State, step, under
 from audit.data import Dataset, check_labels
@@ -165,10 +165,10 @@ def prepare(dataset: Dataset, config: TrainConfig, load: Load) -> Lesson:
         AuditError: data or model are wrong, or cannot be attacked by gradients.
     """
     index = choose(len(dataset), config.samples, config.seed)
-    if len(dataset.shape) != 3 or min(dataset.shape[1:]) < SMALLEST:
+    if len(dataset.shape) != 3 or min(dataset.shape[1:]) < SMALLEST_IMAGE:
         raise UsageError(
-            f"A generator makes images of at least {SMALLEST}×{SMALLEST} pixels, but the data has "
-            f"samples of shape {dataset.shape}."
+            f"A generator makes images of at least {SMALLEST_IMAGE}×{SMALLEST_IMAGE} pixels, but "
+            f"the data has samples of shape {dataset.shape}."
         )
     order = np.random.default_rng(config.seed).permutation(len(index))
     count = min(VALIDATION, int(LARGEST_SHARE * len(index)))

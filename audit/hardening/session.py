@@ -15,7 +15,7 @@ from attackers.geometry import METRICS, Metric
 from attackers.gradient import Logits
 from attackers.losses import cross_entropy, misclassified
 from attackers.threat import Threat
-from attackers.wagan.networks import SMALLEST, Spec
+from attackers.wagan.networks import SMALLEST_IMAGE, Spec
 from attackers.wagan.objective import VARIANTS
 from attackers.wagan.training import Networks, State
 from attackers.wagan.training import step as generator_step
@@ -336,8 +336,10 @@ def _loss(
 
 
 def _image(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    if len(shape) != 3 or min(shape[1:]) < SMALLEST:
-        raise UsageError(f"A generator needs images of {SMALLEST}×{SMALLEST}, found {shape}.")
+    if len(shape) != 3 or min(shape[1:]) < SMALLEST_IMAGE:
+        raise UsageError(
+            f"A generator needs images of {SMALLEST_IMAGE}×{SMALLEST_IMAGE}, found {shape}."
+        )
     channels, height, width = shape
     return channels, height, width
 
