@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from attackers.wagan.networks import Generator, Spec, build
+from attackers.wagan.networks import Generator, Spec, untrained
 from audit.errors import ModelError
 from audit.generators.tensor_files import FileKind, JsonObject, read_tensors, tensor_file
 
@@ -64,7 +64,7 @@ def read(path: Path, device: torch.device) -> Trained:
     tensors, description = read_tensors(path, GENERATOR_KIND)
     try:
         spec, record = Spec(**description["spec"]), description["training"]
-        network = build(spec)
+        network = untrained(spec)
         network.load_state_dict(tensors)
         trained = Trained(
             network.eval().requires_grad_(False).to(device),

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attackers.wagan.networks import SMALLEST, Spec
+from attackers.wagan.networks import SMALLEST_IMAGE, Spec
 from audit.data import Dataset, check_labels
 from audit.errors import ModelError, NothingToEvaluate, UsageError
 from audit.evidence.chance import TRIED
@@ -58,10 +58,10 @@ def plan_training(dataset: Dataset, config: TrainConfig, load: Load) -> Training
         AuditError: the data or the model is unsuitable, or the model has no gradients.
     """
     index = choose(len(dataset), config.samples, config.seed)
-    if len(dataset.shape) != 3 or min(dataset.shape[1:]) < SMALLEST:
+    if len(dataset.shape) != 3 or min(dataset.shape[1:]) < SMALLEST_IMAGE:
         raise UsageError(
-            f"A generator makes images of at least {SMALLEST}×{SMALLEST} pixels, but the data has "
-            f"samples of shape {dataset.shape}."
+            f"A generator makes images of at least {SMALLEST_IMAGE}×{SMALLEST_IMAGE} pixels, but "
+            f"the data has samples of shape {dataset.shape}."
         )
     kept, used = split_held_out(index, config.seed)
     if not len(kept):

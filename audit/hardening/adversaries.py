@@ -20,7 +20,7 @@ from attackers.geometry import Metric, Wasserstein
 from attackers.gradient import Logits, value_and_grad
 from attackers.losses import Loss, cross_entropy
 from attackers.threat import Threat
-from attackers.transport import Mover
+from attackers.transport import TransportState
 from attackers.wagan.networks import Generator
 from attackers.wdro import w_pgd
 
@@ -89,12 +89,12 @@ class Pgd:
     def _moved(self, logits: Logits, x0: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
         assert isinstance(self.metric, Wasserstein)
         radius = x0.new_full((len(x0),), self.radius, dtype=torch.float64)
-        mover = Mover.of(self.metric, x0, radius, NEIGHBOURHOOD)
+        mover = TransportState.of(self.metric, x0, radius, NEIGHBOURHOOD)
         # A small random move before the first gradient, like the random start in other metrics.
-        x = mover.climbed(noise, 0.0)[1] if self.steps else x0
+        x = mover.ascended(noise, 0.0)[1] if self.steps else x0
         for step in range(self.steps):
             _, _, grad = value_and_grad(logits, self.loss, x, labels)
-            mover, x, _ = mover.climbed(grad, step / self.steps)
+            mover, x, _ = mover.ascended(grad, step / self.steps)
         return x
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from attackers.threat import Threat
-from attackers.wagan.networks import SMALLEST, Spec
+from attackers.wagan.networks import SMALLEST_IMAGE, Spec
 from audit.errors import UsageError
 from audit.generators.generator_files import Trained
 from audit.hardening.adversaries import (
@@ -90,9 +90,10 @@ def _against(adversary: Adversary, clean: float) -> TrainingLoss:
 
 def _image_shape(x: Tensor) -> tuple[int, int, int]:
     shape = tuple(x.shape[1:])
-    if len(shape) != 3 or min(shape[1:]) < SMALLEST:
+    if len(shape) != 3 or min(shape[1:]) < SMALLEST_IMAGE:
         raise UsageError(
-            f"A generator needs images of {SMALLEST}×{SMALLEST} pixels or more, found {shape}."
+            f"A generator needs images of {SMALLEST_IMAGE}×{SMALLEST_IMAGE} pixels or more, found "
+            f"samples of shape {shape}."
         )
     channels, height, width = shape
     return channels, height, width
