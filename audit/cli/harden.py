@@ -105,7 +105,7 @@ def harden(
     refresh: Annotated[
         int,
         typer.Option(
-            "--refresh", metavar="N", help="Of wagan: epochs between a generator's lessons."
+            "--refresh", metavar="N", help="Epochs between trainings of the generator (wagan only)."
         ),
     ] = 1,
     samples: Annotated[

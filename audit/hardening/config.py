@@ -111,16 +111,16 @@ class HardenConfig:
         for name in ("epochs", "batch", "steps", "refresh", "samples"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise UsageError(f"{_option(name)} must be at least 1, found {value}.")
+                raise UsageError(f"{_flag_of(name)} must be at least 1, found {value}.")
         for name in ("rate", "beta", "seconds"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
-                raise UsageError(f"{_option(name)} must be positive and finite, found {value:g}.")
+                raise UsageError(f"{_flag_of(name)} must be positive and finite, found {value:g}.")
         for name in ("average", "clean", "min_clean"):
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise UsageError(
-                    f"{_option(name)} must be at least 0 and below 1, found {value:g}."
+                    f"{_flag_of(name)} must be at least 0 and below 1, found {value:g}."
                 )
         if not self.order > 1:
             raise UsageError(f"--order of wdro must be above 1, found {self.order:g}.")
@@ -136,7 +136,7 @@ class HardenConfig:
         )
 
 
-def _option(name: str) -> str:
+def _flag_of(name: str) -> str:
     """Return the option of the command line that sets a field."""
     renamed = {"batch": "batch-size", "seconds": "time-budget"}
     return "--" + renamed.get(name, name.replace("_", "-"))
