@@ -85,7 +85,9 @@ def read_checkpoint(plan: TrainingPlan, path: Path) -> TrainingState:
     start = initial_state(plan)
     try:
         found = description["training"]
-        _identity(training_record(plan, start)).require_same(_identity(found), path)
+        _recorded_identity(training_record(plan, start)).require_same(
+            _recorded_identity(found), path
+        )
         return TrainingState(
             start.networks.restored(tensors),
             found["history"],
@@ -98,6 +100,6 @@ def read_checkpoint(plan: TrainingPlan, path: Path) -> TrainingState:
         ) from error
 
 
-def _identity(record: JsonObject) -> RunIdentity:
+def _recorded_identity(record: JsonObject) -> RunIdentity:
     hashes = {"model": record["model_sha256"], "data": record["data_sha256"]}
     return RunIdentity(hashes, json_values(record["options"]))

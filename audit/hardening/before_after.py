@@ -138,7 +138,7 @@ def _report(
         confidence=first.config.confidence,
         samples=len(before),
         clean=paired(before.correct.numpy(), after.correct.numpy(), first.config.confidence),
-        threats=[_threat(request, threat) for threat in threats],
+        threats=[_hardened_threat(request, threat) for threat in threats],
         epochs=[Epoch(**entry) for entry in state.history],
         best_epoch=state.best_epoch,
         seconds=state.spent,
@@ -157,7 +157,7 @@ def _report(
     )
 
 
-def _threat(request: HardenRequest, threat: ScannedThreat) -> HardenedThreat:
+def _hardened_threat(request: HardenRequest, threat: ScannedThreat) -> HardenedThreat:
     (metric,) = threat.config.metrics
     before, after = threat.before.scan, threat.after.scan
     first, second = before.runs[0], after.runs[0]

@@ -93,7 +93,7 @@ def restore_state(plan: HardeningPlan, path: Path) -> HardeningState:
     """
     tensors, description = read_tensors(path, HARDENING_CHECKPOINT_KIND)
     try:
-        plan.identity.require_same(_identity(description["identity"]), path)
+        plan.identity.require_same(_stored_identity(description["identity"]), path)
         start = HardeningState.of(plan.model)
         weights, first, second, average = (
             _like(getattr(start, part), under(part, tensors)) for part in BY_WEIGHT
@@ -122,6 +122,6 @@ def _like(expected: dict[str, Tensor], found: dict[str, Tensor]) -> dict[str, Te
     return {name: found[name].to(value) for name, value in expected.items()}
 
 
-def _identity(stored: JsonObject) -> RunIdentity:
+def _stored_identity(stored: JsonObject) -> RunIdentity:
     hashes = {role: value for role, value in stored.items() if role != "options"}
     return RunIdentity(hashes, stored["options"])

@@ -44,7 +44,7 @@ AFFINE: Mapping[str, tuple[int, ...]] = {
 }
 """Operators whose inputs are weights after the first layer; before it they are preprocessing."""
 
-RESHAPING = ("Transpose", "Reshape", "Identity", "Unsqueeze", "Squeeze")
+WEIGHT_RESHAPING = ("Transpose", "Reshape", "Identity", "Unsqueeze", "Squeeze")
 """Operators through which a weight may pass before it enters a layer."""
 
 QUANTISED = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul",
@@ -118,7 +118,7 @@ def _trained_names(graph: onnx.GraphProto) -> Iterable[str]:
         )
         if follows or (node.op_type in LAYERS and any(name in stored for name in node.input)):
             after_layer.update(node.output)
-        if node.op_type in RESHAPING and node.input[0] in stored:
+        if node.op_type in WEIGHT_RESHAPING and node.input[0] in stored:
             enters = (n.op_type in LAYERS for n in graph.node if node.output[0] in n.input)
             yield from (name for name in node.input[:1] if any(enters))
 

@@ -78,7 +78,7 @@ def prepare_hardening(
     if "wasserstein" in config.metrics and x_held_out.dim() != 4:
         raise UsageError(f"The wasserstein threat needs images, found {train.shape}.")
     model = open_trainable(request.model, classifier, request.loading, x_held_out, config.freeze)
-    labels = _labels(train)
+    labels = _labels_of(train)
     x = read_samples(train, used)
     x_evaluation = read_samples(evaluation, np.arange(len(evaluation)))
     objective = HardeningObjective.of(config, model, x, labels[used], generator)
@@ -92,20 +92,20 @@ def prepare_hardening(
             model,
             config,
             Labelled(x_held_out, labels[kept]),
-            Labelled(x_evaluation, _labels(evaluation)),
+            Labelled(x_evaluation, _labels_of(evaluation)),
         ),
-        identity=_identity(request, classifier, (train, evaluation), generator),
+        identity=_run_identity(request, classifier, (train, evaluation), generator),
         adversary=objective.trained_adversary,
     )
     warnings = _overlap(train, evaluation, x, x_evaluation)
     return HardeningSession(classifier, train, evaluation, plan, warnings)
 
 
-def _labels(dataset: Dataset) -> Tensor:
+def _labels_of(dataset: Dataset) -> Tensor:
     return torch.from_numpy(np.asarray(dataset.labels).astype(np.int64))
 
 
-def _identity(
+def _run_identity(
     request: HardenRequest,
     classifier: Classifier,
     data: tuple[Dataset, Dataset],
