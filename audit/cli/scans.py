@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from audit.models import Classifier, LoadOptions
     from audit.models.classifier import Load
     from audit.scanning.config import ScanConfig
-    from audit.scanning.state import Scan
+    from audit.scanning.result import ScanResult
     from audit.schema import Report
 
 EXIT_INTERRUPTED = 130
@@ -40,7 +40,7 @@ def run_scan(
     taught: Taught,
     *,
     quiet: bool,
-) -> "Scan":
+) -> "ScanResult":
     """Read the data, load the model, and scan; the cheap checks come first."""
     from audit.cli.progress import bar
     from audit.generators import generator_files
@@ -63,8 +63,7 @@ def run_scan(
     prepared = prepare(dataset, config, load)
     if taught.data is not None:
         trained = teach(taught.data, config, load, out / GENERATOR_FILE, reading, device, quiet)
-    prepared.generator = trained
-    return run(prepared, bar(quiet))
+    return run(prepared, bar(quiet), trained)
 
 
 def teach(
@@ -89,7 +88,7 @@ def teach(
 
 
 def write_report(
-    outcome: "Scan",
+    outcome: "ScanResult",
     out: Path,
     loading: "LoadOptions",
     reading: Reading,

@@ -22,8 +22,8 @@ from audit.health.samples import named
 from audit.models.classifier import Classifier, Load
 from audit.runtime.progress import Progress
 from audit.scanning.config import ScanConfig
+from audit.scanning.result import ScanResult
 from audit.scanning.scan import prepare, run
-from audit.scanning.state import Scan
 from audit.schema import (
     Epoch,
     HardenedThreat,
@@ -44,7 +44,7 @@ GIVEN_UP = 0.1
 """A class is given up when at most this share of its correct samples is left: a model that always
 names the commonest class keeps nearly all of its clean accuracy on unbalanced data."""
 
-Write = Callable[[Scan, str], Report]
+Write = Callable[[ScanResult, str], Report]
 """Writes the report of a scan into a folder of that name."""
 
 Teach = Callable[[Path, ScanConfig, str], Trained | None]
@@ -98,9 +98,8 @@ def judge(
         for when, file in (("before", path), ("after", hardened)):
             name = when if len(scans) == 1 else f"{when}-{scan_config.metrics[0]}"
             prepared = prepare(evaluation, scan_config, load(file))
-            prepared.generator = teach(file, scan_config, name)
-            scan = run(prepared, progress)
-            if scan.interrupted:
+            scan = run(prepared, progress, teach(file, scan_config, name))
+            if scan.status == "interrupted":
                 raise Interrupted(
                     f"Interrupted while the {when} model was scanned: {hardened} is whole, its "
                     "report is not. Go on with --resume."
@@ -109,7 +108,7 @@ def judge(
             found.append(scan)
         before, after = found
         served, samples = after.classifier, [before.samples, after.samples]
-        (metric,), (first, second) = scan_config.metrics, (before.runs[0], after.runs[0])
+        (metric,), (first, second) = scan_config.metrics, (before.evidence[0], after.evidence[0])
         threats.append(
             HardenedThreat(
                 radius=config.radii[config.metrics.index(metric)],

@@ -10,6 +10,7 @@ from audit import values
 from audit.cli.arguments import Gates
 from audit.errors import UsageError
 from audit.gates import verdict as gates
+from audit.scanning import scan
 from audit.scanning.assemble import report_of
 from audit.scanning.config import ATTACK_NAMES, ScanConfig
 from audit.schema import Gate, Health, Report
@@ -161,8 +162,9 @@ def test_one_word_for_the_whole(statuses: list[str], reliable: str, expected: st
 @pytest.fixture(scope="module")
 def report() -> Report:
     x = inputs(30)
-    scan = scan_of(classifier(linear), x, noisy_labels(x), deltas=(0.1,))
-    return report_of(scan, config={}, gates=Gates().judged)
+    options = {"deltas": (0.1,), "attacks": ("fgsm",), "certify": "none"}
+    done = scan.run(scan_of(classifier(linear), x, noisy_labels(x), **options))
+    return report_of(done, config={}, gates=Gates().judged)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from audit.gates.policy import Policy, Rule, judge
 from audit.health import completeness
 from audit.scanning import attacks, scan
 from audit.scanning.assemble import report_of
-from audit.scanning.state import Scan
+from audit.scanning.result import ScanResult
+from audit.scanning.subject import plan_of
 from audit.schema import Interval, Report, reliability
 from reports import RENDERERS
 from reports.comparison import FORMATS
@@ -29,9 +30,11 @@ LABELS = linear(X).argmax(1)
 OPTIONS: dict[str, Any] = {"metrics": ("linf",), "orders": (float("inf"),), "deltas": (0.05, 0.1)}
 
 
-def report(state: Scan, gates: Gates | None = None) -> Report:
+def report(state: ScanResult, gates: Gates | None = None) -> Report:
     return report_of(
-        state, config={"threat": list(state.config.metrics)}, gates=(gates or Gates()).judged
+        state,
+        config={"threat": list(state.subject.config.metrics)},
+        gates=(gates or Gates()).judged,
     )
 
 
@@ -128,13 +131,14 @@ def test_a_metric_that_was_not_reached_has_a_gate_that_is_open() -> None:
 @pytest.mark.parametrize("status", ["interrupted", "partial"])
 def test_a_comparison_with_an_unfinished_scan_is_open(status: str) -> None:
     state = scan_of(classifier(linear), X, LABELS, **OPTIONS)
-    whole = report(scan.run(state))
+    found_whole = scan.run(state)
+    whole = report(found_whole)
     radii = comparison.Radii(
         state.samples.index.numpy(),
         state.samples.correct.numpy(),
         {
-            "linf_attacked": state.runs[0].frontier.radius.numpy(),
-            "linf_certified": state.runs[0].certified.radius.numpy(),
+            "linf_attacked": found_whole.evidence[0].frontier.radius.numpy(),
+            "linf_certified": found_whole.evidence[0].certified.radius.numpy(),
         },
     )
     worse = comparison.Radii(
@@ -176,11 +180,11 @@ def test_an_error_in_an_attack_costs_that_attack_alone(monkeypatch: pytest.Monke
     monkeypatch.setitem(ATTACKS, "apgd", replace(ATTACKS["apgd"], run=broken))
     names = ("fgsm", "apgd", "minimal")
     state = scan.run(scan_of(classifier(linear), X, LABELS, **OPTIONS, attacks=names))
-    attacks = {entry.name: entry for entry in state.runs[0].attacks}
+    attacks = {entry.name: entry for entry in state.evidence[0].attacks}
     assert attacks["apgd"].status == "error"
     assert attacks["apgd"].detail == "It stopped on an error: Boom: no kernel image."
     assert attacks["minimal"].status == attacks["fgsm"].status == attacks["w-fgsm"].status == "ran"
-    assert torch.equal(state.runs[0].frontier.radius, expected.runs[0].frontier.radius)
+    assert torch.equal(state.evidence[0].frontier.radius, expected.evidence[0].frontier.radius)
     made = report(state, Gates(minimum=0.0))
     assert (made.status, reliability(made), made.verdict) == ("partial", "RED", "inconclusive")
     detail = {entry.check: entry.detail for entry in made.health}["completeness"]
@@ -228,12 +232,12 @@ def test_a_model_whose_gradients_raise_is_still_attacked_without_them() -> None:
 
     model = classifier(linear, attackable=no_backward)
     state = scan.run(scan_of(model, X, LABELS, **OPTIONS))
-    status = {entry.name: entry.status for entry in state.runs[0].attacks}
+    status = {entry.name: entry.status for entry in state.evidence[0].attacks}
     assert status["minimal"] == status["apgd"] == "error"
     assert status["hopskipjump"] == "ran"
     assert state.status == "partial"
     assert any("derivative is not implemented" in failure for failure in state.failures)
-    assert state.runs[0].frontier.broken.all()
+    assert state.evidence[0].frontier.broken.all()
 
 
 def test_decisions_search_every_sample_where_the_search_by_gradients_failed(
@@ -257,7 +261,7 @@ def test_decisions_search_every_sample_where_the_search_by_gradients_failed(
     monkeypatch.setitem(ATTACKS, "minimal", replace(ATTACKS["minimal"], run=broken))
     monkeypatch.setitem(ATTACKS, "hopskipjump", replace(ATTACKS["hopskipjump"], run=searched))
     state = scan_of(classifier(linear, attackable=dead_first), X, LABELS, **OPTIONS)
-    assert 0 < int(state.flat.sum()) < len(X)
+    assert 0 < int(plan_of(state).flat.sum()) < len(X)
     scan.run(state)
     assert sum(chosen) == len(X)
 
@@ -271,7 +275,11 @@ def test_an_error_in_the_parity_check_leaves_a_scan_by_scores() -> None:
     assert found["parity"].status == "fail"
     assert "Boom: operator is not on this device" in found["parity"].detail
     assert state.classifier.gradient == "none"
-    assert [entry.name for entry in state.runs[0].attacks] == ["random", "hopskipjump", "square"]
+    assert [entry.name for entry in state.evidence[0].attacks] == [
+        "random",
+        "hopskipjump",
+        "square",
+    ]
     assert reliability(report(state)) == "RED"
 
 
@@ -283,7 +291,7 @@ def test_an_error_in_the_sensitivity_costs_the_sensitivity_alone(
 
     monkeypatch.setattr(attacks, "sensitivity", broken)
     state = scan.run(scan_of(classifier(linear), X, LABELS, **OPTIONS, attacks=("minimal",)))
-    status = {entry.name: entry.status for entry in state.runs[0].attacks}
+    status = {entry.name: entry.status for entry in state.evidence[0].attacks}
     assert status == {"minimal": "ran", "w-fgsm": "error"}
     made = report(state)
     assert (made.status, reliability(made)) == ("partial", "RED")
@@ -298,7 +306,7 @@ def test_an_error_in_what_is_told_of_an_attack_costs_that_attack_alone(
 
     monkeypatch.setattr(attacks, "_detail", broken)
     state = scan.run(scan_of(classifier(linear), X, LABELS, **OPTIONS, attacks=("minimal",)))
-    attack = state.runs[0].attacks[0]
+    attack = state.evidence[0].attacks[0]
     assert (attack.status, attack.detail) == ("error", "It stopped on an error: Boom: no digest.")
 
 
@@ -324,7 +332,7 @@ def test_a_contradiction_in_the_gradients_is_raised() -> None:
 
     state = scan_of(classifier(linear, attackable=contradiction), X, LABELS, **OPTIONS)
     with pytest.raises(InternalError):
-        _ = state.flat
+        plan_of(state)
 
 
 # What counts as a search
@@ -349,7 +357,7 @@ def test_an_attack_that_did_not_run_is_no_search(
     def radii(attacks: tuple[str, ...]) -> Tensor:
         model = classifier(linear, gradients=False, sample=(1, 2, 2))
         state = scan_of(model, images, labels, **options, attacks=attacks)
-        return scan.run(state).runs[0].frontier.radius
+        return scan.run(state).evidence[0].frontier.radius
 
     expected = radii(alone)
     assert expected.isfinite().any()
