@@ -54,7 +54,7 @@ def bracket(
     started = time.process_time()
     done = scan.run(prepared)
     spent = time.process_time() - started
-    run = done.runs[0]
+    run = done.evidence[0]
     attacked = float((run.frontier.radius > delta).double().mean())
     certified = float((run.certified.radius >= delta).double().mean())
     correct = done.samples.correct

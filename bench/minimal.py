@@ -30,7 +30,7 @@ from attackers.losses import outvoted
 from attackers.rows import over
 from audit.models.execution import Counted
 from audit.options import ScanConfig
-from audit.scanning.state import Scan
+from audit.scanning.subject import Subject
 from bench import peers
 from bench.subjects import SHARED, SUBJECTS, Plain, prepare
 
@@ -69,14 +69,14 @@ class Found:
 class Task:
     """The correct samples of a subject, and its model."""
 
-    prepared: Scan
+    prepared: Subject
     model: nn.Module
     x0: Tensor
     labels: Tensor
     rows: Tensor
 
     @classmethod
-    def of(cls, prepared: Scan) -> "Task":
+    def of(cls, prepared: Subject) -> "Task":
         """Everything of a scan that is ready."""
         samples = prepared.samples
         rows = samples.correct.nonzero()[:, 0]

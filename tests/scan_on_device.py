@@ -77,7 +77,7 @@ def main(folder: Path, where: str, name: str) -> None:
                     for curve in threat.curves
                 ],
             }
-            for run, threat in zip(done.runs, report.threats, strict=True)
+            for run, threat in zip(done.evidence, report.threats, strict=True)
         ],
     }
     json.dump(found, sys.stdout, default=lambda value: value.model_dump())

@@ -24,7 +24,7 @@ from audit.options import (
 from audit.runtime.atomic_files import write_text
 from audit.runtime.progress import Progress, shown
 from audit.scanning import assemble
-from audit.scanning.state import Scan
+from audit.scanning.result import ScanResult
 from audit.schema import HardenReport, Report
 
 
@@ -86,7 +86,7 @@ def harden(
 
 
 def write_scan(
-    folder: Path, loading: LoadOptions, reading: ReadOptions, result: Scan, name: str
+    folder: Path, loading: LoadOptions, reading: ReadOptions, result: ScanResult, name: str
 ) -> Report:
     """Write the report of one of the scans before and after."""
     out = folder / name

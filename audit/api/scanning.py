@@ -33,8 +33,8 @@ from audit.runtime.atomic_files import check_writable, write_text, written
 from audit.runtime.progress import Progress, shown
 from audit.scanning import artifacts, assemble
 from audit.scanning.generator import train_within_scan
+from audit.scanning.result import ScanResult
 from audit.scanning.scan import prepare, run
-from audit.scanning.state import Scan
 
 
 @documented(*SCAN)
@@ -84,13 +84,14 @@ def scan(
     if source.data is not None and folder is not None:
         train = open_samples(source.data, reading, config.low, config.high)
         trained = train_within_scan(train, config, load, folder, display)
-    subject.generator = trained
-    result = run(subject, display)
+    result = run(subject, display, trained)
     record = assemble.record(result, loading, options_for_record(source, reading, wanted, folder))
     return report_of(result, record, gates, folder)
 
 
-def report_of(result: Scan, record: dict[str, Any], gates: Gates, folder: Path | None) -> Report:
+def report_of(
+    result: ScanResult, record: dict[str, Any], gates: Gates, folder: Path | None
+) -> Report:
     """Make the report of a scan, and write it where a folder is given."""
     report = Report(
         assemble.report_of(result, config=record, gates=gates.evaluate),
@@ -104,7 +105,7 @@ def report_of(result: Scan, record: dict[str, Any], gates: Gates, folder: Path |
     return report
 
 
-def write_samples(result: Scan, folder: Path) -> None:
+def write_samples(result: ScanResult, folder: Path) -> None:
     """Write `samples.csv` and `adversarial.npz`."""
     write_text(folder / assemble.SAMPLES_FILE, artifacts.samples_csv(result))
     with written(folder / assemble.ADVERSARIAL_FILE) as path, path.open("wb") as file:

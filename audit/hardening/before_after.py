@@ -10,6 +10,7 @@ from pathlib import Path
 
 from audit.errors import Interrupted
 from audit.evidence.samples import Samples
+from audit.generators.generator_files import Trained
 from audit.hardening.hardening_state import HardeningState
 from audit.hardening.parity import served_difference
 from audit.hardening.prepare import HardeningSession
@@ -18,8 +19,8 @@ from audit.health.samples import named
 from audit.options import ScanConfig
 from audit.runtime.progress import Progress
 from audit.scanning.generator import train_within_scan
+from audit.scanning.result import ScanResult
 from audit.scanning.scan import prepare, run
-from audit.scanning.state import Scan
 from audit.schema import (
     Epoch,
     HardenedThreat,
@@ -46,7 +47,7 @@ unbalanced data, so clean accuracy alone does not show such a loss.
 class ScannedModel:
     """A scan of one model, and the reliability of its report."""
 
-    scan: Scan
+    scan: ScanResult
     reliability: Reliability
 
 
@@ -93,13 +94,14 @@ def _scanned(
     when, file = side
     name = when if len(request.scans) == 1 else f"{when}-{config.metrics[0]}"
     load = request.load(file)
-    scan = prepare(session.evaluation, config, load)
+    subject = prepare(session.evaluation, config, load)
+    generator: Trained | None = None
     if request.config.method == "wagan":
         # The model was trained on a generator's images, so a new generator has to attack it.
         folder = request.out / name
-        scan.generator = train_within_scan(session.train, config, load, folder, progress)
-    run(scan, progress)
-    if scan.interrupted:
+        generator = train_within_scan(session.train, config, load, folder, progress)
+    scan = run(subject, progress, generator)
+    if scan.status == "interrupted":
         raise Interrupted(
             f"Interrupted while the {when} model was scanned: {request.hardened} is complete, but "
             "its report is not. Continue with --resume."

@@ -8,7 +8,7 @@ from audit.data import Dataset
 from audit.models import LoadOptions, load_classifier
 from audit.models.classifier import Load
 from audit.options import HardenConfig, ScanConfig
-from audit.scanning.state import Scan
+from audit.scanning.result import ScanResult
 from audit.schema import HardenReport, Report
 
 
@@ -38,7 +38,7 @@ class HardenRequest:
     scans: tuple[ScanConfig, ...]
     loading: LoadOptions
     out: Path
-    write_scan: Callable[[Scan, str], Report]
+    write_scan: Callable[[ScanResult, str], Report]
     write_report: Callable[[HardenReport], None]
     generator: Path | None = None
     resume: bool = False

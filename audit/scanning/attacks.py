@@ -25,9 +25,13 @@ from audit.models.classifier import Classifier
 from audit.models.execution import Counted, Counter
 from audit.runtime.progress import Progress
 from audit.scanning.config import effort_of
+from audit.scanning.evidence import MetricRun
 from audit.scanning.sensitivity import SENSITIVITY_LOSSES, sensitivity
-from audit.scanning.state import INTERRUPTED, MetricRun, Scan
+from audit.scanning.subject import Subject
 from audit.schema import Attack, RunStatus
+
+INTERRUPTED = "Interrupted before all samples were attacked."
+"""Detail of the attack that an interrupt ended."""
 
 BLIND = 2.0
 """Factor that replaces `Effort.near` after a search by decisions alone, whose radii are up to twice
@@ -38,38 +42,38 @@ WITHIN = 3.0
 orders that share the budget between samples use examples about that far away."""
 
 
-def attack_all(scan: Scan, run: MetricRun, progress: Progress) -> None:
+def attack_all(subject: Subject, run: MetricRun, progress: Progress) -> None:
     """Run the chosen attacks, or all that apply, then the first-order distributional one."""
-    for name in scan.attacks:
+    for name in run.plan.attacks:
         entry = ATTACKS[name]
-        skipped = scan.config.attacks is None and "gradients" in entry.default
+        skipped = subject.config.attacks is None and "gradients" in entry.default
         if skipped and not entry.defined(run.metric):
             continue
-        reason = not_applicable(entry, scan, run.metric)
+        reason = not_applicable(entry, subject, run.metric)
         if reason:
             run.attacks.append(_not_applicable(name, reason))
             continue
-        with _recorded(run, name, scan) as attacker:
-            attacker.detail = _detail(scan, entry)
-            RUNNERS[entry.kind](scan, run, entry, attacker, progress)
-    if scan.classifier.attackable is not None:
-        _measure_sensitivity(scan, run, progress)
+        with _recorded(run, name, subject) as attacker:
+            attacker.detail = _detail(subject, entry)
+            RUNNERS[entry.kind](subject, run, entry, attacker, progress)
+    if subject.classifier.attackable is not None:
+        _measure_sensitivity(subject, run, progress)
 
 
-def reinforce(scan: Scan, run: MetricRun, times: int, progress: Progress) -> None:
+def reinforce(subject: Subject, run: MetricRun, times: int, progress: Progress) -> None:
     """Rerun the iterative attack with ``times`` as many steps."""
     name = ITERATIVE[run.metric.name]
-    with _recorded(run, name, scan, times) as attacker:
+    with _recorded(run, name, subject, times) as attacker:
         attacker.detail = f"Again with {times} times the steps."
-        _attack_at_radii(scan, run, ATTACKS[name], attacker, progress, times)
+        _attack_at_radii(subject, run, ATTACKS[name], attacker, progress, times)
 
 
-def _detail(scan: Scan, entry: AttackEntry) -> str:
+def _detail(subject: Subject, entry: AttackEntry) -> str:
     """Describe the trained generator that an attack uses."""
-    if "generator" not in entry.needs or scan.generator is None:
+    if "generator" not in entry.needs or subject.generator is None:
         return ""
-    trained = scan.generator
-    other = transferred(scan.classifier, trained)
+    trained = subject.generator
+    other = transferred(subject.classifier, trained)
     return (
         f"A {trained.variant} generator, head {trained.network.spec.head}, trained for "
         f"{'another model (a transfer attack)' if other else 'this model'} up to a "
@@ -77,15 +81,15 @@ def _detail(scan: Scan, entry: AttackEntry) -> str:
     )
 
 
-def not_applicable(entry: AttackEntry, scan: Scan, metric: Metric) -> str:
+def not_applicable(entry: AttackEntry, subject: Subject, metric: Metric) -> str:
     """Explain why an attack cannot run; empty where it can."""
-    if "gradients" in entry.needs and scan.classifier.attackable is None:
+    if "gradients" in entry.needs and subject.classifier.attackable is None:
         return "It needs gradients, and the model has none."
     if not entry.defined(metric):
         return f"It is defined for {' and '.join(sorted(entry.metrics))} only."
-    if "scores" in entry.needs and scan.classifier.output == "labels":
+    if "scores" in entry.needs and subject.classifier.output == "labels":
         return "It needs scores, and the model gives labels alone."
-    if "generator" in entry.needs and scan.generator is None:
+    if "generator" in entry.needs and subject.generator is None:
         return "It needs a trained generator, and none was given."
     return ""
 
@@ -106,14 +110,14 @@ class Attacker:
 
 
 @contextmanager
-def _recorded(run: MetricRun, name: str, scan: Scan, times: int = 1) -> Iterator[Attacker]:
+def _recorded(run: MetricRun, name: str, subject: Subject, times: int = 1) -> Iterator[Attacker]:
     """Count passes and time of one attack, and record it even when it is cut short.
 
     An error ends this attack alone: what it found was judged and stays, the record says what
     happened, and the scan goes on. A contradiction that only a bug of ours can cause is raised.
     """
     counter = Counter()
-    classifier = scan.classifier
+    classifier = subject.classifier
     logits = classifier.attackable
     attacker = Attacker(
         replace(
@@ -146,24 +150,24 @@ def _recorded(run: MetricRun, name: str, scan: Scan, times: int = 1) -> Iterator
                 forwards=counter.forwards,
                 gradients=counter.gradients,
                 seconds=time.perf_counter() - started,
-                budget=effort_of(scan.config).budget(name, times),
+                budget=effort_of(subject.config).budget(name, times),
             )
         )
 
 
 def _search(
-    scan: Scan, run: MetricRun, entry: AttackEntry, attacker: Attacker, progress: Progress
+    subject: Subject, run: MetricRun, entry: AttackEntry, attacker: Attacker, progress: Progress
 ) -> None:
     """Search minimal radii; stages for shared budgets only where the radius is comparable to them.
 
     By default, an attack without gradients leaves out samples that were searched along one.
     """
-    config, correct = scan.config, scan.samples.correct
+    config, correct = subject.config, subject.samples.correct
     largest = max(config.deltas_of(run.metric.name), default=0.0)
     along = "gradients" in entry.needs
     chosen = correct
-    if config.attacks is None and not along and scan.classifier.attackable is not None:
-        chosen = correct & (scan.flat | ~run.followed)
+    if config.attacks is None and not along and subject.classifier.attackable is not None:
+        chosen = correct & (run.plan.flat | ~run.followed)
     finite = any(isfinite(order) for order in config.orders)
     stages = [s for s in effort_of(config).stages_of(entry.name) if finite or not s.shared]
     every = int(chosen.sum())
@@ -178,24 +182,24 @@ def _search(
                 del chosen
                 return attack
 
-            _attack(scan, run, attacker, entry.name, entry.name, rows, same, tick)
+            _attack(subject, run, attacker, entry.name, entry.name, rows, same, tick)
     run.searched |= chosen
     if along:
         run.followed |= chosen
 
 
 def _attack_law(
-    scan: Scan, run: MetricRun, entry: AttackEntry, attacker: Attacker, progress: Progress
+    subject: Subject, run: MetricRun, entry: AttackEntry, attacker: Attacker, progress: Progress
 ) -> None:
     """Attack the whole data as one law, for every order above one, budget and loss.
 
     The judge walks successes back to the boundary and drops failures, so that the budget which the
     attack wasted on them is free when the budget is allocated.
     """
-    samples, device = scan.samples, scan.classifier.device
+    samples, device = subject.samples, subject.classifier.device
     x0, labels = samples.x.to(device), samples.labels.to(device)
-    orders = [order for order in scan.config.orders if order > 1]
-    deltas = [d for d in scan.config.deltas_of(run.metric.name) if d > 0]
+    orders = [order for order in subject.config.orders if order > 1]
+    deltas = [d for d in subject.config.deltas_of(run.metric.name) if d > 0]
     laws = list(itertools.product(orders, deltas, SENSITIVITY_LOSSES))
     total = len(laws) * W_PGD_STEPS * len(samples)
     with progress(f"{run.metric.name}: {entry.name}", total) as tick:
@@ -206,15 +210,15 @@ def _attack_law(
                 labels,
                 Threat(run.metric, delta, order),
                 loss=LOSSES[loss],
-                rows=scan.batch,
+                rows=subject.batch,
                 tick=lambda: tick(len(samples)),
             ).cpu()
-            for rows in samples.correct.nonzero()[:, 0].split(scan.batch):
-                _propose(scan, run, attacker, entry.name, rows, x[rows])
+            for rows in samples.correct.nonzero()[:, 0].split(subject.batch):
+                _propose(subject, run, attacker, entry.name, rows, x[rows])
 
 
 def _attack_at_radii(
-    scan: Scan,
+    subject: Subject,
     run: MetricRun,
     entry: AttackEntry,
     attacker: Attacker,
@@ -226,40 +230,40 @@ def _attack_at_radii(
     A sample whose radius is known to be far above the budget after a search for minimal radii is
     not attacked again there, unless it has no gradient and the search was blind.
     """
-    name, effort = entry.name, effort_of(scan.config)
-    deltas = [d for d in scan.config.deltas_of(run.metric.name) if d > 0]
-    factor = effort.near_grid if scan.config.deltas is None else effort.near
+    name, effort = entry.name, effort_of(subject.config)
+    deltas = [d for d in subject.config.deltas_of(run.metric.name) if d > 0]
+    factor = effort.near_grid if subject.config.deltas is None else effort.near
     # A search by decisions alone ends farther from the nearest example.
     factors = torch.full(run.followed.shape, max(factor, BLIND), dtype=torch.float64)
     factors[run.followed] = factor
     stages = effort.stages_of(name, times)
-    if scan.classifier.attackable is None:
+    if subject.classifier.attackable is None:
         stages = tuple(stage for stage in stages if not entry.spends(stage).gradients)
-    network = None if scan.generator is None else scan.generator.network
-    correct = int(scan.samples.correct.sum())
+    network = None if subject.generator is None else subject.generator.network
+    correct = int(subject.samples.correct.sum())
     with progress(f"{run.metric.name}: {name}", len(deltas) * len(stages) * correct) as tick:
         for delta in reversed(deltas):
             threat = Threat(run.metric, delta)
             for number, stage in enumerate(stages):
                 radius = run.frontier.radius
                 near = (radius <= factors * delta) | ~radius.isfinite() | ~run.searched
-                near |= scan.flat
+                near |= run.plan.flat
                 if stage.warm:
                     near &= radius.isfinite()
-                rows = (scan.samples.correct & (radius > delta) & near).nonzero()[:, 0]
+                rows = (subject.samples.correct & (radius > delta) & near).nonzero()[:, 0]
                 tick(correct - len(rows))
 
                 def attack(
                     chosen: Tensor, stage: Stage = stage, threat: Threat = threat
                 ) -> Configured:
-                    start = run.frontier.x[chosen].to(scan.classifier.device)
+                    start = run.frontier.x[chosen].to(subject.classifier.device)
                     return entry.set_up(entry, stage, Given(threat, start, network))
 
                 purpose = f"{name} {number} {delta!r} {times}"
-                _attack(scan, run, attacker, name, purpose, rows, attack, tick)
+                _attack(subject, run, attacker, name, purpose, rows, attack, tick)
 
 
-RUNNERS: dict[str, Callable[[Scan, MetricRun, AttackEntry, Attacker, Progress], None]] = {
+RUNNERS: dict[str, Callable[[Subject, MetricRun, AttackEntry, Attacker, Progress], None]] = {
     "minimal": _search,
     "law": _attack_law,
     "radius": _attack_at_radii,
@@ -268,7 +272,7 @@ RUNNERS: dict[str, Callable[[Scan, MetricRun, AttackEntry, Attacker, Progress], 
 
 
 def _attack(
-    scan: Scan,
+    subject: Subject,
     run: MetricRun,
     attacker: Attacker,
     name: str,
@@ -278,7 +282,7 @@ def _attack(
     tick: Callable[[int], None],
 ) -> None:
     """Attack some rows, in batches that fit into memory, and propose the results."""
-    samples, device = scan.samples, scan.classifier.device
+    samples, device = subject.samples, subject.classifier.device
 
     def one_batch(chosen: Tensor) -> None:
         candidates = attack_of(chosen)(
@@ -287,14 +291,14 @@ def _attack(
             samples.labels[chosen].to(device),
             generator=samples.generator.take(chosen).fold(f"{run.metric.name} {purpose}"),
         )
-        _propose(scan, run, attacker, name, chosen, candidates.cpu())
+        _propose(subject, run, attacker, name, chosen, candidates.cpu())
         tick(len(chosen))
 
-    scan.batches.each(rows, one_batch)
+    subject.batches.each(rows, one_batch)
 
 
 def _propose(
-    scan: Scan,
+    subject: Subject,
     run: MetricRun,
     attacker: Attacker,
     name: str,
@@ -304,7 +308,7 @@ def _propose(
     line_search: int = LINE_SEARCH,
 ) -> None:
     """Let the judge decide on candidates, and keep what is nearer than before."""
-    samples = scan.samples
+    samples = subject.samples
     verdict = judge(
         attacker.classifier,
         run.metric,
@@ -317,16 +321,16 @@ def _propose(
     attacker.broken.update(rows[verdict.broken].tolist())
 
 
-def _measure_sensitivity(scan: Scan, run: MetricRun, progress: Progress) -> None:
-    samples, config = scan.samples, scan.config
+def _measure_sensitivity(subject: Subject, run: MetricRun, progress: Progress) -> None:
+    samples, config = subject.samples, subject.config
     deltas = config.deltas_of(run.metric.name)
 
-    with _recorded(run, "w-fgsm", scan) as attacker:
+    with _recorded(run, "w-fgsm", subject) as attacker:
 
         def offer(rows: Tensor, x: Tensor, wrong: Tensor) -> None:
             fooled = wrong & samples.correct[rows]
             if bool(fooled.any()):
-                _propose(scan, run, attacker, "w-fgsm", rows[fooled], x[fooled], line_search=0)
+                _propose(subject, run, attacker, "w-fgsm", rows[fooled], x[fooled], line_search=0)
 
         with progress(f"{run.metric.name}: sensitivity", 6 * len(samples)) as tick:
             measured = sensitivity(
@@ -337,7 +341,7 @@ def _measure_sensitivity(scan: Scan, run: MetricRun, progress: Progress) -> None
                 deltas=deltas,
                 confidence=config.confidence,
                 seed=config.seed,
-                rows=scan.batch,
+                rows=subject.batch,
                 offer=offer,
                 tick=tick,
             )

@@ -36,7 +36,7 @@ def run_of(entry: AttackEntry, monkeypatch: pytest.MonkeyPatch, **options: bool)
     state = scan_of(
         model, X, LABELS, metrics=("linf",), orders=(float("inf"),), deltas=(0.3,), attacks=names
     )
-    return scan.run(state).runs[0].attacks[0]
+    return scan.run(state).evidence[0].attacks[0]
 
 
 def test_an_attack_at_a_radius_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from audit.errors import UsageError
 from audit.gates import verdict as gates
 from audit.options import ScanConfig
 from audit.options.scanning import AttackName
+from audit.scanning import scan
 from audit.scanning.assemble import report_of
 from audit.schema import Gate, Health, Report
 from audit.values import order_name
@@ -161,8 +162,9 @@ def test_one_word_for_the_whole(statuses: list[str], reliable: str, expected: st
 @pytest.fixture(scope="module")
 def report() -> Report:
     x = inputs(30)
-    scan = scan_of(classifier(linear), x, noisy_labels(x), deltas=(0.1,))
-    return report_of(scan, config={}, gates=Gates().evaluate)
+    options = {"deltas": (0.1,), "attacks": ("fgsm",), "certify": "none"}
+    done = scan.run(scan_of(classifier(linear), x, noisy_labels(x), **options))
+    return report_of(done, config={}, gates=Gates().evaluate)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from audit.evidence.judge import judge
 from audit.models.smoothed import SOFT_DRAWS, Noise, generator_of, poll, smooth, votes_settled
 from audit.options import ScanConfig
 from audit.scanning import scan
-from audit.scanning.state import Scan
+from audit.scanning.result import ScanResult
+from audit.scanning.subject import Subject
 
 NOISE = Noise(0.1, "gaussian")
 MODEL = classifier(linear)
@@ -127,7 +128,7 @@ def test_the_judge_walks_on_until_the_votes_are_settled() -> None:
     assert outvoted(SMOOTHED.deployed(verdict.x), labels).all()
 
 
-def smoothed_scan(**options: object) -> Scan:
+def smoothed_scan(**options: object) -> Subject:
     x = inputs(60)
     labels = linear(x).argmax(1)
     labels[:6] = 1 - labels[:6]
@@ -136,15 +137,15 @@ def smoothed_scan(**options: object) -> Scan:
 
 
 @pytest.fixture(scope="module")
-def done() -> Scan:
+def done() -> ScanResult:
     return scan.run(smoothed_scan(metrics=("l2", "linf"), deltas=(0.05, 0.2)))
 
 
-def test_certificates_lie_below_and_attacks_above_the_true_radius(done: Scan) -> None:
+def test_certificates_lie_below_and_attacks_above_the_true_radius(done: ScanResult) -> None:
     assert done.classifier.base is not None
     samples = done.samples
     exact = linear(samples.x)[:, 1].double().abs()
-    for run, norm in zip(done.runs, (WEIGHT.norm(), WEIGHT.abs().sum()), strict=True):
+    for run, norm in zip(done.evidence, (WEIGHT.norm(), WEIGHT.abs().sum()), strict=True):
         certified, attacked = run.certified.radius, run.frontier.radius
         true = exact / norm.double()
         right = samples.correct
@@ -155,10 +156,10 @@ def test_certificates_lie_below_and_attacks_above_the_true_radius(done: Scan) ->
         # The votes are settled a fraction of sigma beyond the boundary.
         assert (attacked[found] <= 1.8 * true[found] + 0.1).all()
         assert run.certified.certifier.name == "smoothing"
-    assert (done.runs[0].certified.radius[samples.correct] > 0).double().mean() > 0.8
+    assert (done.evidence[0].certified.radius[samples.correct] > 0).double().mean() > 0.8
 
 
-def test_the_scan_says_of_what_it_speaks(done: Scan) -> None:
+def test_the_scan_says_of_what_it_speaks(done: ScanResult) -> None:
     text = " ".join(done.warnings)
     assert "All numbers are those of the smoothed model" in text
     assert "Gaussian noise of sigma 0.1 in the units of the input" in text
@@ -178,7 +179,7 @@ def test_without_gradients_a_smoothed_model_is_searched_at_random() -> None:
         metrics=("l2",), smooth=0.1, effort="quick", orders=(math.inf,), deltas=(0.5,)
     )
     outcome = scan.run(scan.prepare(dataset_of(x, linear(x).argmax(1)), config, lambda *_: blind))
-    (run,) = outcome.runs
+    (run,) = outcome.evidence
     assert [entry.name for entry in run.attacks] == ["random"]
     assert run.frontier.broken.any()
     assert (run.certified.radius <= run.frontier.radius).all()
@@ -187,7 +188,7 @@ def test_without_gradients_a_smoothed_model_is_searched_at_random() -> None:
 
 def test_certification_can_be_left_out() -> None:
     outcome = scan.run(smoothed_scan(metrics=("l2",), certify="none", attacks=("fgsm",)))
-    assert outcome.runs[0].certified.certifier.name == "trivial"
+    assert outcome.evidence[0].certified.certifier.name == "trivial"
 
 
 @pytest.mark.parametrize(
@@ -196,8 +197,8 @@ def test_certification_can_be_left_out() -> None:
         ({"smooth": 0.0}, "--smooth must be positive and finite, found 0"),
         ({"smooth": -1.0}, "--smooth must be positive and finite, found -1"),
         ({"smooth": math.inf}, "--smooth must be positive and finite, found inf"),
-        ({"smooth": 0.1, "metrics": ("l2", "wasserstein")}, "scan wasserstein by itself"),
-        ({"smooth": 0.1, "certify": "crown"}, "bounds the model itself"),
+        ({"smooth": 0.1, "metrics": ("l2", "wasserstein")}, "scan wasserstein alone"),
+        ({"smooth": 0.1, "certify": "crown"}, "applies to the model without noise"),
         ({"smooth": 50.0}, "no more than chance: choose less noise"),
     ],
 )

@@ -14,12 +14,13 @@ from audit import comparison
 from audit.api.verdicts import Gates
 from audit.certify import bounding
 from audit.errors import InternalError
-from audit.gates.policy import Policy, Rule, judge
+from audit.gates.policy import Policy, Rule, evaluate_policy
 from audit.health import completeness
 from audit.options import VerdictOptions
 from audit.scanning import attacks, scan
 from audit.scanning.assemble import report_of
-from audit.scanning.state import Scan
+from audit.scanning.result import ScanResult
+from audit.scanning.subject import plan_of
 from audit.schema import Interval, Report, reliability
 from reports import RENDERERS
 from reports.comparison import FORMATS
@@ -30,10 +31,10 @@ LABELS = linear(X).argmax(1)
 OPTIONS: dict[str, Any] = {"metrics": ("linf",), "orders": (float("inf"),), "deltas": (0.05, 0.1)}
 
 
-def report(state: Scan, gates: Gates | None = None) -> Report:
+def report(state: ScanResult, gates: Gates | None = None) -> Report:
     return report_of(
         state,
-        config={"threat": list(state.config.metrics)},
+        config={"threat": list(state.subject.config.metrics)},
         gates=(gates or Gates()).evaluate,
     )
 
@@ -77,7 +78,7 @@ def test_a_gate_keeps_only_what_the_rest_of_the_scan_cannot_change(
     lost = "fail" if level == "error" else "warn"
 
     def outcome(of: str) -> str:
-        return judge(with_accuracy(of, side), policy, date(2030, 1, 1))[0].status
+        return evaluate_policy(with_accuracy(of, side), policy, date(2030, 1, 1))[0].status
 
     assert outcome("complete") == (lost if whole == "fail" else whole)
     assert outcome(status) == (lost if unfinished == "fail" else unfinished)
@@ -97,7 +98,9 @@ def test_gates_on_other_things(status: str, text: str, outcome: str) -> None:
     passed = [entry for entry in golden().health if entry.status == "pass"]
     made = golden().model_copy(update={"status": status, "health": passed})
     assert reliability(made) == "RED"
-    assert judge(made, Policy((Rule(text, "error"),)), date(2030, 1, 1))[0].status == outcome
+    assert (
+        evaluate_policy(made, Policy((Rule(text, "error"),)), date(2030, 1, 1))[0].status == outcome
+    )
 
 
 def test_an_interrupted_scan_passes_nothing_in_any_format() -> None:
@@ -133,13 +136,14 @@ def test_a_metric_that_was_not_reached_has_a_gate_that_is_open() -> None:
 @pytest.mark.parametrize("status", ["interrupted", "partial"])
 def test_a_comparison_with_an_unfinished_scan_is_open(status: str) -> None:
     state = scan_of(classifier(linear), X, LABELS, **OPTIONS)
-    whole = report(scan.run(state))
+    found_whole = scan.run(state)
+    whole = report(found_whole)
     radii = comparison.Radii(
         state.samples.index.numpy(),
         state.samples.correct.numpy(),
         {
-            "linf_attacked": state.runs[0].frontier.radius.numpy(),
-            "linf_certified": state.runs[0].certified.radius.numpy(),
+            "linf_attacked": found_whole.evidence[0].frontier.radius.numpy(),
+            "linf_certified": found_whole.evidence[0].certified.radius.numpy(),
         },
     )
     worse = comparison.Radii(
@@ -181,11 +185,11 @@ def test_an_error_in_an_attack_costs_that_attack_alone(monkeypatch: pytest.Monke
     monkeypatch.setitem(ATTACKS, "apgd", replace(ATTACKS["apgd"], run=broken))
     names = ("fgsm", "apgd", "minimal")
     state = scan.run(scan_of(classifier(linear), X, LABELS, **OPTIONS, attacks=names))
-    attacks = {entry.name: entry for entry in state.runs[0].attacks}
+    attacks = {entry.name: entry for entry in state.evidence[0].attacks}
     assert attacks["apgd"].status == "error"
     assert attacks["apgd"].detail == "It stopped on an error: Boom: no kernel image."
     assert attacks["minimal"].status == attacks["fgsm"].status == attacks["w-fgsm"].status == "ran"
-    assert torch.equal(state.runs[0].frontier.radius, expected.runs[0].frontier.radius)
+    assert torch.equal(state.evidence[0].frontier.radius, expected.evidence[0].frontier.radius)
     made = report(state, Gates(VerdictOptions(fail_under=0.0)))
     assert (made.status, reliability(made), made.verdict) == ("partial", "RED", "inconclusive")
     detail = {entry.check: entry.detail for entry in made.health}["completeness"]
@@ -233,12 +237,12 @@ def test_a_model_whose_gradients_raise_is_still_attacked_without_them() -> None:
 
     model = classifier(linear, attackable=no_backward)
     state = scan.run(scan_of(model, X, LABELS, **OPTIONS))
-    status = {entry.name: entry.status for entry in state.runs[0].attacks}
+    status = {entry.name: entry.status for entry in state.evidence[0].attacks}
     assert status["minimal"] == status["apgd"] == "error"
     assert status["hopskipjump"] == "ran"
     assert state.status == "partial"
     assert any("derivative is not implemented" in failure for failure in state.failures)
-    assert state.runs[0].frontier.broken.all()
+    assert state.evidence[0].frontier.broken.all()
 
 
 def test_decisions_search_every_sample_where_the_search_by_gradients_failed(
@@ -262,7 +266,7 @@ def test_decisions_search_every_sample_where_the_search_by_gradients_failed(
     monkeypatch.setitem(ATTACKS, "minimal", replace(ATTACKS["minimal"], run=broken))
     monkeypatch.setitem(ATTACKS, "hopskipjump", replace(ATTACKS["hopskipjump"], run=searched))
     state = scan_of(classifier(linear, attackable=dead_first), X, LABELS, **OPTIONS)
-    assert 0 < int(state.flat.sum()) < len(X)
+    assert 0 < int(plan_of(state).flat.sum()) < len(X)
     scan.run(state)
     assert sum(chosen) == len(X)
 
@@ -276,7 +280,11 @@ def test_an_error_in_the_parity_check_leaves_a_scan_by_scores() -> None:
     assert found["parity"].status == "fail"
     assert "Boom: operator is not on this device" in found["parity"].detail
     assert state.classifier.gradient == "none"
-    assert [entry.name for entry in state.runs[0].attacks] == ["random", "hopskipjump", "square"]
+    assert [entry.name for entry in state.evidence[0].attacks] == [
+        "random",
+        "hopskipjump",
+        "square",
+    ]
     assert reliability(report(state)) == "RED"
 
 
@@ -288,7 +296,7 @@ def test_an_error_in_the_sensitivity_costs_the_sensitivity_alone(
 
     monkeypatch.setattr(attacks, "sensitivity", broken)
     state = scan.run(scan_of(classifier(linear), X, LABELS, **OPTIONS, attacks=("minimal",)))
-    status = {entry.name: entry.status for entry in state.runs[0].attacks}
+    status = {entry.name: entry.status for entry in state.evidence[0].attacks}
     assert status == {"minimal": "ran", "w-fgsm": "error"}
     made = report(state)
     assert (made.status, reliability(made)) == ("partial", "RED")
@@ -303,7 +311,7 @@ def test_an_error_in_what_is_told_of_an_attack_costs_that_attack_alone(
 
     monkeypatch.setattr(attacks, "_detail", broken)
     state = scan.run(scan_of(classifier(linear), X, LABELS, **OPTIONS, attacks=("minimal",)))
-    attack = state.runs[0].attacks[0]
+    attack = state.evidence[0].attacks[0]
     assert (attack.status, attack.detail) == ("error", "It stopped on an error: Boom: no digest.")
 
 
@@ -329,7 +337,7 @@ def test_a_contradiction_in_the_gradients_is_raised() -> None:
 
     state = scan_of(classifier(linear, attackable=contradiction), X, LABELS, **OPTIONS)
     with pytest.raises(InternalError):
-        _ = state.flat
+        plan_of(state)
 
 
 # What counts as a search
@@ -354,7 +362,7 @@ def test_an_attack_that_did_not_run_is_no_search(
     def radii(attacks: tuple[str, ...]) -> Tensor:
         model = classifier(linear, gradients=False, sample=(1, 2, 2))
         state = scan_of(model, images, labels, **options, attacks=attacks)
-        return scan.run(state).runs[0].frontier.radius
+        return scan.run(state).evidence[0].frontier.radius
 
     expected = radii(alone)
     assert expected.isfinite().any()

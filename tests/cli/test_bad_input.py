@@ -85,11 +85,11 @@ def test_missing_model(case: Case) -> None:
 
 def test_empty_model(case: Case) -> None:
     case.model.write_bytes(b"")
-    refuse(case, case.scan(), "empty", "export or copy")
+    refuse(case, case.scan(), "empty", "copy the file or export")
 
 
 def test_folder_as_model(case: Case) -> None:
-    refuse(case, case.scan(model=case.folder), "folder", "name the file")
+    refuse(case, case.scan(model=case.folder), "folder", "give the path of the file")
 
 
 @pytest.mark.parametrize("text", ["hello, this is no model\n" * 9, "{}", "<html></html>", "hi"])

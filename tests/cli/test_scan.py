@@ -642,7 +642,7 @@ def test_an_interrupt_before_anything_was_measured(
     def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("audit.data.open_data", stopped)
+    monkeypatch.setattr("audit.api.inputs.open_data", stopped)
     outcome = audit("scan", good[0], "--data", good[1], "--out", tmp_path / "out")
     assert outcome.code == 130
     assert re.fullmatch(r"audit: Interrupted .*\.\n", outcome.err)

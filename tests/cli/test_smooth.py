@@ -83,7 +83,7 @@ def test_without_the_option_nothing_is_smoothed(folder: Path, tmp_path: Path) ->
         (("--smooth", "inf"), "--smooth must be positive and finite, found inf"),
         (("--smooth", "nan"), "--smooth takes numbers or fractions"),
         (("--smooth", "much"), "--smooth takes numbers or fractions"),
-        (("--smooth", "0.1", "--threat", "l2,wasserstein"), "scan wasserstein by itself"),
+        (("--smooth", "0.1", "--threat", "l2,wasserstein"), "scan wasserstein alone"),
     ],
 )
 def test_noise_that_cannot_be_meant(

@@ -287,13 +287,13 @@ def test_scan_options_that_contradict(case: Case, options: tuple[str, ...], mess
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--variant", "gan"), "Unknown variant 'gan': choose from advgan, wagan"),
+        (("--variant", "gan"), "Unknown variant 'gan'. Did you mean 'wagan'?"),
         (("--head", "tail"), "Unknown head 'tail': choose from image, flow"),
         (("--radius", "0"), "--radius must be positive"),
         (("--epochs", "0"), "--epochs must be at least 1"),
         (("--average", "1"), "--average must lie between 0 and 1"),
         (("--samples", "0"), "--samples must be at least 1"),
-        (("--paper", "--head", "flow"), "remove --head"),
+        (("--paper", "--head", "flow"), "leave --head out"),
         (("--resume",), "to resume from"),
     ],
 )
@@ -328,4 +328,4 @@ def test_every_variant_trains(
     written = record(out)
     assert written["variant"] == variant
     assert written["paper"] is bool(paper)
-    assert "as generated" in outcome.out
+    assert "on the generated images" in outcome.out
