@@ -162,7 +162,7 @@ def _report(
 def _hardened_threat(request: HardenRequest, threat: ScannedThreat) -> HardenedThreat:
     (metric,) = threat.config.metrics
     before, after = threat.before.scan, threat.after.scan
-    first, second = before.runs[0], after.runs[0]
+    first, second = before.evidence[0], after.evidence[0]
     sides = before.threats[0], after.threats[0]
     points = paired_points(
         (first.frontier.radius.numpy(), first.certified.radius.numpy()),
