@@ -66,7 +66,8 @@ def scan(
     if report.record.status == "interrupted":
         raise typer.Exit(code)
     if before is not None:
-        code = code or _compare(before, report, out, limit)
+        compared = _compare(before, report, out, limit)
+        code = code or compared
     raise typer.Exit(0 if exit_zero else code)
 
 

@@ -10,7 +10,7 @@ from image_mass import images, inside, least_radius, noise
 from linear_models import Linear, broken_at, streams
 from torch import Tensor
 
-from attackers import Attack
+from attackers.entry import Configured
 from attackers.fgsm import fgsm
 from attackers.losses import cross_entropy, margin, misclassified, targeted_margin
 from attackers.minimal import minimal_radius
@@ -65,7 +65,7 @@ def network(classes: int = 5, pixels: int = 36, seed: int = 1) -> partial[Tensor
     return partial(scores, a=first, b=second)
 
 
-def breaks(attack: Attack, problem: Problem, factor: float) -> Tensor:
+def breaks(attack: Configured, problem: Problem, factor: float) -> Tensor:
     model, x0, labels, radius = problem
     return broken_at(attack, model, x0, labels, METRIC, factor * radius)
 

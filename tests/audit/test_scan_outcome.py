@@ -157,7 +157,7 @@ def test_without_gradients_scores_and_decisions_are_attacked() -> None:
     # Decisions alone come within a quarter of what gradients find.
     assert (run.frontier.radius <= 1.25 * exact + 1e-3).all()
     assert run.frontier.broken.any()
-    assert run.sensitivity == []
+    assert run.threat.sensitivity == []
     named = scan.run(
         scan_of(blind, X, LABELS, metrics=("linf",), deltas=(0.3,), attacks=("pgd", "random"))
     )

@@ -154,7 +154,7 @@ def test_a_comparison_with_an_unfinished_scan_is_open(status: str) -> None:
     cut = whole.model_copy(update={"status": status})
 
     def outcome(old: Report, new: Report, radii_of_new: comparison.Radii) -> str:
-        return comparison.compare(old, new, radii, radii_of_new, limit=0.1).status
+        return comparison.compare_reports(old, new, radii, radii_of_new, limit=0.1).status
 
     assert outcome(whole, whole, radii) == "pass"
     assert outcome(whole, cut, radii) == "inconclusive"
@@ -163,7 +163,7 @@ def test_a_comparison_with_an_unfinished_scan_is_open(status: str) -> None:
     # A loss that an unfinished scan shows already is a loss; one against it may not be one.
     assert outcome(whole, cut, worse) == "fail"
     assert outcome(cut, whole, worse) == "inconclusive"
-    found = comparison.compare(whole, cut, radii, radii, limit=0.1)
+    found = comparison.compare_reports(whole, cut, radii, radii, limit=0.1)
     for name, render in FORMATS.items():
         assert "inconclusive" in render(found).lower(), name
 

@@ -47,6 +47,7 @@ def measured(out: Path) -> Any:
             for key in ("seconds", "forwards", "gradients"):
                 attack.pop(key)
         threat["certifier"].pop("seconds")
+    report["model"].pop("path")
     return report["clean"], report["threats"], report["health"], report["model"]
 
 

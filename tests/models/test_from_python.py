@@ -11,8 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attackers import ATTACKS, SampleGenerator, Threat
+from attackers import ATTACKS
 from attackers.geometry import METRICS
+from attackers.random_streams import SampleGenerator
+from attackers.threat import Threat
 from audit.errors import ModelError, UsageError
 from audit.models import Classifier, LoadOptions, load_callable, load_classifier, load_module
 from audit.models.from_module import state_digest
