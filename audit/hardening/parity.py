@@ -22,9 +22,10 @@ def served_difference(model: Trainable, served: Classifier, samples: Samples) ->
     """
     x = samples.x[:COMPARED]
     with torch.no_grad():
-        trained = model.logits(x.to(served.device)).cpu()
+        # TorchScript may return a tensor that requires gradients all the same.
+        trained = model.logits(x.to(served.device)).detach().cpu()
     again = served.differentiable(x.to(served.device)).detach().cpu()
-    difference = float((trained - again).detach().abs().max())
+    difference = float((trained - again).abs().max())
     if served.output == "logits":
         difference = max(difference, float((trained - served.deployed(x)).abs().max()))
     if difference > LARGEST_DIFFERENCE * max(1.0, float(trained.abs().max())):
