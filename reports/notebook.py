@@ -6,7 +6,7 @@ from html import escape
 from audit.schema import Report, reliability
 from reports.numbers import budget, share
 
-CELL = "text-align:left;padding:2px 10px"
+NOTEBOOK_CELL = "text-align:left;padding:2px 10px"
 """Style of a cell of the table."""
 
 TITLES = ("threat", "order", "budget", "attacked", "certified")
@@ -16,9 +16,11 @@ TITLES = ("threat", "order", "budget", "attacked", "certified")
 def render(report: Report) -> str:
     """Return HTML that needs neither scripts nor style sheets."""
     clean = share(report.clean, "estimate")
-    head = "".join(f'<th style="{CELL}">{title}</th>' for title in TITLES)
+    head = "".join(f'<th style="{NOTEBOOK_CELL}">{title}</th>' for title in TITLES)
     body = "".join(
-        "<tr>" + "".join(f'<td style="{CELL}">{escape(cell)}</td>' for cell in row) + "</tr>"
+        "<tr>"
+        + "".join(f'<td style="{NOTEBOOK_CELL}">{escape(cell)}</td>' for cell in row)
+        + "</tr>"
         for row in _rows(report)
     )
     warnings = "".join(f"<li>{escape(text)}</li>" for text in report.warnings)

@@ -8,7 +8,7 @@ from typing import Any, Unpack
 
 from audit.api.arguments import HardenArguments, documented
 from audit.api.inputs import DataLike, open_samples
-from audit.api.scanning import options_for_record, report_of
+from audit.api.scanning import finished_report, options_for_record
 from audit.api.verdicts import Gates
 from audit.errors import UsageError
 from audit.hardening.request import HardenRequest
@@ -92,7 +92,7 @@ def write_scan(
     out = folder / name
     others = options_for_record(GeneratorOptions(), reading, VerdictOptions(), out)
     record = assemble.record(result, loading, others)
-    return report_of(result, record, Gates(VerdictOptions()), out).record
+    return finished_report(result, record, Gates(VerdictOptions()), out).record
 
 
 def write_report(folder: Path, report: HardenReport) -> None:

@@ -76,8 +76,3 @@ def open_samples(data: DataLike, reading: ReadOptions, low: float, high: float) 
         "Data is a path, a pair (samples, labels) of arrays or tensors, or a torch Dataset with a "
         f"length, found an object of type {type(data).__name__}."
     )
-
-
-def described(value: Any) -> str:
-    """Return how a model or data that was given in Python is called in the record."""
-    return str(value) if isinstance(value, str | Path) else f"<{type(value).__name__}>"

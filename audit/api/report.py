@@ -11,12 +11,10 @@ from audit.errors import GateFailed, UsageError
 from audit.gates.policy import evaluate_policy, policy_of
 from audit.gates.verdict import exit_code
 from audit.runtime.atomic_files import check_writable, write_text
+from audit.schema.files import HTML_FILE, REPORT_FILE, SAMPLES_FILE
 from reports import RENDERERS
 
 __all__ = ["GateFailed", "Report"]
-
-REPORT_FILE, HTML_FILE = "report.json", "report.html"
-"""Names of the report's files in its folder."""
 
 Files = Callable[[Path], None]
 """Writes the files about single samples (`samples.csv`, `adversarial.npz`) into a folder."""
@@ -55,7 +53,7 @@ class Report:
         if file.is_dir():
             file = file / REPORT_FILE
         record = read_record(file)
-        table = file.parent / (record.artifacts.samples or "samples.csv")
+        table = file.parent / (record.artifacts.samples or SAMPLES_FILE)
 
         def copy(folder: Path) -> None:
             for name in (record.artifacts.samples, record.artifacts.adversarial):

@@ -35,6 +35,7 @@ from audit.scanning import artifacts, assemble
 from audit.scanning.generator import train_within_scan
 from audit.scanning.result import ScanResult
 from audit.scanning.scan import prepare, run
+from audit.schema.files import ADVERSARIAL_FILE, SAMPLES_FILE
 
 
 @documented(*SCAN)
@@ -67,7 +68,7 @@ def scan(
     config, source, loading, reading, wanted = options_from(SCAN, options, "audit.scan")
     config = replace(config, low=loading.low, high=loading.high)
     folder = None if out is None else Path(out)
-    _check(config, source, wanted, folder)
+    _refuse_contradictions(config, source, wanted, folder)
     gates = Gates.read(wanted)
     display = shown(progress)
     # The cheap checks first: nothing is read or computed for a typing mistake.
@@ -86,10 +87,10 @@ def scan(
         trained = train_within_scan(train, config, load, folder, display)
     result = run(subject, display, trained)
     record = assemble.record(result, loading, options_for_record(source, reading, wanted, folder))
-    return report_of(result, record, gates, folder)
+    return finished_report(result, record, gates, folder)
 
 
-def report_of(
+def finished_report(
     result: ScanResult, record: dict[str, Any], gates: Gates, folder: Path | None
 ) -> Report:
     """Make the report of a scan, and write it where a folder is given."""
@@ -107,13 +108,13 @@ def report_of(
 
 def write_samples(result: ScanResult, folder: Path) -> None:
     """Write `samples.csv` and `adversarial.npz`."""
-    write_text(folder / assemble.SAMPLES_FILE, artifacts.samples_csv(result))
-    with written(folder / assemble.ADVERSARIAL_FILE) as path, path.open("wb") as file:
+    write_text(folder / SAMPLES_FILE, artifacts.samples_csv(result))
+    with written(folder / ADVERSARIAL_FILE) as path, path.open("wb") as file:
         arrays = artifacts.adversarial_arrays(result)
         numpy.savez_compressed(file, allow_pickle=False, **arrays)
 
 
-def _check(
+def _refuse_contradictions(
     config: ScanConfig, source: GeneratorOptions, wanted: VerdictOptions, folder: Path | None
 ) -> None:
     """Raise `UsageError` where options contradict each other."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 FOR_PROGRAMS = ("html", "json", "junit", "sarif")
 """Formats that are UTF-8 on stdout too, whatever the console's encoding."""
 
-LOG = logging.getLogger("audit")
+PROGRAM_LOG = logging.getLogger("audit")
 
 
 def print_text(text: str, format: str = "text") -> None:
@@ -76,17 +76,17 @@ def show(report: "Report", out: Path, *, quiet: bool, verbose: bool) -> None:
 def log_to_stderr(verbose: bool) -> None:
     """Log what stopped on an error, with tracebacks, to stderr."""
     if verbose and not debugging():
-        LOG.setLevel(logging.DEBUG)
-        LOG.addHandler(logging.StreamHandler())
+        PROGRAM_LOG.setLevel(logging.DEBUG)
+        PROGRAM_LOG.addHandler(logging.StreamHandler())
 
 
 def debugging() -> bool:
     """Return whether ``--verbose`` was given."""
-    return LOG.getEffectiveLevel() <= logging.DEBUG
+    return PROGRAM_LOG.getEffectiveLevel() <= logging.DEBUG
 
 
 def stop_logging() -> None:
     """Forget ``--verbose``: a process may run several commands."""
-    LOG.setLevel(logging.NOTSET)
-    for handler in list(LOG.handlers):
-        LOG.removeHandler(handler)
+    PROGRAM_LOG.setLevel(logging.NOTSET)
+    for handler in list(PROGRAM_LOG.handlers):
+        PROGRAM_LOG.removeHandler(handler)

@@ -72,12 +72,12 @@ def find(folder: Path, known: Known) -> Settings:
         if key in NOT_OPTIONS:
             continue
         if isinstance(value, dict):
-            _check(path, key, known, "command")
+            _require_known(path, key, known, "command")
             for name, inner in value.items():
-                _check(path, name, known[key], f"option of {key}")
+                _require_known(path, name, known[key], f"option of {key}")
                 _set(options.setdefault(key, {}), known[key][_option(name)], inner)
         else:
-            _check(path, key, known["scan"], "option of scan")
+            _require_known(path, key, known["scan"], "option of scan")
             _set(options["scan"], known["scan"][_option(key)], value)
     if "gates" in document:
         options["scan"].setdefault("policy", str(path))
@@ -94,7 +94,7 @@ def _option(key: str) -> str:
     return key.replace("_", "-")
 
 
-def _check(path: Path, key: str, known: Mapping[str, Any], kind: str) -> None:
+def _require_known(path: Path, key: str, known: Mapping[str, Any], kind: str) -> None:
     if _option(key) not in known:
         near = difflib.get_close_matches(_option(key), known, n=1)
         hint = f"is {near[0]!r} meant?" if near else f"choose from {', '.join(sorted(known))}."

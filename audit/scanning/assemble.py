@@ -14,10 +14,9 @@ from audit.models import LoadOptions
 from audit.scanning.artifacts import gallery
 from audit.scanning.result import ScanResult
 from audit.schema import Artifacts, Data, Gate, Model, ModelInput, Report, Tool, now, reliability
+from audit.schema.files import ADVERSARIAL_FILE, HTML_FILE, SAMPLES_FILE
 from audit.values import order_name
 from audit.version import __version__
-
-SAMPLES_FILE, ADVERSARIAL_FILE, HTML_FILE = "samples.csv", "adversarial.npz", "report.html"
 
 
 def report_of(
