@@ -32,6 +32,10 @@ def render(report: Report) -> str:
     )
 
 
+def _cells(row: tuple[str, ...]) -> str:
+    return "".join(f'<td style="{NOTEBOOK_CELL}">{escape(cell)}</td>' for cell in row)
+
+
 def _rows(report: Report) -> Iterator[tuple[str, ...]]:
     for threat in report.threats:
         for curve in threat.curves:
