@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from audit.statistics.confidence import Bounds, clopper_pearson, dkw
+from audit.statistics.confidence import ConfidenceInterval, clopper_pearson, dkw
 from audit.statistics.knapsack import adversarial_accuracy
 
 WRONG = 0.1
@@ -42,7 +42,7 @@ def population_accuracy(delta: float, order: float) -> float:
     return (1 - WRONG) * (1 - min(reach, 1.0))
 
 
-def interval(value: float, n: int, order: float, confidence: float) -> Bounds:
+def interval(value: float, n: int, order: float, confidence: float) -> ConfidenceInterval:
     """The interval that the report gives."""
     if math.isinf(order):
         return clopper_pearson(round(value * n), n, confidence)

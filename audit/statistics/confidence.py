@@ -17,14 +17,14 @@ Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
 
 
-class Bounds(NamedTuple):
+class ConfidenceInterval(NamedTuple):
     """The two ends of an interval."""
 
     low: float
     high: float
 
 
-def clopper_pearson(successes: int, n: int, confidence: float) -> Bounds:
+def clopper_pearson(successes: int, n: int, confidence: float) -> ConfidenceInterval:
     """Exact interval of a proportion after ``successes`` of ``n`` trials.
 
     P(low <= p <= high) >= confidence for every p (Clopper & Pearson 1934).
@@ -32,7 +32,7 @@ def clopper_pearson(successes: int, n: int, confidence: float) -> Bounds:
     tail = (1 - confidence) / 2
     low = 0.0 if successes == 0 else float(stats.beta.ppf(tail, successes, n - successes + 1))
     high = 1.0 if successes == n else float(stats.beta.isf(tail, successes + 1, n - successes))
-    return Bounds(low, high)
+    return ConfidenceInterval(low, high)
 
 
 def dkw_slack(n: int, eta: float) -> float:
@@ -44,26 +44,26 @@ def dkw_slack(n: int, eta: float) -> float:
     return math.sqrt(math.log(1 / eta) / (2 * n))
 
 
-def dkw(value: float, n: int, confidence: float) -> Bounds:
+def dkw(value: float, n: int, confidence: float) -> ConfidenceInterval:
     """Interval of A_delta around its empirical value, simultaneous over all budgets and orders.
 
     t -> (1 - λt)_+ is a mixture of indicators 1{t < s} for every λ >= 0, so the inequality holds
     for their minimum over λ, which by duality is the distributional accuracy.
     """
     slack = dkw_slack(n, (1 - confidence) / 2)
-    return Bounds(max(0.0, value - slack), min(1.0, value + slack))
+    return ConfidenceInterval(max(0.0, value - slack), min(1.0, value + slack))
 
 
-def ratio(above: Bounds, below: Bounds) -> Bounds:
+def ratio(above: ConfidenceInterval, below: ConfidenceInterval) -> ConfidenceInterval:
     """Interval of a ratio of two proportions, each held at half the error (Bonferroni)."""
     high = min(1.0, above.high / below.low) if below.low > 0 else 1.0
     low = above.low / below.high if below.high > 0 else 0.0
-    return Bounds(min(low, 1.0), high)
+    return ConfidenceInterval(min(low, 1.0), high)
 
 
 def bootstrap(
     values: Floats, statistic: Callable[..., Floats], confidence: float, seed: int
-) -> Bounds:
+) -> ConfidenceInterval:
     """Percentile bootstrap interval of a statistic of iid values (Efron 1979).
 
     Args:
@@ -73,7 +73,7 @@ def bootstrap(
         seed: of the resampling; the order of the values does not matter.
     """
     if len(values) < 2:
-        return Bounds(-math.inf, math.inf)
+        return ConfidenceInterval(-math.inf, math.inf)
     result = stats.bootstrap(
         (np.sort(values),),
         statistic,
@@ -85,7 +85,7 @@ def bootstrap(
         rng=np.random.default_rng(seed),
     )
     low, high = result.confidence_interval
-    return Bounds(float(low), float(high))
+    return ConfidenceInterval(float(low), float(high))
 
 
 def bootstrap_indices(n: int, *, draws: int, seed: int) -> Iterator[NDArray[np.int64]]:

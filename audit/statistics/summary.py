@@ -21,7 +21,14 @@ from audit.schema import (
     ThreatResult,
 )
 from audit.statistics.by_class import by_class
-from audit.statistics.confidence import Booleans, Bounds, Floats, clopper_pearson, dkw, ratio
+from audit.statistics.confidence import (
+    Booleans,
+    ConfidenceInterval,
+    Floats,
+    clopper_pearson,
+    dkw,
+    ratio,
+)
 from audit.statistics.first_order import as_first_order, mark_violations, primary
 from audit.statistics.judged import Judged, Scope
 from audit.statistics.knapsack import adversarial_accuracy
@@ -161,7 +168,9 @@ def _interval(
     return Interval(value=value, low=low, high=high)
 
 
-def _bounds(value: float, n: int, order: float, confidence: float, failure: float) -> Bounds:
+def _bounds(
+    value: float, n: int, order: float, confidence: float, failure: float
+) -> ConfidenceInterval:
     """Exact binomial for the pointwise threat, DKW (uniform in delta and order) for the others.
 
     ``failure`` bounds the probability that any of the radii is not the lower bound it is said to
@@ -174,7 +183,7 @@ def _bounds(value: float, n: int, order: float, confidence: float, failure: floa
     and the lower end spends the same error as that of a certificate which cannot fail.
     """
 
-    def two_sided(confidence: float) -> Bounds:
+    def two_sided(confidence: float) -> ConfidenceInterval:
         if math.isinf(order):
             return clopper_pearson(round(value * n), n, confidence)
         return dkw(value, n, confidence)
@@ -183,7 +192,7 @@ def _bounds(value: float, n: int, order: float, confidence: float, failure: floa
     if failure > 0:
         narrower = confidence + 2 * failure
         low = two_sided(narrower).low if narrower < 1 else 0.0
-    return Bounds(low, high)
+    return ConfidenceInterval(low, high)
 
 
 def _quantiles(radii: Floats) -> Quantiles:

@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from audit.statistics.confidence import Bounds, bootstrap, clopper_pearson, dkw, dkw_slack, ratio
+from audit.statistics.confidence import (
+    ConfidenceInterval,
+    bootstrap,
+    clopper_pearson,
+    dkw,
+    dkw_slack,
+    ratio,
+)
 from audit.statistics.knapsack import adversarial_accuracy
 
 SLACK_95 = {1000: 0.03870, 5000: 0.01731, 10000: 0.01224}
@@ -78,7 +85,10 @@ def test_the_band_covers_the_population_everywhere_at_once() -> None:
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
 def test_ratio_holds_every_quotient_of_its_parts(a: float, b: float, s: float, t: float) -> None:
-    above, below = Bounds(min(a, b), max(a, b)), Bounds(min(s, t), max(s, t))
+    above, below = (
+        ConfidenceInterval(min(a, b), max(a, b)),
+        ConfidenceInterval(min(s, t), max(s, t)),
+    )
     low, high = ratio(above, below)
     assert 0 <= low <= high <= 1
     for numerator in above:
@@ -90,8 +100,10 @@ def test_ratio_holds_every_quotient_of_its_parts(a: float, b: float, s: float, t
 
 
 def test_ratio_of_nothing_known() -> None:
-    assert ratio(Bounds(0.2, 0.4), Bounds(0.0, 0.0)) == (0.0, 1.0)
-    assert ratio(Bounds(0.2, 0.4), Bounds(0.5, 0.8)) == pytest.approx((0.25, 0.8))
+    assert ratio(ConfidenceInterval(0.2, 0.4), ConfidenceInterval(0.0, 0.0)) == (0.0, 1.0)
+    assert ratio(ConfidenceInterval(0.2, 0.4), ConfidenceInterval(0.5, 0.8)) == pytest.approx(
+        (0.25, 0.8)
+    )
 
 
 def test_bootstrap_of_a_mean_is_the_normal_interval() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -456,3 +457,34 @@ def test_a_network_without_bounds_says_why_and_claims_nothing() -> None:
         )
         is None
     )
+
+
+@pytest.mark.parametrize("how", ["crown", "crown-ibp"])
+def test_a_layer_that_raises_for_one_sample_costs_that_sample_alone(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, x = served(convolutional("Relu")), images(5)
+    samples, limit = samples_of(model, x), torch.full((5,), 0.5).double()
+    settings = BoundSettings(how, 3, 2, 0.0, (0.01,))
+    whole = bounding.certify(model, Linf(), samples, limit, settings)
+    margins = Crown.margins
+
+    def broken(self: Crown, x0: Tensor, *rest: Any, **named: Any) -> Any:
+        if bool((x0.float() == x[2]).flatten(1).all(1).any()):
+            raise RuntimeError("broken layer")
+        return margins(self, x0, *rest, **named)
+
+    monkeypatch.setattr(Crown, "margins", broken)
+    found = bounding.certify(model, Linf(), samples, limit, settings)
+    assert whole is not None
+    assert found is not None
+    others = torch.tensor([0, 1, 3, 4])
+    assert bool((found.radius[others] > 0).all())
+    assert torch.equal(found.radius[others], whole.radius[others])
+    assert float(found.radius[2]) == 0
+    assert found.certifier.status == "error"
+    assert "1 of 5 samples" in found.certifier.detail
+    assert "broken layer" in found.certifier.detail
+    # A bound of the loss over all samples needs every one of them.
+    assert whole.envelope is not None
+    assert found.envelope is None
