@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 
 from attackers.geometry import Linf
 from audit.evidence.judge import judge
+from audit.options import ScanConfig
 from audit.scanning import scan
-from audit.scanning.config import ScanConfig
 from audit.scanning.subject import Subject
 from bench import peers
 from bench.subjects import SHARED, SUBJECTS, Plain, prepare

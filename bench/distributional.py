@@ -29,8 +29,8 @@ from attackers.rows import over
 from attackers.threat import Threat
 from attackers.wdro import power_mean, w_pgd
 from audit.evidence.judge import judge
+from audit.options import ScanConfig
 from audit.scanning import scan
-from audit.scanning.config import ScanConfig
 from audit.scanning.result import ScanResult
 from audit.statistics.knapsack import adversarial_accuracy
 from bench.subjects import SHARED, SUBJECTS, prepare

@@ -29,7 +29,7 @@ from attackers.geometry import METRICS, Metric
 from attackers.losses import outvoted
 from attackers.rows import over
 from audit.models.execution import Counted
-from audit.scanning.config import ScanConfig
+from audit.options import ScanConfig
 from audit.scanning.subject import Subject
 from bench import peers
 from bench.subjects import SHARED, SUBJECTS, Plain, prepare

@@ -9,8 +9,8 @@ from torch import nn
 from audit.data import open_data
 from audit.models import Classifier, LoadOptions, load_classifier, onnx_runtime
 from audit.models.onnx import lift, read_model
+from audit.options import ScanConfig
 from audit.scanning import scan
-from audit.scanning.config import ScanConfig
 from audit.scanning.subject import Subject as ScanSubject
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -22,8 +22,8 @@ import torch
 
 from audit.data import Dataset, open_data
 from audit.models import load_classifier
+from audit.options import ScanConfig
 from audit.scanning import scan
-from audit.scanning.config import ScanConfig
 from bench.subjects import SHARED, SUBJECTS, Subject
 
 

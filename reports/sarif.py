@@ -1,6 +1,7 @@
 """The report as SARIF 2.1.0: one result per gate and per health check that is not in order."""
 
 import json
+from pathlib import PureWindowsPath
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -50,7 +51,7 @@ def render(report: Report) -> str:
         },
         "artifacts": [
             {
-                "location": {"uri": _uri(report.model.path)},
+                "location": {"uri": artifact_uri(report.model.path)},
                 "hashes": {"sha-256": report.model.sha256},
             }
         ],
@@ -91,7 +92,11 @@ def _result(report: Report, rule: str, level: Level, kind: str, text: str) -> di
         "level": level if kind == "fail" else "none",
         "message": {"text": text},
         "locations": [
-            {"physicalLocation": {"artifactLocation": {"uri": _uri(report.model.path), "index": 0}}}
+            {
+                "physicalLocation": {
+                    "artifactLocation": {"uri": artifact_uri(report.model.path), "index": 0}
+                }
+            }
         ],
         "partialFingerprints": {"gate/v1": f"{rule}:{summary.file_name(report.model.path)}"},
     }
@@ -104,5 +109,16 @@ def _description(rule: str) -> str:
     )
 
 
-def _uri(path: str) -> str:
-    return quote(path.replace("\\", "/"), safe="/:")
+def artifact_uri(path: str) -> str:
+    r"""Return the URI reference of a file path (RFC 3986).
+
+    A relative path stays a relative reference: its colons are percent-encoded, because a first
+    segment such as ``net:v1.onnx`` would otherwise be read as an absolute URI of scheme ``net``
+    (section 4.2). Windows paths with a drive (``C:\net.onnx``) or a host (``\\host\net.onnx``)
+    become ``file`` URIs. Repeated leading slashes become one: two would name a host.
+    """
+    parts = PureWindowsPath(path)
+    if parts.drive and parts.root and not path.startswith("//"):
+        return parts.as_uri()
+    encoded = quote(path.replace("\\", "/"), safe="/")
+    return "/" + encoded.lstrip("/") if encoded.startswith("/") else encoded

@@ -9,13 +9,13 @@ import numpy
 import onnx
 import torch
 
-from audit import __version__
 from audit.gates.verdict import verdict
 from audit.models import LoadOptions
 from audit.scanning.artifacts import gallery
 from audit.scanning.result import ScanResult
 from audit.schema import Artifacts, Data, Gate, Model, ModelInput, Report, Tool, now, reliability
 from audit.values import order_name
+from audit.version import __version__
 
 SAMPLES_FILE, ADVERSARIAL_FILE, HTML_FILE = "samples.csv", "adversarial.npz", "report.html"
 

@@ -24,6 +24,7 @@ from audit.generators.made import transferred
 from audit.models.classifier import Classifier
 from audit.models.execution import Counted, Counter
 from audit.runtime.progress import Progress
+from audit.scanning.config import effort_of
 from audit.scanning.evidence import MetricRun
 from audit.scanning.sensitivity import SENSITIVITY_LOSSES, sensitivity
 from audit.scanning.subject import Subject
@@ -149,7 +150,7 @@ def _recorded(run: MetricRun, name: str, subject: Subject, times: int = 1) -> It
                 forwards=counter.forwards,
                 gradients=counter.gradients,
                 seconds=time.perf_counter() - started,
-                budget=subject.config.effort_preset.budget(name, times),
+                budget=effort_of(subject.config).budget(name, times),
             )
         )
 
@@ -168,7 +169,7 @@ def _search(
     if config.attacks is None and not along and subject.classifier.attackable is not None:
         chosen = correct & (run.plan.flat | ~run.followed)
     finite = any(isfinite(order) for order in config.orders)
-    stages = [s for s in config.effort_preset.stages_of(entry.name) if finite or not s.shared]
+    stages = [s for s in effort_of(config).stages_of(entry.name) if finite or not s.shared]
     every = int(chosen.sum())
     with progress(f"{run.metric.name}: {entry.name}", len(stages) * every) as tick:
         for stage in stages:
@@ -229,7 +230,7 @@ def _attack_at_radii(
     A sample whose radius is known to be far above the budget after a search for minimal radii is
     not attacked again there, unless it has no gradient and the search was blind.
     """
-    name, effort = entry.name, subject.config.effort_preset
+    name, effort = entry.name, effort_of(subject.config)
     deltas = [d for d in subject.config.deltas_of(run.metric.name) if d > 0]
     factor = effort.near_grid if subject.config.deltas is None else effort.near
     # A search by decisions alone ends farther from the nearest example.

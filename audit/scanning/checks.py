@@ -19,6 +19,7 @@ from attackers.square import square
 from audit import health
 from audit.runtime.progress import Progress
 from audit.scanning.attacks import reinforce
+from audit.scanning.config import effort_of
 from audit.scanning.evidence import MetricRun
 from audit.scanning.subject import Subject
 from audit.schema import Health
@@ -108,7 +109,7 @@ def _converged(scan: Subject, run: MetricRun, delta: float, progress: Progress) 
     if classifier.attackable is None:
         return health.without_gradients(f"convergence.{metric.name}")
     doublings = (
-        scan.config.effort_preset.doublings if ITERATIVE[metric.name] in run.plan.attacks else 0
+        effort_of(scan.config).doublings if ITERATIVE[metric.name] in run.plan.attacks else 0
     )
     for times in range(doublings + 1):
         steps = STEPS * 2**times

@@ -30,7 +30,8 @@ class Effort:
         work: products that such certificates may spend on the bounds before the margins; beyond it
             those come from interval arithmetic.
         doublings: how often steps are doubled where the convergence check asks for it.
-        training: epochs, and images at most, that a generator is trained for within a scan.
+        generator_training: epochs, and largest number of images, of a generator that the scan
+            trains.
     """
 
     name: str
@@ -42,7 +43,7 @@ class Effort:
     tuning: int
     work: float
     doublings: int
-    training: tuple[int, int]
+    generator_training: tuple[int, int]
 
     def stages_of(self, attack: str, times: int = 1) -> tuple[Stage, ...]:
         """Return the stages of an attack with ``times`` as many steps."""
@@ -92,7 +93,7 @@ EFFORTS: dict[str, Effort] = {
             tuning=0,
             work=1e11,
             doublings=0,
-            training=(2, 5_000),
+            generator_training=(2, 5_000),
         ),
         Effort(
             name="standard",
@@ -119,7 +120,7 @@ EFFORTS: dict[str, Effort] = {
             tuning=6,
             work=1e12,
             doublings=1,
-            training=(4, 20_000),
+            generator_training=(4, 20_000),
         ),
         Effort(
             name="max",
@@ -152,7 +153,7 @@ EFFORTS: dict[str, Effort] = {
             tuning=20,
             work=1e15,
             doublings=2,
-            training=(20, 100_000),
+            generator_training=(20, 100_000),
         ),
     )
 }

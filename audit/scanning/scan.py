@@ -12,6 +12,7 @@ from attackers.geometry import METRICS, Metric
 from attackers.losses import outvoted
 from audit import certify, health
 from audit.certify import Certified, bounding, smoothing
+from audit.certify.bounding import BoundSettings
 from audit.certify.smoothing import law_of
 from audit.data import Dataset
 from audit.errors import InternalError, ModelError, NothingToEvaluate, UsageError, contained
@@ -22,10 +23,11 @@ from audit.generators.generator_files import Trained
 from audit.generators.made import used
 from audit.models.classifier import Classifier, Load
 from audit.models.smoothed import Noise, smooth
+from audit.options import ScanConfig
 from audit.runtime.progress import Progress, silent
 from audit.scanning.attacks import attack_all
 from audit.scanning.checks import check_metric
-from audit.scanning.config import ScanConfig
+from audit.scanning.config import effort_of, require_attacks
 from audit.scanning.evidence import MetricEvidence, MetricRun
 from audit.scanning.result import ScanResult
 from audit.scanning.subject import Plan, Subject, plan_of
@@ -53,6 +55,7 @@ def prepare(dataset: Dataset, config: ScanConfig, load: Load) -> Subject:
     Raises:
         AuditError: data or model are wrong; see `audit.errors`.
     """
+    require_attacks(config)
     if not len(dataset):
         raise NothingToEvaluate(f"{dataset.path} holds no samples: there is nothing to evaluate.")
     index = choose(len(dataset), config.samples, config.seed)
@@ -301,12 +304,14 @@ def _certify_by_bounds(subject: Subject, run: MetricRun, progress: Progress) -> 
             run.metric,
             samples,
             run.frontier.radius,
-            how=subject.config.certify,
-            steps=subject.config.effort_preset.radii,
-            tuning=subject.config.effort_preset.tuning,
-            work=subject.config.effort_preset.work,
-            deltas=subject.config.deltas_of(run.metric.name),
-            tick=tick,
+            BoundSettings(
+                method=subject.config.certify,
+                steps=effort_of(subject.config).radii,
+                tuning=effort_of(subject.config).tuning,
+                work=effort_of(subject.config).work,
+                deltas=subject.config.deltas_of(run.metric.name),
+            ),
+            tick,
         )
 
 
@@ -315,12 +320,12 @@ def _certify_smoothed(
 ) -> Certified:
     samples, config = subject.samples, subject.config
     with progress(f"{metric.name}: certificates", int(samples.correct.sum())) as tick:
-        return smoothing.certify(
+        return smoothing.certify_smoothed(
             base,
             _noise(config),
             samples,
             metric,
-            draws=config.effort_preset.draws,
+            draws=effort_of(config).draws,
             confidence=config.confidence,
             tick=tick,
         )

@@ -17,8 +17,8 @@ from audit.evidence.samples import Samples
 from audit.generators.generator_files import Trained
 from audit.models.classifier import Classifier
 from audit.models.smoothed import SOFT_DRAWS
+from audit.options import ScanConfig
 from audit.runtime.batches import Batches
-from audit.scanning.config import ScanConfig
 from audit.statistics.judged import Scope
 
 

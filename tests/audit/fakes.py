@@ -15,7 +15,7 @@ from audit.evidence.samples import Samples, evaluate
 from audit.models.classifier import Classifier, Gradient, Output, Provenance
 from audit.models.execution import in_calls_of
 from audit.models.preprocess import InputSpec
-from audit.scanning.config import ScanConfig
+from audit.options import ScanConfig
 from audit.scanning.subject import Subject
 from audit.schema import Curve, Interval, Point, Robustness, ThreatResult
 

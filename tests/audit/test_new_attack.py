@@ -32,8 +32,6 @@ def to_corner(
 def run_of(entry: AttackEntry, monkeypatch: pytest.MonkeyPatch, **options: bool) -> Attack:
     monkeypatch.setitem(ATTACKS, entry.name, entry)
     names = (entry.name,)
-    # The options of a scan are checked against the registry as it was imported.
-    monkeypatch.setattr("audit.scanning.config.ATTACK_NAMES", (*ATTACKS,))
     model = classifier(linear, **options)
     state = scan_of(
         model, X, LABELS, metrics=("linf",), orders=(float("inf"),), deltas=(0.3,), attacks=names

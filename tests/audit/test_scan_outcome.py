@@ -16,10 +16,11 @@ from torch import Tensor
 from attackers.geometry import METRICS
 from attackers.losses import misclassified
 from audit import certify
+from audit.api.verdicts import Gates
 from audit.certify import Certified
-from audit.cli.arguments import Gates
 from audit.errors import InternalError, UsageError
 from audit.evidence.samples import Samples
+from audit.options import VerdictOptions
 from audit.runtime.atomic_files import check_writable, replacing
 from audit.scanning import artifacts, scan
 from audit.scanning.assemble import report_of
@@ -46,7 +47,7 @@ def done() -> ScanResult:
 
 @pytest.fixture(scope="module")
 def report(done: ScanResult) -> Report:
-    return report_of(done, config={}, gates=Gates(minimum=0.2).judged)
+    return report_of(done, config={}, gates=Gates(VerdictOptions(fail_under=0.2)).evaluate)
 
 
 def test_every_radius_is_the_closed_form(done: ScanResult) -> None:
@@ -156,7 +157,7 @@ def test_without_gradients_scores_and_decisions_are_attacked() -> None:
     # Decisions alone come within a quarter of what gradients find.
     assert (run.frontier.radius <= 1.25 * exact + 1e-3).all()
     assert run.frontier.broken.any()
-    assert run.sensitivity == []
+    assert run.threat.sensitivity == []
     named = scan.run(
         scan_of(blind, X, LABELS, metrics=("linf",), deltas=(0.3,), attacks=("pgd", "random"))
     )
@@ -185,7 +186,9 @@ def test_a_step_function_is_not_called_robust() -> None:
     outcome = scan.run(scan_of(steps, x, labels, metrics=("linf",), deltas=(0.05,)))
     statuses = {h.check: h.status for h in outcome.health}
     assert statuses["gradients"] == "fail"
-    report = report_of(outcome, config={}, gates=Gates(minimum=0.0, strict=True).judged)
+    report = report_of(
+        outcome, config={}, gates=Gates(VerdictOptions(fail_under=0.0, strict=True)).evaluate
+    )
     assert report.verdict == "inconclusive"
 
 
@@ -207,13 +210,13 @@ def test_a_certificate_above_an_attack_is_an_internal_error(
 
 def test_an_interrupt_keeps_what_was_found(done: ScanResult) -> None:
     stopped = scan.run(scan_of(classifier(linear), X, LABELS, **OPTIONS), stop_at("l2: apgd"))
-    assert stopped.interrupted
+    assert stopped.status == "interrupted"
     assert [run.metric.name for run in stopped.evidence] == ["linf", "l2"]
     assert torch.equal(stopped.evidence[0].frontier.radius, done.evidence[0].frontier.radius)
     assert stopped.evidence[1].frontier.broken.any()
     last = stopped.evidence[1].attacks[-1]
     assert (last.name, last.status) == ("apgd", "error")
-    report = report_of(stopped, config={}, gates=Gates().judged)
+    report = report_of(stopped, config={}, gates=Gates().evaluate)
     assert report.status == "interrupted"
     assert any("interrupted" in warning for warning in report.warnings)
     # What is not attacked yet counts as standing: an upper bound, never a lower one.

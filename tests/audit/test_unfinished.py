@@ -11,11 +11,12 @@ from torch import Tensor
 
 from attackers import ATTACKS
 from audit import comparison
+from audit.api.verdicts import Gates
 from audit.certify import bounding
-from audit.cli.arguments import Gates
 from audit.errors import InternalError
-from audit.gates.policy import Policy, Rule, judge
+from audit.gates.policy import Policy, Rule, evaluate_policy
 from audit.health import completeness
+from audit.options import VerdictOptions
 from audit.scanning import attacks, scan
 from audit.scanning.assemble import report_of
 from audit.scanning.result import ScanResult
@@ -34,7 +35,7 @@ def report(state: ScanResult, gates: Gates | None = None) -> Report:
     return report_of(
         state,
         config={"threat": list(state.subject.config.metrics)},
-        gates=(gates or Gates()).judged,
+        gates=(gates or Gates()).evaluate,
     )
 
 
@@ -77,7 +78,7 @@ def test_a_gate_keeps_only_what_the_rest_of_the_scan_cannot_change(
     lost = "fail" if level == "error" else "warn"
 
     def outcome(of: str) -> str:
-        return judge(with_accuracy(of, side), policy, date(2030, 1, 1))[0].status
+        return evaluate_policy(with_accuracy(of, side), policy, date(2030, 1, 1))[0].status
 
     assert outcome("complete") == (lost if whole == "fail" else whole)
     assert outcome(status) == (lost if unfinished == "fail" else unfinished)
@@ -97,14 +98,18 @@ def test_gates_on_other_things(status: str, text: str, outcome: str) -> None:
     passed = [entry for entry in golden().health if entry.status == "pass"]
     made = golden().model_copy(update={"status": status, "health": passed})
     assert reliability(made) == "RED"
-    assert judge(made, Policy((Rule(text, "error"),)), date(2030, 1, 1))[0].status == outcome
+    assert (
+        evaluate_policy(made, Policy((Rule(text, "error"),)), date(2030, 1, 1))[0].status == outcome
+    )
 
 
 def test_an_interrupted_scan_passes_nothing_in_any_format() -> None:
     """One attack alone has run, and left everything standing."""
     state = scan_of(classifier(linear), X, LABELS, **OPTIONS)
     stopped = scan.run(state, stop_at("linf: minimal"))
-    gates = Gates(minimum=0.0, policy=Policy((Rule("reliability = green", "warn"),)))
+    gates = Gates(
+        VerdictOptions(fail_under=0.0), policy=Policy((Rule("reliability = green", "warn"),))
+    )
     made = report(stopped, gates)
     assert [attack.name for attack in made.threats[0].attacks] == ["fgsm", "minimal"]
     assert {gate.status for gate in made.gates} == {"inconclusive", "warn"}
@@ -121,7 +126,7 @@ def test_an_interrupted_scan_passes_nothing_in_any_format() -> None:
 
 def test_a_metric_that_was_not_reached_has_a_gate_that_is_open() -> None:
     state = scan_of(classifier(linear), X, LABELS, **(OPTIONS | {"metrics": ("linf", "l2")}))
-    made = report(scan.run(state, stop_at("linf: minimal")), Gates(minimum=0.0))
+    made = report(scan.run(state, stop_at("linf: minimal")), Gates(VerdictOptions(fail_under=0.0)))
     assert [(g.expression, g.status) for g in made.gates if "l2" in g.id] == [
         ("attacked.l2 >= 0", "inconclusive")
     ]
@@ -149,7 +154,7 @@ def test_a_comparison_with_an_unfinished_scan_is_open(status: str) -> None:
     cut = whole.model_copy(update={"status": status})
 
     def outcome(old: Report, new: Report, radii_of_new: comparison.Radii) -> str:
-        return comparison.compare(old, new, radii, radii_of_new, limit=0.1).status
+        return comparison.compare_reports(old, new, radii, radii_of_new, limit=0.1).status
 
     assert outcome(whole, whole, radii) == "pass"
     assert outcome(whole, cut, radii) == "inconclusive"
@@ -158,7 +163,7 @@ def test_a_comparison_with_an_unfinished_scan_is_open(status: str) -> None:
     # A loss that an unfinished scan shows already is a loss; one against it may not be one.
     assert outcome(whole, cut, worse) == "fail"
     assert outcome(cut, whole, worse) == "inconclusive"
-    found = comparison.compare(whole, cut, radii, radii, limit=0.1)
+    found = comparison.compare_reports(whole, cut, radii, radii, limit=0.1)
     for name, render in FORMATS.items():
         assert "inconclusive" in render(found).lower(), name
 
@@ -185,7 +190,7 @@ def test_an_error_in_an_attack_costs_that_attack_alone(monkeypatch: pytest.Monke
     assert attacks["apgd"].detail == "It stopped on an error: Boom: no kernel image."
     assert attacks["minimal"].status == attacks["fgsm"].status == attacks["w-fgsm"].status == "ran"
     assert torch.equal(state.evidence[0].frontier.radius, expected.evidence[0].frontier.radius)
-    made = report(state, Gates(minimum=0.0))
+    made = report(state, Gates(VerdictOptions(fail_under=0.0)))
     assert (made.status, reliability(made), made.verdict) == ("partial", "RED", "inconclusive")
     detail = {entry.check: entry.detail for entry in made.health}["completeness"]
     assert "linf, apgd: It stopped on an error: Boom: no kernel image." in detail

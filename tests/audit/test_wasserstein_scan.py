@@ -11,12 +11,12 @@ from torch import Tensor
 
 from attackers.geometry import L1, L2, Linf, Wasserstein
 from attackers.losses import misclassified
-from audit.cli.arguments import Gates
+from audit.api.verdicts import Gates
 from audit.errors import UsageError
 from audit.health.active import disjoint, enclosing
+from audit.options import ScanConfig
 from audit.scanning import artifacts, scan
 from audit.scanning.assemble import report_of
-from audit.scanning.config import ScanConfig
 from audit.scanning.result import ScanResult
 from audit.scanning.scan import NO_IMAGES
 from audit.scanning.subject import Subject
@@ -60,7 +60,7 @@ def done() -> ScanResult:
 
 @pytest.fixture(scope="module")
 def report(done: ScanResult) -> Report:
-    return report_of(done, config={}, gates=Gates().judged)
+    return report_of(done, config={}, gates=Gates().evaluate)
 
 
 def test_the_attacks_that_apply_ran(report: Report) -> None:
@@ -184,7 +184,7 @@ def test_beside_another_threat_that_is_said_and_the_other_is_measured() -> None:
     (entry,) = [entry for entry in outcome.health if entry.check == "wasserstein"]
     assert (entry.status, entry.detail) == ("not_applicable", NO_IMAGES)
     assert NO_IMAGES in outcome.warnings
-    report = report_of(outcome, config={}, gates=Gates().judged)
+    report = report_of(outcome, config={}, gates=Gates().evaluate)
     assert [threat.metric for threat in report.threats] == ["linf"]
     # Checks that belong to the first metric that is scanned are not lost.
     assert "gradients" in {entry.check for entry in report.health}
