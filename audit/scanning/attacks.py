@@ -26,7 +26,7 @@ from audit.models.execution import Counted, Counter
 from audit.runtime.progress import Progress
 from audit.scanning.config import effort_of
 from audit.scanning.evidence import MetricRun
-from audit.scanning.sensitivity import SENSITIVITY_LOSSES, sensitivity
+from audit.scanning.sensitivity import SENSITIVITY_LOSSES, Question, sensitivity
 from audit.scanning.subject import Subject
 from audit.schema import Attack, RunStatus
 
@@ -324,6 +324,7 @@ def _propose(
 def _measure_sensitivity(subject: Subject, run: MetricRun, progress: Progress) -> None:
     samples, config = subject.samples, subject.config
     deltas = config.deltas_of(run.metric.name)
+    question = Question(run.metric, config.orders, deltas, config.confidence, config.seed)
 
     with _recorded(run, "w-fgsm", subject) as attacker:
 
@@ -335,12 +336,8 @@ def _measure_sensitivity(subject: Subject, run: MetricRun, progress: Progress) -
         with progress(f"{run.metric.name}: sensitivity", 6 * len(samples)) as tick:
             measured = sensitivity(
                 attacker.classifier,
-                run.metric,
                 samples,
-                orders=config.orders,
-                deltas=deltas,
-                confidence=config.confidence,
-                seed=config.seed,
+                question,
                 rows=subject.batch,
                 offer=offer,
                 tick=tick,
