@@ -161,7 +161,7 @@ def _classifier_facts(classifier: Classifier, sample: Tensor) -> Iterator[Fact]:
     yield "output", classifier.output
     for note in classifier.notes:
         yield "note", note
-    if classifier.attackable is None or classifier.copy is None:
+    if not classifier.has_copy:
         yield "gradients", "none: only black-box attacks, which are weaker evidence"
     else:
         served, copied = classifier.deployed(sample), classifier.copied(sample)

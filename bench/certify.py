@@ -108,9 +108,10 @@ def answered(shared: Path, subject: Subject, asked: list[Question]) -> Counter[s
     labels = torch.tensor([question.label for question in asked])
     radii = torch.tensor([question.linf_radius for question in asked], dtype=torch.float64)
     classifier = load_classifier(shared / subject.model, x[:8], subject.loading)
-    assert classifier.graph is not None
+    assert classifier.white_box is not None
+    assert classifier.white_box.graph is not None
     started = time.process_time()
-    network = network_of(classifier.graph(), classifier.spec.prepare, x[:1]).double()
+    network = network_of(classifier.white_box.graph(), classifier.spec.prepare, x[:1]).double()
     crown = Crown(network, METRICS["linf"]())
     correct = classifier.predict(x) == labels
     held = torch.zeros(len(x), dtype=torch.bool)

@@ -48,7 +48,7 @@ def published(prepared: ScanResult, metric: str, delta: float, order: float) -> 
             samples.labels,
             threat,
             loss=LOSSES[loss],
-            rows=prepared.batch,
+            rows=prepared.subject.batch,
         )
         moved = threat.metric.distance(samples.x, x)
         spent = float(power_mean(moved, order) if np.isfinite(order) else moved.max())
@@ -111,7 +111,7 @@ def greedy_radii(prepared: ScanResult, metric: Metric) -> NDArray[np.float64]:
     """Distances of WDA++ as the served model confirms them, 0 where wrong, ``inf`` where none."""
     samples, classifier = prepared.samples, prepared.classifier
     radii = torch.where(samples.correct, torch.inf, 0.0).double()
-    for rows in samples.correct.nonzero()[:, 0].split(prepared.batch):
+    for rows in samples.correct.nonzero()[:, 0].split(prepared.subject.batch):
         x0, labels = samples.x[rows], samples.labels[rows]
         x = first_flips(classifier.differentiable, x0, labels, metric)
         radii[rows] = judge(classifier, metric, x0, x, labels, line_search=0).distance

@@ -116,8 +116,9 @@ def compared(metric: str, count: int) -> str:
     subject = SUBJECTS[MODEL]
     x = read_samples(open_data(SHARED / subject.data, low=0.0, high=1.0), np.arange(count))
     classifier = load_classifier(SHARED / subject.model, x[:8], subject.loading)
-    assert classifier.graph is not None
-    module = classifier.graph()
+    assert classifier.white_box is not None
+    assert classifier.white_box.graph is not None
+    module = classifier.white_box.graph()
     net = rebuilt({k: v.detach() for k, v in module.state_dict().items()})
     assert torch.allclose(net(x), classifier.deployed(x), atol=1e-4)
     labels = net(x).argmax(1)

@@ -239,11 +239,12 @@ def certify(
     Raises:
         InternalError: a contradiction that only a bug of ours can cause.
     """
-    if classifier.graph is None:
+    white_box = classifier.white_box
+    if white_box is None or white_box.graph is None:
         return None
     started = time.perf_counter()
     try:
-        return _certified(classifier, classifier.graph(), metric, samples, attacked, settings, tick)
+        return _certified(classifier, white_box.graph(), metric, samples, attacked, settings, tick)
     except InternalError:
         raise
     except AuditError as error:

@@ -72,7 +72,7 @@ def plan_training(dataset: Dataset, config: TrainConfig, load: Load) -> Training
     x_held_out = read_samples(dataset, kept)
     classifier = load(x_held_out[:TRIED], int(np.max(dataset.labels)) + 1)
     check_labels(dataset, classifier.classes)
-    if classifier.attackable is None:
+    if classifier.white_box is None:
         raise ModelError(
             f"{classifier.source.path} has no gradients to train a generator with: train the "
             "generator against a model that has gradients, and scan this one with "

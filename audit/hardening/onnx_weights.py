@@ -67,7 +67,7 @@ def open_onnx_weights(
             "fixed scales, which training cannot change. Harden the float model and quantise the "
             "result."
         )
-    if classifier.attackable is None:
+    if classifier.white_box is None:
         reason = " ".join(classifier.notes) or "it serves scores only."
         raise ModelError(f"{path} has no gradients to train with: {reason}")
     module = lift(proto).to(classifier.device).eval()

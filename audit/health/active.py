@@ -178,7 +178,7 @@ def in_turn(*attacks: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 def attacked(classifier: Classifier) -> Logits:
     """What an attack sees: the differentiable copy, or the served scores where there is none."""
-    return classifier.deployed if classifier.attackable is None else classifier.differentiable
+    return classifier.deployed if classifier.white_box is None else classifier.differentiable
 
 
 def breaks(

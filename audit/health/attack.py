@@ -33,7 +33,7 @@ def unbounded_attack(
     ``attacked``: (N,) float64, the scan's own radii; a sample it broke at any radius counts.
     """
     check = f"unbounded_attack.{metric.name}"
-    if classifier.attackable is None:
+    if classifier.white_box is None:
         return without_gradients(check)
     rows = samples.probe(PROBE)
     rows_left = rows[~attacked[rows].isfinite()]
@@ -58,7 +58,7 @@ def budget_monotone(
 ) -> Health:
     """More budget never means fewer broken samples."""
     check = f"budget_monotone.{metric.name}"
-    if classifier.attackable is None:
+    if classifier.white_box is None:
         return without_gradients(check)
     rows = samples.probe(PROBE)
     radii = [delta * factor for factor in (0.5, 1.0, 2.0, 4.0)]
@@ -94,7 +94,7 @@ def random_not_better(
 ) -> Health:
     """Random points must not break what steps along gradients do not."""
     check = f"random_noise.{metric.name}"
-    if classifier.attackable is None:
+    if classifier.white_box is None:
         return without_gradients(check)
     rows = samples.probe(PROBE)
     radius = torch.full((len(rows),), delta)

@@ -14,7 +14,7 @@ from audit.schema import Health
 
 def gradients(classifier: Classifier, metric: Metric, samples: Samples, delta: float) -> Health:
     """Gradients of the margin exist, are finite and not zero, at random points near the samples."""
-    if classifier.attackable is None:
+    if classifier.white_box is None:
         return entry(
             "gradients",
             "warn",
@@ -49,7 +49,7 @@ def finite_differences(classifier: Classifier, samples: Samples) -> Health:
     """The gradient predicts how the *served* model's margin moves along it."""
     spec = classifier.spec
     if (
-        classifier.attackable is None
+        classifier.white_box is None
         or classifier.output != "logits"
         or not spec.dtype.is_floating_point
     ):

@@ -126,7 +126,7 @@ def parity(classifier: Classifier, samples: Samples) -> tuple[Health, float | No
     Returns:
         The entry, the largest absolute difference (None without a copy), and the sample count.
     """
-    if classifier.copy is None:
+    if not classifier.has_copy:
         return (
             entry("parity", "not_applicable", "There is no differentiable copy to compare."),
             None,
@@ -193,7 +193,7 @@ def quantised_kernels(classifier: Classifier, samples: Samples) -> Health:
 def parity_on_adversarial(classifier: Classifier, metric: Metric, x: Tensor) -> Health:
     """The copy still agrees with the runtime on the adversarial examples found."""
     check = f"parity_adversarial.{metric.name}"
-    if classifier.copy is None or not len(x):
+    if not classifier.has_copy or not len(x):
         return entry(check, "not_applicable", "There is no copy, or no adversarial example.")
     served, copied = classifier.deployed(x), classifier.copied(x)
     difference = float((served - copied).abs().max())

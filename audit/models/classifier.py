@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from audit.models.onnx import OnnxModule
 
 Output = Literal["logits", "probabilities", "labels"]
-Gradient = Literal["native", "lifted", "none"]
+Made = Literal["native", "lifted"]
+Gradient = Made | Literal["none"]
 Run = Callable[[Tensor], Tensor]
 
 CUT = 0.5
@@ -34,6 +35,24 @@ class Provenance:
 
 
 @dataclass(frozen=True)
+class Differentiable:
+    """The differentiable copy of a served model.
+
+    Attributes:
+        logits: the copy up to the logits: prepared inputs to ``(B, K)``.
+        copy: the whole copy: prepared inputs to the scores that are served, or None for a
+            surrogate that does not compute them.
+        made: "native" where the file itself is differentiated, "lifted" where its graph is.
+        graph: makes the node graph of the logits, for bound propagation; None without one.
+    """
+
+    logits: Run
+    copy: Run | None
+    made: Made
+    graph: Callable[[], "OnnxModule"] | None = None
+
+
+@dataclass(frozen=True)
 class Classifier:
     """A served model over the user's samples ``(B, *spec.sample)`` in ``[low, high]``.
 
@@ -41,16 +60,13 @@ class Classifier:
         spec: how a sample becomes a model input.
         classes: number of classes K.
         output: what the served output is.
-        gradient: where gradients come from.
         source: provenance of the file.
         serve: the deployed runtime: prepared inputs to scores ``(B, K)``, float32 on the CPU.
-        copy: the differentiable copy: prepared inputs to the same scores, or None.
-        attackable: the differentiable copy up to the logits: prepared inputs to ``(B, K)``.
         device: where the differentiable copy lives.
-        graph: makes the node graph of the logits, for bound propagation; None where none is.
+        white_box: the differentiable copy; None for a model without gradients.
         notes: what was noticed while loading, for the report's warnings.
         base: the classifier of which this one is the smoothed version, if it is one.
-        threshold: value of the single score of ``graph`` above which the model names class 1:
+        threshold: value of the single score of the graph above which the model names class 1:
             0 for a logit, `CUT` for a column that was found to hold probabilities.
         unfused: the runtime without fused 8-bit kernels, of a file that holds quantised operators.
         declared: what the file says of its outputs and labels.
@@ -59,14 +75,11 @@ class Classifier:
     spec: InputSpec
     classes: int
     output: Output
-    gradient: Gradient
     source: Provenance
     serve: Run
-    copy: Run | None
-    attackable: Run | None
     device: torch.device
+    white_box: Differentiable | None = None
     notes: tuple[str, ...] = ()
-    graph: Callable[[], "OnnxModule"] | None = None
     base: "Classifier | None" = None
     threshold: float = 0.0
     unfused: Run | None = None
@@ -81,18 +94,19 @@ class Classifier:
     @torch.no_grad()
     def copied(self, x: Tensor) -> Tensor:
         """Scores of the differentiable copy, in the form that the served output has."""
-        assert self.copy is not None
-        scores = self.copy(self.spec.prepare(x.to(self.device)))
+        assert self.white_box is not None
+        assert self.white_box.copy is not None
+        scores = self.white_box.copy(self.spec.prepare(x.to(self.device)))
         return two_columns(scores.float().cpu(), self.output)
 
     def differentiable(self, x: Tensor) -> Tensor:
         """Logits of the differentiable copy, ``(B, K)`` on ``device``."""
-        assert self.attackable is not None
-        scores = self.attackable(self.spec.prepare(x))
+        assert self.white_box is not None
+        scores = self.white_box.logits(self.spec.prepare(x))
         return two_columns(scores.float(), "logits")
 
     def logits_of(self, scores: Tensor) -> Tensor:
-        """Logits ``(B, K)`` that stand for what ``graph`` computes."""
+        """Logits ``(B, K)`` that stand for what the graph computes."""
         scores = scores.reshape(len(scores), -1).float()
         return two_columns(log_odds(scores) if self.threshold else scores, "logits")
 
@@ -102,14 +116,17 @@ class Classifier:
 
     def score_only(self, reason: str) -> "Classifier":
         """The same served model without its differentiable copy."""
-        return replace(
-            self,
-            gradient="none",
-            copy=None,
-            attackable=None,
-            graph=None,
-            notes=(*self.notes, reason),
-        )
+        return replace(self, white_box=None, notes=(*self.notes, reason))
+
+    @property
+    def gradient(self) -> Gradient:
+        """Where gradients come from."""
+        return "none" if self.white_box is None else self.white_box.made
+
+    @property
+    def has_copy(self) -> bool:
+        """Whether a differentiable copy computes the scores that are served."""
+        return self.white_box is not None and self.white_box.copy is not None
 
 
 Load = Callable[[Tensor, int], Classifier]

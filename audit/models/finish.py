@@ -96,12 +96,16 @@ def read_column(classifier: Classifier, sample: Tensor) -> Classifier:
         _is_probability(classifier, x) for x in (sample[:1], sample, box_inputs(classifier.spec))
     ):
         return classifier
-    attackable = classifier.attackable
+    white_box = classifier.white_box
     return replace(
         classifier,
         output="probabilities",
         threshold=CUT,
-        attackable=None if attackable is None else lambda x: log_odds(attackable(x)),
+        white_box=(
+            None
+            if white_box is None
+            else replace(white_box, logits=lambda x: log_odds(white_box.logits(x)))
+        ),
         notes=(*classifier.notes, READ_AS_PROBABILITY),
     )
 

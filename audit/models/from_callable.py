@@ -69,11 +69,8 @@ def load_callable(
         spec=spec,
         classes=0,
         output=output,
-        gradient="none",
         source=Provenance(name, "", CALLABLE_FORMAT),
         serve=run,
-        copy=None,
-        attackable=None,
         device=pick_device(options.device),
         notes=(
             "No gradients: the model is a Python function, of which only the outputs are known.",

@@ -67,9 +67,11 @@ def load_module(
     )
     model = TorchModel(run, graph, rows, spec, device, source)
     loaded = classifier_of(model, sample, max(2, label_classes or 2))
-    if refusal and loaded.graph is not None:
+    white_box = loaded.white_box
+    if refusal and white_box is not None and white_box.graph is not None:
         note = f"No bounds through the network's operations: {refusal}"
-        loaded = replace(loaded, graph=None, notes=(*loaded.notes, note))
+        blind = replace(white_box, graph=None)
+        loaded = replace(loaded, white_box=blind, notes=(*loaded.notes, note))
     return read_column(loaded, x)
 
 

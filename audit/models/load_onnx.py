@@ -11,7 +11,7 @@ from torch import Tensor
 
 from audit.errors import UnsupportedOperator
 from audit.models import execution, onnx_runtime
-from audit.models.classifier import Classifier, Provenance
+from audit.models.classifier import Classifier, Differentiable, Provenance
 from audit.models.declared import declared_by
 from audit.models.execution import Function
 from audit.models.files import digest
@@ -83,14 +83,13 @@ def load_onnx(
         spec=spec,
         classes=0,
         output=output_of(module.head),
-        gradient="lifted",
         source=source,
         serve=run,
-        copy=copy,
-        attackable=logits,
         device=device,
         notes=notes,
-        graph=(lambda: module) if spec.dtype.is_floating_point else None,
+        white_box=Differentiable(
+            logits, copy, "lifted", (lambda: module) if spec.dtype.is_floating_point else None
+        ),
         unfused=unfused,
         declared=declared,
     )

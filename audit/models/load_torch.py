@@ -13,6 +13,7 @@ from audit.models import execution, exported, torchscript
 from audit.models.classifier import (
     SMALLEST_PROBABILITY,
     Classifier,
+    Differentiable,
     Output,
     Provenance,
     log_odds,
@@ -117,13 +118,15 @@ def classifier_of(model: TorchModel, sample: Tensor, label_classes: int) -> Clas
         spec=spec,
         classes=0,
         output=_output(scores),
-        gradient="native",
         source=model.source,
         serve=lambda x: native(x).float().cpu(),
-        copy=native,
-        attackable=native,
         device=device,
-        graph=(lambda: model.graph(several)) if spec.dtype.is_floating_point else None,
+        white_box=Differentiable(
+            native,
+            native,
+            "native",
+            (lambda: model.graph(several)) if spec.dtype.is_floating_point else None,
+        ),
     )
     if plain.output == "logits" and spec.dtype.is_floating_point:
         return with_classes(plain, sample)
@@ -160,7 +163,9 @@ def _by_labels(
     label_classes: int,
 ) -> Classifier:
     """Attack a model that returns class indices through the scores that it compares."""
-    assert plain.copy is not None
+    white_box = plain.white_box
+    assert white_box is not None
+    assert white_box.copy is not None
     if graph is None or not graph.differentiable or graph.head != "labels":
         serve = labels_as_scores(plain.serve, label_classes)
         reason = reason or "no differentiable path leads from the input to the scores"
@@ -170,9 +175,12 @@ def _by_labels(
     return replace(
         plain,
         serve=labels_as_scores(plain.serve, classes),
-        copy=labels_as_scores(plain.copy, classes),
-        attackable=execution.in_calls_of(rows, graph.logits),
-        gradient="lifted",
+        white_box=replace(
+            white_box,
+            copy=labels_as_scores(white_box.copy, classes),
+            logits=execution.in_calls_of(rows, graph.logits),
+            made="lifted",
+        ),
     )
 
 
@@ -180,6 +188,9 @@ def _by_scores(
     plain: Classifier, graph: OnnxModule | None, reason: str, rows: int, scores: Tensor
 ) -> Classifier:
     """Attack scores in [0, 1] before their softmax or sigmoid, integer inputs after their cast."""
+    white_box = plain.white_box
+    assert white_box is not None
+    assert white_box.copy is not None
     usable = graph is not None and graph.differentiable
     squashed = graph is not None and graph.head == "probabilities"
     # Whether a single column is a probability, a few samples cannot tell: see `read_column`.
@@ -188,21 +199,22 @@ def _by_scores(
     if plain.output == "logits" and plain.spec.dtype.is_floating_point:
         return plain
     if graph is not None and usable and (squashed or plain.output == "logits"):
-        copy = plain.copy if plain.spec.dtype.is_floating_point else graph.forward
-        assert copy is not None
+        copy = white_box.copy if plain.spec.dtype.is_floating_point else graph.forward
         return replace(
             plain,
-            copy=execution.in_calls_of(rows, copy),
-            attackable=execution.in_calls_of(rows, graph.logits),
-            gradient="lifted",
+            white_box=replace(
+                white_box,
+                copy=execution.in_calls_of(rows, copy),
+                logits=execution.in_calls_of(rows, graph.logits),
+                made="lifted",
+            ),
         )
     reason = reason or "the graph does not show them"
     if not plain.spec.dtype.is_floating_point:
         return plain.score_only(f"No gradients with respect to the integer input: {reason}.")
-    assert plain.copy is not None
     return replace(
         plain,
-        attackable=_logarithm(plain.copy),
+        white_box=replace(white_box, logits=_logarithm(white_box.copy)),
         notes=(
             f"Attacks use log-probabilities, as the logits behind the probabilities cannot be "
             f"computed ({reason}).",

@@ -62,11 +62,8 @@ def score_only(
         spec=spec,
         classes=0,
         output=kind,
-        gradient="none",
         source=source,
         serve=run,
-        copy=None,
-        attackable=None,
         device=device,
         notes=notes,
     )

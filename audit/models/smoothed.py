@@ -26,7 +26,7 @@ from torch import Tensor
 
 from attackers.random_streams import SampleGenerator
 from attackers.rows import expand, row_sum
-from audit.models.classifier import Classifier
+from audit.models.classifier import Classifier, Differentiable
 from audit.models.execution import Function
 from audit.models.preprocess import InputSpec
 
@@ -107,12 +107,14 @@ def smooth(base: Classifier, noise: Noise, seed: int) -> Classifier:
         spec=InputSpec(spec.sample, (), torch.float32, None, spec.low, spec.high),
         classes=base.classes,
         output="probabilities",
-        gradient=base.gradient,
         source=base.source,
         serve=partial(poll, base, noise, seed),
-        copy=None,
-        attackable=None if base.attackable is None else soft_votes(base, noise, fixed),
         device=base.device,
+        white_box=(
+            None
+            if base.white_box is None
+            else Differentiable(soft_votes(base, noise, fixed), None, base.white_box.made)
+        ),
         notes=(
             *base.notes,
             "All numbers are those of the smoothed model: the class that the served model predicts "

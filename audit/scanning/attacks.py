@@ -26,7 +26,7 @@ from audit.models.execution import Counted, Counter
 from audit.runtime.progress import Progress
 from audit.scanning.config import effort_of
 from audit.scanning.evidence import MetricRun
-from audit.scanning.sensitivity import SENSITIVITY_LOSSES, sensitivity
+from audit.scanning.sensitivity import SENSITIVITY_LOSSES, Question, sensitivity
 from audit.scanning.subject import Subject
 from audit.schema import Attack, RunStatus
 
@@ -56,7 +56,7 @@ def attack_all(subject: Subject, run: MetricRun, progress: Progress) -> None:
         with _recorded(run, name, subject) as attacker:
             attacker.detail = _detail(subject, entry)
             RUNNERS[entry.kind](subject, run, entry, attacker, progress)
-    if subject.classifier.attackable is not None:
+    if subject.classifier.white_box is not None:
         _measure_sensitivity(subject, run, progress)
 
 
@@ -83,7 +83,7 @@ def _detail(subject: Subject, entry: AttackEntry) -> str:
 
 def not_applicable(entry: AttackEntry, subject: Subject, metric: Metric) -> str:
     """Explain why an attack cannot run; empty where it can."""
-    if "gradients" in entry.needs and subject.classifier.attackable is None:
+    if "gradients" in entry.needs and subject.classifier.white_box is None:
         return "It needs gradients, and the model has none."
     if not entry.defined(metric):
         return f"It is defined for {' and '.join(sorted(entry.metrics))} only."
@@ -106,7 +106,7 @@ class Attacker:
     def logits(self) -> Callable[[Tensor], Tensor]:
         """What is attacked: the differentiable copy, or the served scores where there is none."""
         model = self.classifier
-        return model.deployed if model.attackable is None else model.differentiable
+        return model.deployed if model.white_box is None else model.differentiable
 
 
 @contextmanager
@@ -118,12 +118,16 @@ def _recorded(run: MetricRun, name: str, subject: Subject, times: int = 1) -> It
     """
     counter = Counter()
     classifier = subject.classifier
-    logits = classifier.attackable
+    white_box = classifier.white_box
     attacker = Attacker(
         replace(
             classifier,
             serve=Counted(classifier.serve, counter),
-            attackable=None if logits is None else Counted(logits, counter),
+            white_box=(
+                None
+                if white_box is None
+                else replace(white_box, logits=Counted(white_box.logits, counter))
+            ),
         )
     )
     started = time.perf_counter()
@@ -166,7 +170,7 @@ def _search(
     largest = max(config.deltas_of(run.metric.name), default=0.0)
     along = "gradients" in entry.needs
     chosen = correct
-    if config.attacks is None and not along and subject.classifier.attackable is not None:
+    if config.attacks is None and not along and subject.classifier.white_box is not None:
         chosen = correct & (run.plan.flat | ~run.followed)
     finite = any(isfinite(order) for order in config.orders)
     stages = [s for s in effort_of(config).stages_of(entry.name) if finite or not s.shared]
@@ -237,7 +241,7 @@ def _attack_at_radii(
     factors = torch.full(run.followed.shape, max(factor, BLIND), dtype=torch.float64)
     factors[run.followed] = factor
     stages = effort.stages_of(name, times)
-    if subject.classifier.attackable is None:
+    if subject.classifier.white_box is None:
         stages = tuple(stage for stage in stages if not entry.spends(stage).gradients)
     network = None if subject.generator is None else subject.generator.network
     correct = int(subject.samples.correct.sum())
@@ -324,6 +328,7 @@ def _propose(
 def _measure_sensitivity(subject: Subject, run: MetricRun, progress: Progress) -> None:
     samples, config = subject.samples, subject.config
     deltas = config.deltas_of(run.metric.name)
+    question = Question(run.metric, config.orders, deltas, config.confidence, config.seed)
 
     with _recorded(run, "w-fgsm", subject) as attacker:
 
@@ -335,12 +340,8 @@ def _measure_sensitivity(subject: Subject, run: MetricRun, progress: Progress) -
         with progress(f"{run.metric.name}: sensitivity", 6 * len(samples)) as tick:
             measured = sensitivity(
                 attacker.classifier,
-                run.metric,
                 samples,
-                orders=config.orders,
-                deltas=deltas,
-                confidence=config.confidence,
-                seed=config.seed,
+                question,
                 rows=subject.batch,
                 offer=offer,
                 tick=tick,

@@ -106,7 +106,7 @@ def _other_examples(run: MetricRun) -> list[Tensor]:
 def _converged(scan: Subject, run: MetricRun, delta: float, progress: Progress) -> Health:
     """Compare with a longer run; where that finds more, double the steps and look again."""
     classifier, samples, metric = scan.classifier, scan.samples, run.metric
-    if classifier.attackable is None:
+    if classifier.white_box is None:
         return health.without_gradients(f"convergence.{metric.name}")
     doublings = (
         effort_of(scan.config).doublings if ITERATIVE[metric.name] in run.plan.attacks else 0
@@ -131,7 +131,7 @@ def _converged(scan: Subject, run: MetricRun, delta: float, progress: Progress) 
 def _active(scan: Subject, run: MetricRun, delta: float) -> Health:
     """Hide an example and let the attack look for it."""
     classifier, samples, metric = scan.classifier, scan.samples, run.metric
-    if classifier.attackable is None:
+    if classifier.white_box is None:
         return health.without_gradients(f"active_test.{metric.name}")
     if classifier.base is not None:
         return health.entry(f"active_test.{metric.name}", "not_applicable", SMOOTHED)
@@ -150,7 +150,7 @@ def _square(scan: Subject, run: MetricRun, delta: float) -> Health:
     check = f"square.{metric.name}"
     if classifier.base is not None:
         return health.entry(check, "not_applicable", SMOOTHED)
-    if classifier.attackable is None:
+    if classifier.white_box is None:
         return health.without_gradients(check)
     if not defined("square", metric):
         return health.entry(check, "not_applicable", "Square is defined for linf and l2.")
@@ -163,7 +163,7 @@ def _square(scan: Subject, run: MetricRun, delta: float) -> Health:
 def _iterative(scan: Subject, run: MetricRun, delta: float) -> Health:
     """Compare one gradient step with many: what the scan found by them, or two runs find now."""
     classifier, samples, metric = scan.classifier, scan.samples, run.metric
-    if classifier.attackable is None:
+    if classifier.white_box is None:
         return health.without_gradients(f"iterative.{metric.name}")
     if classifier.base is not None:
         return health.entry(f"iterative.{metric.name}", "not_applicable", OVERSHOT)

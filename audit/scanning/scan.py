@@ -205,7 +205,7 @@ def _check_model(subject: Subject, checks: ModelChecks, progress: Progress) -> S
     served = classifier.base or classifier
     with progress("health checks", 10) as tick:
         parity = health.guarded("parity", lambda: _parity(samples, served, checks))
-        if parity.status != "pass" and served.copy is not None:
+        if parity.status != "pass" and served.has_copy:
             classifier = classifier.score_only(parity.detail)
             checks.warnings.append(parity.detail)
 

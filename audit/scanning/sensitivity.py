@@ -48,7 +48,39 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Law:
+class Question:
+    """What is measured.
+
+    Attributes:
+        metric: the threat's geometry.
+        orders: p > 1 or inf; others are left out, since the first-order formula needs p > 1.
+        deltas: budgets.
+        confidence: confidence level of the bootstrap intervals.
+        seed: seed of the bootstrap.
+    """
+
+    metric: Metric
+    orders: tuple[float, ...]
+    deltas: tuple[float, ...]
+    confidence: float
+    seed: int
+
+    @property
+    def finite(self) -> tuple[float, ...]:
+        """The orders that the first-order formula covers."""
+        return tuple(order for order in self.orders if order > 1)
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """One loss at the samples: dual norms of its gradients ``(N,)`` and its values ``(N,)``."""
+
+    norms: Tensor
+    values: Floats
+
+
+@dataclass(frozen=True)
+class AttackedLaw:
     """What one first-order attack Q_delta does to the whole sample."""
 
     survivors: int
@@ -57,13 +89,9 @@ class Law:
 
 def sensitivity(
     classifier: Classifier,
-    metric: Metric,
     samples: Samples,
+    question: Question,
     *,
-    orders: tuple[float, ...],
-    deltas: tuple[float, ...],
-    confidence: float,
-    seed: int,
     rows: int,
     offer: Offer,
     tick: Callable[[int], None],
@@ -72,41 +100,34 @@ def sensitivity(
 
     Args:
         classifier: needs gradients.
-        metric: the threat's geometry.
         samples: all audited samples; correct or not, they are one law.
-        orders: p > 1 or inf; others are left out, since the first-order formula needs p > 1.
-        deltas: budgets.
-        confidence: of the bootstrap intervals.
-        seed: of the bootstrap.
+        question: metric, orders, budgets and intervals.
         rows: samples differentiated together.
-        offer: told of every attacked sample, so that no found example is lost.
-        tick: told how many samples were done.
+        offer: receives every attacked sample, so that no found example is lost.
+        tick: called with the number of samples that were done.
     """
-    finite = tuple(order for order in orders if order > 1)
     entries, losses = [], {}
-    for name in SENSITIVITY_LOSSES if finite else ():
+    for name in SENSITIVITY_LOSSES if question.finite else ():
         loss = LOSSES[name]
-        norms, values = _norms_and_values(classifier, metric, loss, samples, rows, tick)
+        slopes = _slopes(classifier, question.metric, loss, samples, rows, tick)
         laws = _first_order_laws(
-            classifier, metric, loss, samples, norms, finite, deltas, rows, offer, tick
+            classifier, samples, question, loss, slopes.norms, rows, offer, tick
         )
-        losses[name] = values
+        losses[name] = slopes.values
         wrong = ~samples.correct.numpy()
-        for order in finite:
-            entries.append(
-                _entry(name, order, deltas, norms, values, wrong, laws, confidence, seed)
-            )
+        for order in question.finite:
+            entries.append(_entry(name, order, question, slopes, wrong, laws))
     return Measured(entries, losses)
 
 
-def _norms_and_values(
+def _slopes(
     classifier: Classifier,
     metric: Metric,
     loss: Loss,
     samples: Samples,
     rows: int,
     tick: Callable[[int], None],
-) -> tuple[Tensor, Floats]:
+) -> Slopes:
     norms, values = [], []
     for x, labels in _batches(samples, rows):
         _, value, grad = value_and_grad(
@@ -115,24 +136,23 @@ def _norms_and_values(
         norms.append(metric.dual_norm(x.to(grad), grad.nan_to_num()).cpu())
         values.append(value.cpu())
         tick(len(x))
-    return torch.cat(norms), torch.cat(values).double().numpy()
+    return Slopes(torch.cat(norms), torch.cat(values).double().numpy())
 
 
 def _first_order_laws(
     classifier: Classifier,
-    metric: Metric,
-    loss: Loss,
     samples: Samples,
+    question: Question,
+    loss: Loss,
     norms: Tensor,
-    orders: tuple[float, ...],
-    deltas: tuple[float, ...],
     rows: int,
     offer: Offer,
     tick: Callable[[int], None],
-) -> dict[tuple[float, float], Law]:
+) -> dict[tuple[float, float], AttackedLaw]:
     """Run W-FGSM for every order and budget, batch by batch: lengths need only all the norms."""
-    lengths = {order: _unit_lengths(norms, order) for order in orders}
-    survivors = {(order, delta): 0 for order in orders for delta in deltas}
+    metric, deltas = question.metric, question.deltas
+    lengths = {order: _unit_lengths(norms, order) for order in question.finite}
+    survivors = {(order, delta): 0 for order in question.finite for delta in deltas}
     losses: dict[tuple[float, float], list[Tensor]] = {key: [] for key in survivors}
     start = 0
     for x0, labels in _batches(samples, rows):
@@ -154,7 +174,8 @@ def _first_order_laws(
             offer(chosen, x, wrong)
         tick(len(x0))
     return {
-        key: Law(count, torch.cat(losses[key]).double().numpy()) for key, count in survivors.items()
+        key: AttackedLaw(count, torch.cat(losses[key]).double().numpy())
+        for key, count in survivors.items()
     }
 
 
@@ -168,14 +189,12 @@ def _unit_lengths(norms: Tensor, order: float) -> Tensor:
 def _entry(
     name: str,
     order: float,
-    deltas: tuple[float, ...],
-    norms: Tensor,
-    values: Floats,
+    question: Question,
+    slopes: Slopes,
     wrong: "np.ndarray[tuple[int], np.dtype[np.bool_]]",
-    laws: dict[tuple[float, float], Law],
-    confidence: float,
-    seed: int,
+    laws: dict[tuple[float, float], AttackedLaw],
 ) -> Sensitivity:
+    norms, values, deltas = slopes.norms, slopes.values, question.deltas
     q = conjugate(order)
     upsilon = float(power_mean(norms, q))
     at_zero = _mean(values)
@@ -199,8 +218,8 @@ def _entry(
         )
 
     after_ = 0.0 if after is None else after
-    slope = _interval(upsilon, norms.numpy(), _power_mean_statistic(q), confidence, seed)
-    start = _interval(at_zero, values, np.mean, confidence, seed)
+    slope = _bootstrapped(upsilon, norms.numpy(), _power_mean_statistic(q), question)
+    start = _bootstrapped(at_zero, values, np.mean, question)
     attained = {delta: _mean(laws[order, delta].losses) for delta in deltas}
     return Sensitivity(
         order=order_name(order),
@@ -212,14 +231,10 @@ def _entry(
     )
 
 
-def _interval(
-    value: float,
-    values: Floats,
-    statistic: Callable[..., Floats],
-    confidence: float,
-    seed: int,
+def _bootstrapped(
+    value: float, values: Floats, statistic: Callable[..., Floats], question: Question
 ) -> Interval:
-    low, high = bootstrap(values, statistic, confidence, seed)
+    low, high = bootstrap(values, statistic, question.confidence, question.seed)
     finite = math.isfinite(low) and math.isfinite(high)
     return Interval(value=value, low=low if finite else None, high=high if finite else None)
 

@@ -91,7 +91,7 @@ def plan_of(subject: Subject) -> Plan:
     if subject.config.attacks is not None:
         return Plan(subject.config.attacks, flat, failures)
     names = default_choice(
-        gradients=subject.classifier.attackable is not None,
+        gradients=subject.classifier.white_box is not None,
         flat=bool(flat.any()),
         smoothed=subject.classifier.base is not None,
         generator=subject.generator is not None,
@@ -103,7 +103,7 @@ def flat_samples(subject: Subject) -> tuple[Tensor, tuple[str, ...]]:
     """Find the samples whose gradient is zero, ``(N,)`` bool, and state what failed."""
     x, labels, model = subject.samples.x, subject.samples.labels, subject.classifier
     found = torch.zeros(len(x), dtype=torch.bool)
-    if model.attackable is None:
+    if model.white_box is None:
         return found, ()
 
     def look(rows: Tensor) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from audit.data import Dataset
 from audit.data.dataset import Options, assemble
 from audit.evidence.samples import Samples, evaluate
-from audit.models.classifier import Classifier, Gradient, Output, Provenance
+from audit.models.classifier import Classifier, Differentiable, Made, Output, Provenance
 from audit.models.execution import in_calls_of
 from audit.models.preprocess import InputSpec
 from audit.options import ScanConfig
@@ -43,7 +43,7 @@ def classifier(
     sample: tuple[int, ...] = (4,),
     classes: int = 2,
     output: Output = "logits",
-    gradient: Gradient = "native",
+    gradient: Made = "native",
     spec: InputSpec | None = None,
     fixed_calls: bool = True,
 ) -> Classifier:
@@ -53,12 +53,14 @@ def classifier(
         spec=spec or InputSpec(sample, (), torch.float32, None),
         classes=classes,
         output=output,
-        gradient=gradient if gradients else "none",
         source=Provenance("model.onnx", "0" * 64, "onnx"),
         serve=call(serve or run),
-        copy=call(copy or run) if gradients else None,
-        attackable=call(attackable or run) if gradients else None,
         device=torch.device("cpu"),
+        white_box=(
+            Differentiable(call(attackable or run), call(copy or run), gradient)
+            if gradients
+            else None
+        ),
     )
 
 

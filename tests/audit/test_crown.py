@@ -397,7 +397,7 @@ def test_a_layer_may_feed_on_the_input_itself() -> None:
 def served(model: onnx.ModelProto) -> Classifier:
     module = lift(model).eval().requires_grad_(False)
     plain = classifier(module.logits, sample=SHAPE, classes=CLASSES)
-    return replace(plain, graph=lambda: module)
+    return replace(plain, white_box=replace(plain.white_box, graph=lambda: module))
 
 
 @pytest.mark.parametrize("how", ["crown", "crown-ibp"])
@@ -450,7 +450,7 @@ def test_a_network_without_bounds_says_why_and_claims_nothing() -> None:
     assert found.certifier.status == "not_applicable"
     assert "Exp" in found.certifier.detail
     assert found.radius.tolist() == [0.0] * 3
-    without = replace(model, graph=None)
+    without = replace(model, white_box=replace(model.white_box, graph=None))
     assert (
         bounding.certify(
             without, Linf(), samples_of(model, x), limit, BoundSettings("auto", 5, 3, 1e9)

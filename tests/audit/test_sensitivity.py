@@ -14,7 +14,7 @@ from attackers.gradient import value_and_grad
 from attackers.losses import LOSSES, cross_entropy
 from audit.evidence.samples import Samples
 from audit.models.classifier import Classifier
-from audit.scanning.sensitivity import SENSITIVITY_LOSSES, sensitivity
+from audit.scanning.sensitivity import SENSITIVITY_LOSSES, Question, sensitivity
 from audit.schema import Sensitivity
 from audit.statistics.first_order import PRIMARY_LOSS, as_first_order, mark_violations, primary
 from audit.statistics.knapsack import adversarial_accuracy
@@ -34,9 +34,9 @@ def measure(
         if offers is not None:
             offers.append(found)  # type: ignore[arg-type]
 
+    question = Question(metric, orders, deltas, confidence=0.95, seed=0)
     return sensitivity(
-        model, metric, samples, orders=orders, deltas=deltas, confidence=0.95, seed=0, rows=rows,
-        offer=offer, tick=lambda _: None,
+        model, samples, question, rows=rows, offer=offer, tick=lambda _: None
     ).entries  # fmt: skip
 
 

@@ -52,8 +52,8 @@ def test_a_module_has_its_values_gradients_and_graph() -> None:
         gradient(found.differentiable, x), gradient(module, x), rtol=1e-4, atol=1e-6
     )
     assert not found.differentiable(x).requires_grad
-    assert found.graph is not None
-    torch.testing.assert_close(found.graph()(x), expected, rtol=1e-4, atol=1e-5)
+    assert found.white_box.graph is not None
+    torch.testing.assert_close(found.white_box.graph()(x), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_callers_module_stays_as_it_is() -> None:
@@ -183,7 +183,7 @@ class Counts(nn.Module):
 def test_without_a_trace_there_is_no_graph(module: nn.Module, said: str) -> None:
     x = inputs()
     found = load_module(module, x, CPU, 3)
-    assert found.graph is None
+    assert found.white_box.graph is None
     assert found.gradient == "native"
     (note,) = found.notes
     assert note.startswith("No bounds through the network's operations: ")
@@ -288,7 +288,7 @@ def test_a_function_has_scores_alone(function: Callable[..., object], form: str)
     x = inputs(40)
     found = load_callable(function, x, CPU, 3)
     assert (found.classes, found.output, found.gradient) == (3, "logits", "none")
-    assert (found.copy, found.attackable, found.graph) == (None, None, None)
+    assert found.white_box is None
     assert "No gradients" in found.notes[0]
     assert f"is called with {form} of type float32 and 32 rows" in found.notes[1]
     torch.testing.assert_close(found.deployed(x), NET(x).detach(), rtol=1e-5, atol=1e-6)

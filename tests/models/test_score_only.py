@@ -108,8 +108,7 @@ def test_only_scores_are_there(form: str, tmp_path: Path) -> None:
     make, output, cuts = FORMS[form]
     classifier = load(makers.save(make(), tmp_path / "m.onnx"), classes=len(cuts) + 1)
     assert classifier.gradient == "none"
-    assert classifier.attackable is None
-    assert classifier.copy is None
+    assert classifier.white_box is None
     assert (classifier.output, classifier.classes) == (output, len(cuts) + 1)
     operator = "SVMClassifier" if form == "support vectors" else "TreeEnsembleClassifier"
     assert operator in classifier.notes[0]

@@ -268,7 +268,7 @@ def test_without_a_graph_labels_are_only_scored(
 
     monkeypatch.setattr(graph, "as_graph", as_graph)
     classifier = load(makers.script(Top(), tmp_path / "m"))
-    assert (classifier.output, classifier.gradient, classifier.attackable) == (
+    assert (classifier.output, classifier.gradient, classifier.white_box) == (
         "labels", "none", None,
     )  # fmt: skip
     assert "No gradients: The model's graph cannot be read" in classifier.notes[0]
