@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from reports import RENDERERS
-from reports.json import parse
+from reports.parsing import parse_report
 
 
 def measure(words: list[str]) -> tuple[float, float]:
@@ -29,7 +29,7 @@ def measure(words: list[str]) -> tuple[float, float]:
 
 def table(file: Path, repeats: int) -> list[str]:
     """A row per renderer: the fastest of a few runs, and the largest peak."""
-    report = parse(file.read_text(encoding="utf-8"))
+    report = parse_report(file.read_text(encoding="utf-8"))
     points = sum(len(curve.points) for threat in report.threats for curve in threat.curves)
     lines = [
         f"{report.data.evaluated:,} samples, {len(report.threats)} metrics, {points} points of "

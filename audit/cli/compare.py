@@ -31,14 +31,16 @@ def compare(
 ) -> None:
     """Compare two reports of the same samples, in pairs."""
     from audit import comparison as comparing
-    from reports.comparison import FORMATS
+    from reports.comparison import COMPARISON_RENDERERS
 
-    if format not in FORMATS:
-        raise UsageError(f"Unknown format {format!r}: choose from {', '.join(FORMATS)}.")
+    if format not in COMPARISON_RENDERERS:
+        raise UsageError(
+            f"Unknown format {format!r}: choose from {', '.join(COMPARISON_RENDERERS)}."
+        )
     limit = regression_of(max_regression)
     (first, first_radii), (second, second_radii) = read_baseline(old), read_baseline(new)
     found = comparing.compare(first, second, first_radii, second_radii, limit=limit)
-    rendered = FORMATS[format](found)
+    rendered = COMPARISON_RENDERERS[format](found)
     if out is None:
         print_text(rendered, format)
     else:

@@ -261,12 +261,12 @@ def _harden(
         ),
         train_again,
     )  # fmt: skip
-    from reports import harden as renderer
+    from reports.hardening import hardening_html, hardening_text
 
-    write_text(out / "harden.html", renderer.html(report))
+    write_text(out / "harden.html", hardening_html(report))
     write_text(out / "harden.json", report.model_dump_json(indent=1) + "\n")
     checkpoint.unlink(missing_ok=True)
-    print_text(renderer.text(report) if not quiet else f"{hardened}\n")
+    print_text(hardening_text(report) if not quiet else f"{hardened}\n")
 
 
 def _say_epoch(entry: "Entry", quiet: bool) -> None:

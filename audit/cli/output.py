@@ -44,10 +44,10 @@ def print_text(text: str, format: str = "text") -> None:
 
 def read_report(file: Path) -> "Report":
     """Read a saved report; raises `UsageError`."""
-    from reports.json import parse
+    from reports.parsing import parse_report
 
     try:
-        return parse(file.read_text(encoding="utf-8"))
+        return parse_report(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise UsageError(

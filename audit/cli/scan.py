@@ -192,14 +192,14 @@ def _compared(
 ) -> "Comparison":
     """Compare a fresh report with a baseline; the result lies beside the report."""
     from audit import comparison as comparing
-    from reports.comparison import FORMATS
+    from reports.comparison import COMPARISON_RENDERERS
 
     old, radii = before
     found = comparing.compare(old, report, radii, comparing.read_radii(report, out), limit=limit)
-    write_text(out / "comparison.html", FORMATS["html"](found))
-    write_text(out / "comparison.md", FORMATS["markdown"](found))
-    write_text(out / "comparison.json", FORMATS["json"](found))
-    print_text(FORMATS["text"](found))
+    write_text(out / "comparison.html", COMPARISON_RENDERERS["html"](found))
+    write_text(out / "comparison.md", COMPARISON_RENDERERS["markdown"](found))
+    write_text(out / "comparison.json", COMPARISON_RENDERERS["json"](found))
+    print_text(COMPARISON_RENDERERS["text"](found))
     return found
 
 

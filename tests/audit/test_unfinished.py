@@ -19,7 +19,7 @@ from audit.scanning.assemble import report_of
 from audit.scanning.state import Scan
 from audit.schema import Interval, Report, reliability
 from reports import RENDERERS
-from reports.comparison import FORMATS
+from reports.comparison import COMPARISON_RENDERERS
 from tests.reports.golden import golden
 
 X = inputs(80)
@@ -153,7 +153,7 @@ def test_a_comparison_with_an_unfinished_scan_is_open(status: str) -> None:
     assert outcome(whole, cut, worse) == "fail"
     assert outcome(cut, whole, worse) == "inconclusive"
     found = comparison.compare(whole, cut, radii, radii, limit=0.1)
-    for name, render in FORMATS.items():
+    for name, render in COMPARISON_RENDERERS.items():
         assert "inconclusive" in render(found).lower(), name
 
 
