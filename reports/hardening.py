@@ -39,9 +39,15 @@ def hardening_rows(threat: HardenedThreat) -> Iterator[tuple[str, str, str, str,
             percent(point.attacked.before, "up"),
             percent(point.attacked.after, "up"),
             change_sentence(point.attacked),
-            _certified_share(threat.before, point.certified.before),
-            _certified_share(threat.after, point.certified.after),
+            _certified_share(threat.before, _certified_at_inf(threat.before, point.delta)),
+            _certified_share(threat.after, _certified_at_inf(threat.after, point.delta)),
         )
+
+
+def _certified_at_inf(threat: ThreatResult, delta: float) -> float | None:
+    """Return the certified accuracy of order inf at a budget, or None where it was not measured."""
+    points = (p for curve in threat.curves if curve.order == "inf" for p in curve.points)
+    return next((point.certified.value for point in points if point.delta == delta), None)
 
 
 def _certified_share(threat: ThreatResult, value: float | None) -> str:
@@ -153,7 +159,12 @@ def _accuracy_figure(threat: HardenedThreat) -> str:
         if certificate_tried(side):
             ends.append(("certified", "dash"))
         for end, dash in ends:
-            y = [getattr(getattr(point, end), when) for point in threat.paired]
+            y = [
+                getattr(point.attacked, when)
+                if end == "attacked"
+                else _certified_at_inf(side, point.delta)
+                for point in threat.paired
+            ]
             first = start[when] if threat.before.curves[0].points[0].delta == 0 else None
             figure.add_scatter(
                 x=x if first is not None else x[1:],

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from attackers import ATTACKS
+from attackers import ATTACKS, PLAIN_STEPS
 from attackers.geometry import NORMS, Metric
 from attackers.losses import misclassified
 from attackers.noise import random_search
@@ -22,7 +22,7 @@ NAMED = {**dict.fromkeys(NORMS, "PGD"), "wasserstein": "Moving mass along gradie
 
 def by_steps(metric: Metric) -> Callable[..., Tensor]:
     """The plain attack by gradient steps that any working gradient must carry."""
-    return ATTACKS["pgd" if metric.name in NORMS else "transport"]
+    return ATTACKS[PLAIN_STEPS[metric.name]]
 
 
 def unbounded_attack(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from attackers import ATTACKS, ITERATIVE, defined
+from attackers.entry import AttackEntry
 from attackers.fgsm import fgsm
 from attackers.geometry import Metric
 from attackers.losses import cross_entropy, margin
@@ -18,8 +19,9 @@ from attackers.square import square
 from audit import health
 from audit.runtime.progress import Progress
 from audit.scanning.attacks import reinforce
-from audit.scanning.stages import Run
-from audit.scanning.state import MetricRun, Scan
+from audit.scanning.config import effort_of
+from audit.scanning.evidence import MetricRun
+from audit.scanning.subject import Subject
 from audit.schema import Health
 
 STEPS = 50
@@ -38,7 +40,7 @@ OVERSHOT = (
 """The same."""
 
 
-def check_metric(scan: Scan, run: MetricRun, progress: Progress) -> None:
+def check_metric(scan: Subject, run: MetricRun, progress: Progress) -> None:
     """Append the checks that need a metric."""
     classifier, samples, metric = scan.classifier, scan.samples, run.metric
     deltas = [d for d in scan.config.deltas_of(metric.name) if d > 0] or [
@@ -56,7 +58,7 @@ def check_metric(scan: Scan, run: MetricRun, progress: Progress) -> None:
         "square": lambda: _square(scan, run, delta),
         "active_test": lambda: _active(scan, run, delta),
         "transfer": lambda: health.transfer(
-            classifier, metric, samples, _other_examples(scan, run), _standing(run, delta), delta
+            classifier, metric, samples, _other_examples(run), _standing(run, delta), delta
         ),
         "representable": lambda: health.representable(
             classifier, metric, samples, run.frontier.radius, run.frontier.x, delta
@@ -69,19 +71,19 @@ def check_metric(scan: Scan, run: MetricRun, progress: Progress) -> None:
         ),
     }
     with progress(f"{metric.name}: health checks", len(checks) + 1) as tick:
-        if len(scan.runs) == 1:
-            scan.health.append(
+        if not run.earlier:
+            run.health.append(
                 health.guarded(
                     "gradients", lambda: health.gradients(classifier, metric, samples, delta)
                 )
             )
         tick(1)
         for name, check in checks.items():
-            scan.health.append(health.guarded(f"{name}.{metric.name}", check))
+            run.health.append(health.guarded(f"{name}.{metric.name}", check))
             tick(1)
 
 
-def iterative(metric: Metric) -> Run:
+def iterative(metric: Metric) -> AttackEntry:
     """The attack by many gradients that answers for a metric."""
     return ATTACKS[ITERATIVE[metric.name]]
 
@@ -96,17 +98,19 @@ def _some_examples(run: MetricRun) -> Tensor:
     return run.frontier.x[run.frontier.broken.nonzero()[: 4 * health.PROBE, 0]]
 
 
-def _other_examples(scan: Scan, run: MetricRun) -> list[Tensor]:
+def _other_examples(run: MetricRun) -> list[Tensor]:
     """What was found under the metrics before this one."""
-    return [other.frontier.x for other in scan.runs if other is not run]
+    return [other.frontier.x for other in run.earlier]
 
 
-def _converged(scan: Scan, run: MetricRun, delta: float, progress: Progress) -> Health:
+def _converged(scan: Subject, run: MetricRun, delta: float, progress: Progress) -> Health:
     """Compare with a longer run; where that finds more, double the steps and look again."""
     classifier, samples, metric = scan.classifier, scan.samples, run.metric
     if classifier.attackable is None:
         return health.without_gradients(f"convergence.{metric.name}")
-    doublings = scan.config.effort_preset.doublings if ITERATIVE[metric.name] in scan.attacks else 0
+    doublings = (
+        effort_of(scan.config).doublings if ITERATIVE[metric.name] in run.plan.attacks else 0
+    )
     for times in range(doublings + 1):
         steps = STEPS * 2**times
         found, drop = health.convergence(
@@ -124,7 +128,7 @@ def _converged(scan: Scan, run: MetricRun, delta: float, progress: Progress) -> 
     return found
 
 
-def _active(scan: Scan, run: MetricRun, delta: float) -> Health:
+def _active(scan: Subject, run: MetricRun, delta: float) -> Health:
     """Hide an example and let the attack look for it."""
     classifier, samples, metric = scan.classifier, scan.samples, run.metric
     if classifier.attackable is None:
@@ -140,7 +144,7 @@ def _active(scan: Scan, run: MetricRun, delta: float) -> Health:
     return health.active_test(classifier, metric, samples, delta, both, **sizes)
 
 
-def _square(scan: Scan, run: MetricRun, delta: float) -> Health:
+def _square(scan: Subject, run: MetricRun, delta: float) -> Health:
     """Let a random search try what the attacks with gradients left standing."""
     classifier, samples, metric = scan.classifier, scan.samples, run.metric
     check = f"square.{metric.name}"
@@ -156,7 +160,7 @@ def _square(scan: Scan, run: MetricRun, delta: float) -> Health:
     return health.square_not_better(metric.name, len(left), int(found.sum()), len(rows))
 
 
-def _iterative(scan: Scan, run: MetricRun, delta: float) -> Health:
+def _iterative(scan: Subject, run: MetricRun, delta: float) -> Health:
     """Compare one gradient step with many: what the scan found by them, or two runs find now."""
     classifier, samples, metric = scan.classifier, scan.samples, run.metric
     if classifier.attackable is None:

@@ -1,7 +1,8 @@
-"""The scan: samples, attacks, judge, certificates, health; the state it leaves is the outcome."""
+"""The scan: samples, attacks, judge, certificates, health checks; its result is one value."""
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -11,29 +12,39 @@ from attackers.geometry import METRICS, Metric
 from attackers.losses import outvoted
 from audit import certify, health
 from audit.certify import Certified, bounding, smoothing
+from audit.certify.bounding import BoundSettings
 from audit.certify.smoothing import law_of
 from audit.data import Dataset
 from audit.errors import InternalError, ModelError, NothingToEvaluate, UsageError, contained
 from audit.evidence import chance, readings
 from audit.evidence.frontier import Frontier
 from audit.evidence.samples import Samples, choose, evaluate, read_samples
+from audit.generators.generator_files import Trained
 from audit.generators.made import used
 from audit.models.classifier import Classifier, Load
 from audit.models.smoothed import Noise, smooth
+from audit.options import ScanConfig
 from audit.runtime.progress import Progress, silent
 from audit.scanning.attacks import attack_all
 from audit.scanning.checks import check_metric
-from audit.scanning.config import ScanConfig
-from audit.scanning.state import MetricRun, Scan
-from audit.schema import Health, Parity
+from audit.scanning.config import effort_of, require_attacks
+from audit.scanning.evidence import MetricEvidence, MetricRun
+from audit.scanning.result import ScanResult
+from audit.scanning.subject import Plan, Subject, plan_of
+from audit.schema import GeneratorUsed, Health, Parity, Status
+from audit.statistics import summary
 
+INTERRUPTED_SCAN = (
+    "The scan was interrupted: attacks are incomplete, so attacked accuracies are only the upper "
+    "bounds reached so far."
+)
 NO_IMAGES = (
     "The wasserstein threat moves mass between the pixels of images (channels, height, width), and "
     "is not applicable to other inputs."
 )
 
 
-def prepare(dataset: Dataset, config: ScanConfig, load: Load) -> Scan:
+def prepare(dataset: Dataset, config: ScanConfig, load: Load) -> Subject:
     """Read the samples, load the model for them, and check that the two belong together.
 
     Args:
@@ -44,6 +55,7 @@ def prepare(dataset: Dataset, config: ScanConfig, load: Load) -> Scan:
     Raises:
         AuditError: data or model are wrong; see `audit.errors`.
     """
+    require_attacks(config)
     if not len(dataset):
         raise NothingToEvaluate(f"{dataset.path} holds no samples: there is nothing to evaluate.")
     index = choose(len(dataset), config.samples, config.seed)
@@ -61,16 +73,15 @@ def prepare(dataset: Dataset, config: ScanConfig, load: Load) -> Scan:
         classifier = smooth(classifier, _noise(config), config.seed)
         samples = evaluate(classifier, x, labels, index, config.seed)
         chance.require_votes(classifier, samples, config.smooth)
-    scan = Scan(classifier, dataset, config, samples, readings=found)
-    scan.warnings.extend((*classifier.notes, *dataset.notes, *(entry.text for entry in found)))
+    warnings = [*classifier.notes, *dataset.notes, *(entry.text for entry in found)]
     if config.smooth is not None:
-        scan.warnings.extend(undecided(scan))
+        warnings.extend(undecided(classifier, samples))
     if len(samples) < len(dataset):
-        scan.warnings.append(
+        warnings.append(
             f"A random subset of {len(samples)} of {len(dataset)} samples was audited "
             f"(seed {config.seed})."
         )
-    return scan
+    return Subject(classifier, dataset, config, samples, found, tuple(warnings))
 
 
 def _noise(config: ScanConfig) -> Noise:
@@ -79,13 +90,12 @@ def _noise(config: ScanConfig) -> Noise:
     return Noise(config.smooth, law_of(config.metrics[0]), config.low)
 
 
-def undecided(scan: Scan) -> Iterator[str]:
-    """Say how many samples a poll leaves open; they count as errors from the start."""
-    samples = scan.samples
+def undecided(classifier: Classifier, samples: Samples) -> Iterator[str]:
+    """State how many samples a poll leaves open; they count as errors from the start."""
     rows = (~samples.correct).nonzero()[:, 0]
     if not len(rows):
         return
-    wrong = outvoted(scan.classifier.deployed(samples.x[rows]), samples.labels[rows])
+    wrong = outvoted(classifier.deployed(samples.x[rows]), samples.labels[rows])
     if not bool(wrong.all()):
         yield (
             f"On {int((~wrong).sum())} of {len(samples)} samples the votes do not settle the class "
@@ -105,149 +115,217 @@ def _has_pixels(x: Tensor) -> bool:
     return x.dim() == 4 and x.shape[2] * x.shape[3] > 1
 
 
-def run(scan: Scan, progress: Progress = silent) -> Scan:
-    """Attack, certify and check, metric by metric; an interrupt keeps what was found."""
+def run(
+    subject: Subject, progress: Progress = silent, generator: Trained | None = None
+) -> ScanResult:
+    """Attack, certify and check, metric by metric; an interrupt keeps what was found.
+
+    Args:
+        subject: what `prepare` returned.
+        progress: shows how far the scan is.
+        generator: the trained generator that attacks may use.
+    """
+    subject = replace(subject, generator=generator)
+    checks = ModelChecks()
+    evidence: list[MetricEvidence] = []
+    skipped: list[str] = []
+    generated: list[GeneratorUsed] = []
+    failures: list[str] = []
+    interrupted = False
     try:
-        _check_model(scan, progress)
-        _describe_generator(scan, progress)
-        for name in scan.config.metrics:
-            if name == "wasserstein" and not _has_pixels(scan.samples.x):
-                scan.health.append(health.entry("wasserstein", "not_applicable", NO_IMAGES))
-                scan.warnings.append(NO_IMAGES)
+        subject = _check_model(subject, checks, progress)
+        generated += _describe_generator(subject, failures, progress)
+        plan = plan_of(subject)
+        failures += plan.failures
+        for name in subject.config.metrics:
+            if name == "wasserstein" and not _has_pixels(subject.samples.x):
+                checks.health.append(health.entry("wasserstein", "not_applicable", NO_IMAGES))
+                skipped.append(NO_IMAGES)
                 continue
-            metric = METRICS[name](low=scan.config.low, high=scan.config.high)
-            _scan_metric(scan, metric, progress)
+            metric = METRICS[name](low=subject.config.low, high=subject.config.high)
+            evidence.append(scan_metric(subject, metric, progress, plan, tuple(evidence)))
+            if evidence[-1].interrupted:
+                interrupted = True
+                break
     except KeyboardInterrupt:
-        scan.interrupted = True
-        scan.warnings.append(
-            "The scan was interrupted: attacks are incomplete, so attacked accuracies are only "
-            "the upper bounds reached so far."
-        )
-    scan.health.append(_completeness(scan))
-    return scan
+        interrupted = True
+    errors = [*failures, *(error for found in evidence for error in found.errors)]
+    findings = [*checks.health, *(entry for found in evidence for entry in found.health)]
+    reached = {found.metric.name: found.attacks for found in evidence}
+    missing = [name for name in subject.config.metrics if interrupted and name not in reached]
+    status: Status = "interrupted" if interrupted else "partial" if errors else "complete"
+    return ScanResult(
+        subject=subject,
+        evidence=tuple(evidence),
+        clean=summary.clean(subject.samples.correct.numpy(), subject.config.confidence),
+        health=(
+            *findings,
+            health.completeness(reached, errors, missing, interrupted=interrupted),
+        ),
+        warnings=(
+            *subject.warnings,
+            *checks.warnings,
+            *skipped,
+            *([INTERRUPTED_SCAN] if interrupted else []),
+        ),
+        status=status,
+        failures=tuple(failures),
+        parity=checks.parity,
+        generated=generated[0] if generated else None,
+    )
 
 
-def _describe_generator(scan: Scan, progress: Progress) -> None:
+def _describe_generator(
+    subject: Subject, failures: list[str], progress: Progress
+) -> Iterator[GeneratorUsed]:
     """Measure what the generator makes, if there is one; an error costs these numbers alone."""
-    if scan.generator is None:
+    if subject.generator is None:
         return
 
     def failed(reason: str) -> None:
-        scan.failures.append(f"What the generator makes: {reason}.")
+        failures.append(f"What the generator makes: {reason}.")
 
     with contained("Measuring the generator", failed):
-        scan.generated = used(
-            scan.generator, scan.classifier, scan.samples, scan.config.confidence, progress
-        )
+        samples, confidence = subject.samples, subject.config.confidence
+        yield used(subject.generator, subject.classifier, samples, confidence, progress)
 
 
-def _completeness(scan: Scan) -> Health:
-    reached = {run.metric.name: run.attacks for run in scan.runs}
-    return health.completeness(
-        reached,
-        [*scan.failures, *(failure for run in scan.runs for failure in run.failed)],
-        [name for name in scan.config.metrics if scan.interrupted and name not in reached],
-        interrupted=scan.interrupted,
-    )
+@dataclass
+class ModelChecks:
+    """Accumulator of the checks of the model; only `run` and what it calls see it."""
+
+    health: list[Health] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    parity: Parity | None = None
 
 
-def _check_model(scan: Scan, progress: Progress) -> None:
-    samples = scan.samples
-    served = scan.classifier.base or scan.classifier
+def _check_model(subject: Subject, checks: ModelChecks, progress: Progress) -> Subject:
+    """Check the model, and return the subject without gradients where they cannot be trusted."""
+    samples, classifier = subject.samples, subject.classifier
+    served = classifier.base or classifier
     with progress("health checks", 10) as tick:
-        entry, difference, count = health.parity(served, samples)
-        if difference is not None:
-            scan.parity = Parity(max_abs_difference=difference, samples=count)
-        if entry.status != "pass" and served.copy is not None:
-            scan.classifier = scan.classifier.score_only(entry.detail)
-            scan.warnings.append(entry.detail)
-        checks: dict[str, Callable[[], Health]] = {
-            "clean_accuracy": lambda: health.clean_accuracy(samples, scan.classifier.classes),
-            "majority": lambda: health.majority(samples, scan.dataset.class_names),
-            "ties": lambda: health.ties(scan.classifier, samples),
-            "distinct": lambda: health.distinct(samples),
-            "reading": lambda: health.reading(scan.readings),
-            "sample_size": lambda: health.sample_size(samples, scan.config.confidence),
-            "output": lambda: health.output_kind(served, samples),
-            "quantised_kernels": lambda: health.quantised_kernels(served, samples),
-            "determinism": lambda: health.determinism(scan.classifier, samples),
-            "batch_invariance": lambda: health.batch_invariance(scan.classifier, samples),
-            "finite_differences": lambda: health.finite_differences(scan.classifier, samples),
-        }
-        for name, check in checks.items():
-            scan.health.append(health.guarded(name, check))
+        parity = health.guarded("parity", lambda: _parity(samples, served, checks))
+        if parity.status != "pass" and served.copy is not None:
+            classifier = classifier.score_only(parity.detail)
+            checks.warnings.append(parity.detail)
+
+        def checked(name: str, check: Callable[[], Health]) -> Health:
+            entry = health.guarded(name, check)
+            checks.health.append(entry)
             tick(1)
-        scan.health.append(entry)
-    _require_independent_rows(scan.health)
+            return entry
+
+        checked("clean_accuracy", lambda: health.clean_accuracy(samples, classifier.classes))
+        checked("majority", lambda: health.majority(samples, subject.dataset.class_names))
+        checked("ties", lambda: health.ties(classifier, samples))
+        checked("distinct", lambda: health.distinct(samples))
+        checked("reading", lambda: health.reading(subject.readings))
+        checked("sample_size", lambda: health.sample_size(samples, subject.config.confidence))
+        checked("output", lambda: health.output_kind(served, samples))
+        checked("quantised_kernels", lambda: health.quantised_kernels(served, samples))
+        same = checked("determinism", lambda: health.determinism(classifier, samples))
+        alone = checked("batch_invariance", lambda: health.batch_invariance(classifier, samples))
+        checked("finite_differences", lambda: health.finite_differences(classifier, samples))
+        checks.health.append(parity)
+    _require_independent_rows(same, alone)
+    return replace(subject, classifier=classifier)
 
 
-def _require_independent_rows(checks: list[Health]) -> None:
-    """Stop when a sample's scores depend on the samples beside it: no radius would mean anything.
+def _parity(samples: Samples, served: Classifier, checks: ModelChecks) -> Health:
+    """Compare the copy with the served model, and keep the difference for the report."""
+    entry, difference, count = health.parity(served, samples)
+    if difference is not None:
+        checks.parity = Parity(max_abs_difference=difference, samples=count)
+    return entry
+
+
+def _require_independent_rows(determinism: Health, batch_invariance: Health) -> None:
+    """Stop when a sample's scores depend on the other samples: no radius would mean anything.
 
     A model that is random differs in every call; that is a finding of its own.
     """
-    found = {entry.check: entry for entry in checks}
-    if found["determinism"].status != "fail" and found["batch_invariance"].status == "fail":
-        raise ModelError(found["batch_invariance"].detail)
+    if determinism.status != "fail" and batch_invariance.status == "fail":
+        raise ModelError(batch_invariance.detail)
 
 
-def _scan_metric(scan: Scan, metric: Metric, progress: Progress) -> None:
-    samples, config = scan.samples, scan.config
+def scan_metric(
+    subject: Subject,
+    metric: Metric,
+    progress: Progress,
+    plan: Plan,
+    earlier: tuple[MetricEvidence, ...] = (),
+) -> MetricEvidence:
+    """Attack, certify and check under one metric; an interrupt keeps what was found.
+
+    Args:
+        subject: model, samples and options.
+        metric: the geometry.
+        progress: shows how far the scan is.
+        plan: the attacks.
+        earlier: evidence under other metrics, whose examples are tried here too.
+    """
+    samples, asked = subject.samples, subject.config.certify != "none"
     run = MetricRun(
-        metric,
-        Frontier.of(samples),
-        certify.trivial(samples, asked=config.certify != "none"),
+        metric, Frontier.of(samples), certify.trivial(samples, asked=asked), plan, earlier
     )
-    scan.runs.append(run)
-    attack_all(scan, run, progress)
-    if config.certify != "none":
-        run.certified = _certified(scan, run, progress)
-    _check_contradiction(run, samples)
-    check_metric(scan, run, progress)
-    # The checks may have attacked again.
-    _check_contradiction(run, samples)
+    interrupted = False
+    try:
+        attack_all(subject, run, progress)
+        if asked:
+            run.certified = _certified(subject, run, progress)
+        _check_contradiction(run, samples)
+        check_metric(subject, run, progress)
+        # The checks may have attacked again.
+        _check_contradiction(run, samples)
+    except KeyboardInterrupt:
+        interrupted = True
+    return run.finished(subject, interrupted=interrupted)
 
 
-def _certified(scan: Scan, run: MetricRun, progress: Progress) -> Certified:
+def _certified(subject: Subject, run: MetricRun, progress: Progress) -> Certified:
     """Certify the samples; an error leaves radii of 0, and the record says what happened."""
-    base = scan.classifier.base
+    base = subject.classifier.base
     started, said = time.perf_counter(), list[str]()
     with contained("The certificate", said.append):
         if base is not None:
-            return _certify_smoothed(scan, base, run.metric, progress)
-        return _certify_by_bounds(scan, run, progress) or run.certified
-    name = "smoothing" if base is not None else scan.config.certify
-    return certify.failed(scan.samples, name, said[0], time.perf_counter() - started)
+            return _certify_smoothed(subject, base, run.metric, progress)
+        return _certify_by_bounds(subject, run, progress) or run.certified
+    name = "smoothing" if base is not None else subject.config.certify
+    found = certify.failed(subject.samples, name, said[0], time.perf_counter() - started)
+    run.errors.append(f"{run.metric.name}, certificate {name}: {found.certifier.detail}")
+    return found
 
 
-def _certify_by_bounds(scan: Scan, run: MetricRun, progress: Progress) -> Certified | None:
-    samples = scan.samples
+def _certify_by_bounds(subject: Subject, run: MetricRun, progress: Progress) -> Certified | None:
+    samples = subject.samples
     with progress(f"{run.metric.name}: certificates", int(samples.correct.sum())) as tick:
         return bounding.certify(
-            scan.classifier,
+            subject.classifier,
             run.metric,
             samples,
             run.frontier.radius,
-            how=scan.config.certify,
-            steps=scan.config.effort_preset.radii,
-            tuning=scan.config.effort_preset.tuning,
-            work=scan.config.effort_preset.work,
-            deltas=scan.config.deltas_of(run.metric.name),
-            tick=tick,
+            BoundSettings(
+                method=subject.config.certify,
+                steps=effort_of(subject.config).radii,
+                tuning=effort_of(subject.config).tuning,
+                work=effort_of(subject.config).work,
+                deltas=subject.config.deltas_of(run.metric.name),
+            ),
+            tick,
         )
 
 
 def _certify_smoothed(
-    scan: Scan, base: Classifier, metric: Metric, progress: Progress
+    subject: Subject, base: Classifier, metric: Metric, progress: Progress
 ) -> Certified:
-    samples, config = scan.samples, scan.config
+    samples, config = subject.samples, subject.config
     with progress(f"{metric.name}: certificates", int(samples.correct.sum())) as tick:
-        return smoothing.certify(
+        return smoothing.certify_smoothed(
             base,
             _noise(config),
             samples,
             metric,
-            draws=config.effort_preset.draws,
+            draws=effort_of(config).draws,
             confidence=config.confidence,
             tick=tick,
         )
