@@ -5,7 +5,7 @@ from typing import Any
 
 from audit.schema import Curve, Interval, Point, Report, ThreatResult
 from reports import summary, threat_rows
-from reports.numbers import Side, budget, share, steps_of_255
+from reports.numbers import Side, budget, proportion, steps_of_255
 
 
 def chart_data(report: Report) -> list[dict[str, Any]]:
@@ -63,7 +63,7 @@ def _side(intervals: Sequence[Interval], side: Side) -> dict[str, Any]:
         "value": _percents([interval.value for interval in intervals]),
         "low": _percents([interval.low for interval in intervals]),
         "high": _percents([interval.high for interval in intervals]),
-        "label": [str(share(interval, side)) for interval in intervals],
+        "label": [str(proportion(interval, side)) for interval in intervals],
     }
 
 

@@ -3,7 +3,7 @@
 from audit.schema import Report, ThreatResult
 from reports import summary
 from reports.escaping import escape_markdown
-from reports.numbers import budget, exact, share, thousands
+from reports.numbers import budget, exact, proportion, thousands
 
 MAX_CHARACTERS = 900_000
 """Longest document; the summary of a job holds one mebibyte of UTF-8."""
@@ -19,7 +19,7 @@ def render(report: Report) -> str:
         f"{escape_markdown(summary.VERDICTS[report.verdict])}. "
         f"**Reliability: {colour}**, {escape_markdown(meaning)}.",
         "",
-        f"Clean accuracy {escape_markdown(summary.clean_accuracy(report))}.",
+        f"Clean accuracy {escape_markdown(summary.clean_sentence(report))}.",
     ]
     if report.status != "complete":
         lines += ["", f"**{report.status}**: {escape_markdown(summary.STATUSES[report.status])}."]
@@ -67,7 +67,10 @@ def _threat_section(threat: ThreatResult) -> list[str]:
             if point is None:
                 cells.append("–")
                 continue
-            low, high = share(point.certified, "certified"), share(point.attacked, "attacked")
+            low, high = (
+                proportion(point.certified, "certified"),
+                proportion(point.attacked, "attacked"),
+            )
             cells.append(escape_markdown(f"{low} to {high}"))
         lines.append(
             f"| {escape_markdown(budget(delta, threat.metric))} | " + " | ".join(cells) + " |"

@@ -121,7 +121,7 @@ def steps_of_255(deltas: Sequence[float]) -> list[int] | None:
     return steps if close else None
 
 
-def share(interval: Interval, side: Side) -> Bracket:
+def proportion(interval: Interval, side: Side) -> Bracket:
     """Return a proportion with its interval, all in percent.
 
     Shown low <= low <= high <= shown high; an attacked value is shown no smaller than it is, a

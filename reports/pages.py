@@ -21,7 +21,7 @@ _FILTERS = (
     "percentage_points",
     "remark",
     "seconds",
-    "share",
+    "proportion",
     "significant",
     "thousands",
     "value_text",

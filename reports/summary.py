@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
 
 from audit.schema import Health, Point, Reliability, Report, ThreatResult, reliability
-from reports.numbers import NOT_MEASURED, Bracket, budget, exact, percent, share, thousands
+from reports.numbers import NOT_MEASURED, Bracket, budget, exact, percent, proportion, thousands
 
 VERDICTS = {
     "pass": "every gate passed",
@@ -49,7 +49,7 @@ def file_name(path: str) -> str:
     return PurePosixPath(PureWindowsPath(path).as_posix()).name or path
 
 
-def clean_accuracy(report: Report) -> str:
+def clean_sentence(report: Report) -> str:
     """Return the clean accuracy with both denominators."""
     evaluated = thousands(report.data.evaluated)
     return (
@@ -60,7 +60,7 @@ def clean_accuracy(report: Report) -> str:
 
 def clean_interval(report: Report) -> Bracket:
     """Return the clean accuracy, rounded down, with its interval."""
-    return share(report.clean, "certified")
+    return proportion(report.clean, "certified")
 
 
 def confidence(report: Report) -> str:
@@ -80,8 +80,8 @@ def headline(threat: ThreatResult) -> Headline | None:
         curve.order,
         budget(point.delta, threat.metric),
         point,
-        share(point.attacked, "attacked"),
-        share(point.certified, "certified"),
+        proportion(point.attacked, "attacked"),
+        proportion(point.certified, "certified"),
     )
 
 

@@ -47,13 +47,13 @@ def render(report: Report, *, width: int = 100, color: bool = False, full: bool 
         legacy_windows=False,
     )
     with console.capture() as capture:
-        for part in _parts(report, full):
+        for part in _sections(report, full):
             console.print(part)
             console.print()
     return "\n".join(line.rstrip() for line in capture.get().rstrip().splitlines()) + "\n"
 
 
-def _parts(report: Report, full: bool) -> Iterable[RenderableType]:
+def _sections(report: Report, full: bool) -> Iterable[RenderableType]:
     yield _header(report, full)
     for threat in report.threats:
         yield accuracy_table(threat)
@@ -78,7 +78,7 @@ def _header(report: Report, full: bool) -> Group:
     model, data = report.model, report.data
     smoothed = "" if model.smoothed is None else f", smoothed with sigma {exact(model.smoothed)}"
     accuracy = (
-        f"{summary.clean_accuracy(report)}, {summary.confidence(report)} interval "
+        f"{summary.clean_sentence(report)}, {summary.confidence(report)} interval "
         f"{summary.clean_interval(report).ends}"
     )
     facts = f"  {model.format}, {thousands(model.classes)} classes"

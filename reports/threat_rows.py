@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from audit.schema import ClassResult, FirstOrder, GalleryItem, Interval, Report, ThreatResult
-from reports.numbers import exact, percent, share, significant, thousands
+from reports.numbers import exact, percent, proportion, significant, thousands
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,10 @@ def generator_rows(report: Report) -> list[tuple[str, str]]:
         ("trained for", "another model: a transfer attack" if used.transfer else "this model"),
         ("file", used.path),
         ("sha256", used.sha256),
-        ("accuracy", f"{share(made.accuracy, 'attacked')} on {thousands(made.samples)} samples"),
+        (
+            "accuracy",
+            f"{proportion(made.accuracy, 'attacked')} on {thousands(made.samples)} samples",
+        ),
         *(
             (
                 name,

@@ -27,9 +27,9 @@ from reports.numbers import (
     budget,
     distance,
     mean,
+    proportion,
     remark,
     seconds,
-    share,
     significant,
     thousands,
 )
@@ -82,7 +82,7 @@ def _bracket_cells(intervals: tuple[Interval, Interval]) -> list[Text]:
     """Return an attacked and a certified value, decimal points one below the other."""
     cells = []
     for side, interval in zip(BOTH_SIDES, intervals, strict=True):
-        shown = share(interval, side)
+        shown = proportion(interval, side)
         value = shown.value.removesuffix(" %").rjust(len("100.0"))
         cells.append(styled((value, "bold"), f" {shown.ends}" if shown.ends else ""))
     return cells
@@ -232,7 +232,7 @@ def _class_table(threat: ThreatResult) -> Group:
     shown = threat_rows.worst_classes(threat)
     groups = {
         f"class {threat_rows.class_name(entry)}: {thousands(entry.samples)} samples, "
-        f"clean {share(entry.clean, 'certified')}": [
+        f"clean {proportion(entry.clean, 'certified')}": [
             [
                 styled(budget(point.delta, threat.metric)),
                 *_bracket_cells((point.attacked, point.certified)),

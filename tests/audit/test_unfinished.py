@@ -138,7 +138,7 @@ def test_a_comparison_with_an_unfinished_scan_is_open(status: str) -> None:
     state = scan_of(classifier(linear), X, LABELS, **OPTIONS)
     found_whole = scan.run(state)
     whole = report(found_whole)
-    radii = comparison.Radii(
+    radii = comparison.SampleRadii(
         state.samples.index.numpy(),
         state.samples.correct.numpy(),
         {
@@ -146,14 +146,14 @@ def test_a_comparison_with_an_unfinished_scan_is_open(status: str) -> None:
             "linf_certified": found_whole.evidence[0].certified.radius.numpy(),
         },
     )
-    worse = comparison.Radii(
+    worse = comparison.SampleRadii(
         radii.index,
         radii.correct,
         radii.columns | {"linf_attacked": 0 * radii.columns["linf_attacked"]},
     )
     cut = whole.model_copy(update={"status": status})
 
-    def outcome(old: Report, new: Report, radii_of_new: comparison.Radii) -> str:
+    def outcome(old: Report, new: Report, radii_of_new: comparison.SampleRadii) -> str:
         return comparison.compare_reports(old, new, radii, radii_of_new, limit=0.1).status
 
     assert outcome(whole, whole, radii) == "pass"

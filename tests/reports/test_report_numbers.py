@@ -49,7 +49,7 @@ def test_intervals_never_shrink(a: float, b: float, c: float) -> None:
     low, value, high = sorted((a, b, c))
     interval = Interval(value=value, low=low, high=high)
     for side, worst in (("attacked", Decimal.__ge__), ("certified", Decimal.__le__)):
-        bracket = numbers.share(interval, side)
+        bracket = numbers.proportion(interval, side)
         left, right = (end / 100 for end in ends(bracket))
         assert left <= true(low)
         assert true(high) <= right
@@ -97,7 +97,7 @@ def test_missing_is_never_zero(missing: float | None) -> None:
         assert text == numbers.NOT_MEASURED
     assert numbers.thousands(None) == numbers.NOT_MEASURED
     empty = Interval(value=missing, low=missing, high=missing)
-    assert str(numbers.share(empty, "attacked")) == numbers.NOT_MEASURED
+    assert str(numbers.proportion(empty, "attacked")) == numbers.NOT_MEASURED
 
 
 @pytest.mark.parametrize(

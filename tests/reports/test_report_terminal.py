@@ -6,7 +6,7 @@ import pytest
 from golden import COMMAND, golden
 from rich.cells import cell_len
 
-from reports.numbers import budget, share
+from reports.numbers import budget, proportion
 from reports.terminal import render
 
 
@@ -87,7 +87,7 @@ def test_each_order_heads_its_rows_once_and_no_row_is_broken(
                     ("attacked", point.attacked),
                     ("certified", point.certified),
                 ):
-                    shown = share(interval, side)
+                    shown = proportion(interval, side)
                     assert f"{shown.value.removesuffix(' %')} {shown.ends}" in row
 
 
@@ -100,7 +100,7 @@ def test_a_long_class_name_does_not_break_the_numbers() -> None:
     (point, *_) = classes[0].points
     for width in (60, 80):
         text = render(report, width=width)
-        shown = share(point.attacked, "attacked")
+        shown = proportion(point.attacked, "attacked")
         assert f"{shown.value.removesuffix(' %')} {shown.ends}" in text
 
 
