@@ -1,4 +1,4 @@
-"""Write the published JSON Schema of report.json beside the report model."""
+"""Write the published JSON Schema of report.json next to the report model."""
 
 import json
 from pathlib import Path
