@@ -1,8 +1,8 @@
-"""Two reports of the same samples: what changed, and whether it is more than chance.
+"""Comparison of two reports of the same samples: the changes, and whether they are significant.
 
-At order inf every sample stands or falls, so both scans are paired sample by sample (McNemar's
-exact test). A finite order shares the budget between samples: there the difference of the two
-curves is resampled over samples, both reports with the same draws (paired bootstrap, Efron 1979).
+At order inf each sample is either robust or broken, so the scans are paired sample by sample
+(McNemar's exact test). A finite order shares the budget between samples: there the difference of
+the curves is resampled over samples, with the same draws for both (paired bootstrap, Efron 1979).
 """
 
 import csv
@@ -19,22 +19,20 @@ from audit.statistics.confidence import bootstrap_indices
 from audit.statistics.knapsack import adversarial_accuracy
 from audit.statistics.pairs import paired
 
-Floats = NDArray[np.float64]
-
 UNKNOWN = Interval(value=None, low=None, high=None)
-"""A difference of which one side was not measured."""
+"""Difference where one of the two reports has no measurement."""
 
 
 @dataclass(frozen=True)
-class Radii:
-    """What `samples.csv` says: rows of the data, and per column of radii one number each."""
+class SampleRadii:
+    """Contents of `samples.csv`: indices, correctness, and columns with a radius per sample."""
 
     index: NDArray[np.int64]
     correct: NDArray[np.bool_]
-    columns: dict[str, Floats]
+    columns: dict[str, NDArray[np.float64]]
 
 
-def radii_of(report: Report, table: str) -> Radii:
+def radii_of(report: Report, table: str) -> SampleRadii:
     """Read the radii of a report's samples.
 
     Args:
@@ -42,52 +40,59 @@ def radii_of(report: Report, table: str) -> Radii:
         table: contents of its ``samples.csv``.
 
     Raises:
-        UsageError: the table is not the one of the report.
+        UsageError: the table does not belong to the report.
     """
     path = report.artifacts.samples or "samples.csv"
     rows = list(csv.DictReader(table.splitlines()))
     if len(rows) != report.data.evaluated:
         raise UsageError(
-            f"{path} has {len(rows)} samples, its report {report.data.evaluated}: they do not "
-            "belong together."
+            f"{path} has {len(rows)} samples and its report has {report.data.evaluated}: they do "
+            "not belong together. Name a folder as a scan wrote it."
         )
     try:
         names = [n for n in rows[0] if n.endswith(("_attacked", "_certified"))]
-        return Radii(
+        return SampleRadii(
             np.array([int(row["index"]) for row in rows]),
             np.array([row["correct"] == "true" for row in rows]),
             {n: np.array([float(row[n] or math.inf) for row in rows]) for n in names},
         )
     except (KeyError, ValueError) as error:
-        raise UsageError(f"{path} is no samples.csv of a scan ({error}).") from error
+        raise UsageError(
+            f"{path} is not the samples.csv of a scan ({error}): scan the model again."
+        ) from error
 
 
 def compare_reports(
-    old: Report, new: Report, old_radii: Radii, new_radii: Radii, *, limit: float | None = None
+    old: Report,
+    new: Report,
+    old_radii: SampleRadii,
+    new_radii: SampleRadii,
+    *,
+    limit: float | None = None,
 ) -> Comparison:
     """Compare two reports.
 
     Args:
-        old: before.
-        new: after.
-        old_radii: of the old report's samples.
-        new_radii: of the new report's samples.
-        limit: largest loss of attacked accuracy that is accepted, or None.
+        old: the report before the change.
+        new: the report after the change.
+        old_radii: radii of the old report's samples.
+        new_radii: radii of the new report's samples.
+        limit: largest accepted loss of attacked accuracy, or None.
 
     Raises:
-        UsageError: the reports are not about the same samples and threats; says which differs.
+        UsageError: the reports have different samples or threats; the message names which.
     """
-    _same(old, new, old_radii, new_radii)
+    _check_comparable(old, new, old_radii, new_radii)
     confidence = old.clean.confidence
     changes = _changes(old, new, old_radii, new_radii, confidence)
     worst = min((c.attacked.low for c in changes if c.attacked.low is not None), default=None)
     status: Literal["pass", "fail", "inconclusive", "none"] = "none"
     if limit is not None:
-        # A regression counts once it is shown: its interval lies beyond the limit.
+        # A regression counts only if its whole interval lies beyond the limit.
         shown = [c for c in changes if c.attacked.high is not None and c.attacked.high < -limit]
         status = "fail" if shown else "pass"
-        # What an unfinished scan left out may lower its accuracy: an old one hides that nothing
-        # was lost, a new one that something was.
+        # The rest of an unfinished scan may lower its accuracy. If that scan is the old one, a loss
+        # may vanish; if it is the new one, a loss may appear.
         if old.status != "complete" or (new.status != "complete" and status == "pass"):
             status = "inconclusive"
     return Comparison(
@@ -100,11 +105,13 @@ def compare_reports(
         limit=limit,
         status=status,
         worst=worst,
-        notes=_unlike(old, new),
+        notes=_differences_of_settings(old, new),
     )
 
 
-def _same(old: Report, new: Report, old_radii: Radii, new_radii: Radii) -> None:
+def _check_comparable(
+    old: Report, new: Report, old_radii: SampleRadii, new_radii: SampleRadii
+) -> None:
     if old.data.sha256 != new.data.sha256:
         raise UsageError(
             f"The reports are about different data: {old.data.path} ({old.data.sha256[:12]}…) and "
@@ -118,28 +125,34 @@ def _same(old: Report, new: Report, old_radii: Radii, new_radii: Radii) -> None:
     for name in ("low", "high"):
         first, second = (getattr(report.model.input, name) for report in (old, new))
         if first != second:
-            raise UsageError(f"--{name} differs: {first:g} and {second:g}. Use the same box.")
+            raise UsageError(
+                f"--{name} differs: {first:g} and {second:g}. Scan both with the "
+                "same range of inputs."
+            )
     smoothed = (old.model.smoothed, new.model.smoothed)
     if smoothed[0] != smoothed[1]:
-        raise UsageError(f"--smooth differs: {smoothed[0]} and {smoothed[1]}.")
+        raise UsageError(
+            f"--smooth differs: {smoothed[0]} and {smoothed[1]}. Scan both with the same noise."
+        )
     if not {t.metric for t in old.threats} & {t.metric for t in new.threats}:
         raise UsageError(
             "The reports share no threat: "
             f"{', '.join(t.metric for t in old.threats) or 'none'} and "
-            f"{', '.join(t.metric for t in new.threats) or 'none'}."
+            f"{', '.join(t.metric for t in new.threats) or 'none'}. "
+            "Scan both with the same --threat."
         )
     missing = _budgets(old) - _budgets(new)
     if missing:
         metric, order, delta = min(missing)
         raise UsageError(
-            f"The threats differ: {metric} at order {order}, delta {delta:g} was measured before "
-            f"and not now ({len(missing)} such in all), so a loss there would go unseen. Scan both "
-            "with the same --threat, --order and --delta."
+            f"The new report lacks {len(missing)} of the budgets of the old one, for example "
+            f"{metric} at order {order}, delta {delta:g}: a loss there would not be noticed. Scan "
+            "both with the same --threat, --order and --delta."
         )
 
 
 def _budgets(report: Report) -> set[tuple[str, str, float]]:
-    """Every metric, order and positive budget that a report has both ends of."""
+    """Return every metric, order and positive budget of a report."""
     return {
         (threat.metric, curve.order, point.delta)
         for threat in report.threats
@@ -150,34 +163,37 @@ def _budgets(report: Report) -> set[tuple[str, str, float]]:
 
 
 SETTINGS = ("attack", "effort", "certify", "confidence", "seed")
-"""What may change how much a scan finds, apart from the model."""
+"""Settings, other than the model, that affect how strong the attacks and certificates are."""
 
 
-def _unlike(old: Report, new: Report) -> list[str]:
-    """Where the two scans were not alike."""
-    said = [
+def _differences_of_settings(old: Report, new: Report) -> list[str]:
+    """Return a sentence for each setting in which the scans differ."""
+    sentences = [
         f"--{name} was {first if first is not None else 'not set'} before and is "
         f"{second if second is not None else 'not set'} now"
         for name in SETTINGS
         if (first := old.config.get(name)) != (second := new.config.get(name))
     ]
     if old.tool.version != new.tool.version:
-        said.append(f"version {old.tool.version} made the old report, {new.tool.version} the new")
-    said += [
+        sentences.append(
+            f"the old report was made with version {old.tool.version}, the new one with "
+            f"{new.tool.version}"
+        )
+    sentences += [
         f"the {when} scan is {report.status}: {what}"
         for when, report in (("old", old), ("new", new))
         for what in [
-            "what it did not reach counts as not broken"
+            "samples that it did not reach count as not broken"
             if report.status == "interrupted"
-            else "part of it could not run"
+            else "part of it stopped on an error"
         ]
         if report.status != "complete"
     ]
-    return said
+    return sentences
 
 
 def _changes(
-    old: Report, new: Report, old_radii: Radii, new_radii: Radii, confidence: float
+    old: Report, new: Report, old_radii: SampleRadii, new_radii: SampleRadii, confidence: float
 ) -> list[ThreatChange]:
     found = []
     news = {threat.metric: threat for threat in new.threats}
@@ -218,9 +234,13 @@ def _changes(
 
 
 def _difference(
-    old: Floats, new: Floats, delta: float, order: float, confidence: float
+    old: NDArray[np.float64],
+    new: NDArray[np.float64],
+    delta: float,
+    order: float,
+    confidence: float,
 ) -> Interval:
-    """New minus old accuracy at a budget, with its interval."""
+    """Return new minus old accuracy at a budget, with its interval."""
     if math.isinf(order):
         return paired(old > delta, new > delta, confidence).difference
 

@@ -12,13 +12,13 @@ come from different runs, which the table says. Processor time is shown beside t
 clock: on a machine that does other work the former is the fairer one.
 """
 
-import argparse
 import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,9 @@ from audit.options import ScanConfig
 from audit.scanning import scan
 from audit.scanning.subject import Subject
 from bench import peers
-from bench.subjects import SHARED, SUBJECTS, Plain, prepare
+from bench.cache import cached
+from bench.subjects import SUBJECTS, Plain, prepare
+from bench.table import Table, bench_parser, publish, torch_setup
 
 RADII = {
     "fast_adversarial_pgd_madry": "0.3",
@@ -50,14 +52,12 @@ class Outcome:
         wrong: (N,) bool, wrong from the start or broken, as the served model says.
         seconds, processor: time on the clock and of the processor.
         threads: of torch.
-        fresh: measured in this run.
     """
 
     wrong: NDArray[np.bool_]
     seconds: float
     processor: float
     threads: int
-    fresh: bool = True
 
     @property
     def accuracy(self) -> float:
@@ -110,20 +110,6 @@ def ours(prepared: Subject, radius: float) -> Outcome:
     return timed(attack)
 
 
-def cached(path: Path | None, run: Callable[[], Outcome]) -> Outcome:
-    """Read an outcome, or measure and keep it."""
-    if path is not None and path.exists():
-        kept = np.load(path)
-        seconds, processor = float(kept["seconds"]), float(kept["processor"])
-        return Outcome(kept["wrong"], seconds, processor, int(kept["threads"]), fresh=False)
-    outcome = run()
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = {field.name: getattr(outcome, field.name) for field in fields(outcome)}
-        np.savez(path, **kept)
-    return outcome
-
-
 def config_of(radius: float, samples: int, seed: int) -> ScanConfig:
     effort = {"effort": "standard"} if hasattr(ScanConfig, "effort") else {}
     return ScanConfig(
@@ -136,13 +122,15 @@ def config_of(radius: float, samples: int, seed: int) -> ScanConfig:
     )
 
 
-HEADER = [
+COLUMNS = (
     "model", "linf", "clean", "AutoAttack", "ours", "broken by AA only", "by us only",
     "AA s (cpu)", "ours s (cpu)", "ours / AA (cpu)", "timed",
-]  # fmt: skip
+)  # fmt: skip
 
 
-def row(name: str, prepared: Subject, radius: str, peer: Outcome, own: Outcome) -> list[str]:
+def row(
+    name: str, prepared: Subject, radius: str, peer: Outcome, own: Outcome, fresh: bool
+) -> list[str]:
     ratio = f"{own.seconds / peer.seconds:.3f} ({own.processor / peer.processor:.3f})"
     if peer.threads != own.threads:
         ratio = "threads differ"
@@ -157,56 +145,43 @@ def row(name: str, prepared: Subject, radius: str, peer: Outcome, own: Outcome) 
         f"{peer.seconds:.0f} ({peer.processor:.0f})",
         f"{own.seconds:.0f} ({own.processor:.0f})",
         ratio,
-        "in one run" if peer.fresh else "in two runs",
+        "in one run" if fresh else "in two runs",
     ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shared", type=Path, default=SHARED)
+    """Print the table, and write it if a file is named."""
+    parser = bench_parser(__doc__)
     parser.add_argument("--models", default=",".join(RADII))
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=100, help="of the peer's gradient attacks")
-    parser.add_argument("--rows", type=int, default=1000, help="the peer's batch")
-    parser.add_argument("--cache", type=Path, help="folder that keeps the peer's outcomes")
+    parser.add_argument("--steps", type=int, default=100, help="steps of the peer's attacks")
+    parser.add_argument("--rows", type=int, default=1000, help="batch size of the peer")
+    parser.add_argument("--cache", type=Path, help="folder that keeps the results of the peer")
     parser.add_argument("--peer-only", action="store_true", help="only fill the cache")
-    parser.add_argument("--out", type=Path, help="Markdown file to write")
     options = parser.parse_args()
 
-    lines = ["| " + " | ".join(HEADER) + " |", "|" + "---|" * len(HEADER)]
+    table = Table(
+        COLUMNS,
+        f"{options.samples} samples, seed {options.seed}, {torch_setup()}. AutoAttack: "
+        f"{options.steps} steps, batches of {options.rows} samples. Remaining accuracy in %; a "
+        "lower one is the better attack.",
+    )
     for name in options.models.split(","):
         radius = float(Fraction(RADII[name]))
         config = config_of(radius, options.samples, options.seed)
         prepared = prepare(options.shared, SUBJECTS[name], config)
         kept = f"{name}-{options.samples}-{options.seed}-{options.steps}.npz"
-        peer = cached(
-            options.cache and options.cache / kept,
-            lambda prepared=prepared, radius=radius: theirs(
-                prepared, radius, steps=options.steps, rows=options.rows, seed=options.seed
-            ),
+        attack = partial(
+            theirs, prepared, radius, steps=options.steps, rows=options.rows, seed=options.seed
         )
+        peer, fresh = cached(options.cache and options.cache / kept, Outcome, attack)
         print(f"{name}: AutoAttack {peer.accuracy:.4f}, {peer.seconds:.0f} s", file=sys.stderr)
-        if options.peer_only:
-            continue
-        own = ours(prepared, radius)
-        lines.append("| " + " | ".join(row(name, prepared, RADII[name], peer, own)) + " |")
-        print(lines[-1], file=sys.stderr)
-    if options.peer_only:
-        return
-    text = "\n".join(
-        [
-            f"{options.samples} samples, seed {options.seed}, torch {torch.__version__}, "
-            f"{torch.get_num_threads()} threads. AutoAttack: {options.steps} steps, "
-            f"{options.rows} samples at once. Accuracy left, in %; lower is the better attack.",
-            "",
-            *lines,
-            "",
-        ]
-    )
-    print(text)
-    if options.out:
-        options.out.write_text(text, encoding="utf-8")
+        if not options.peer_only:
+            own = ours(prepared, radius)
+            table.add(*row(name, prepared, RADII[name], peer, own, fresh))
+    if not options.peer_only:
+        publish(options.out, table)
 
 
 if __name__ == "__main__":

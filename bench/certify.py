@@ -1,4 +1,4 @@
-"""What is certified, beside what is attacked, and what does it cost?
+"""How wide is the bracket between certified and attacked accuracy, and what does it cost?
 
 Whole scans of models that were trained to be robust: the bracket at their radius, its width, and
 the time of the certificates. Then the settled questions of complete verifiers: none that is broken
@@ -7,10 +7,8 @@ may be certified, and of the robust ones many should be.
     python -m bench.certify --out bench/results/certify.md
 """
 
-import argparse
 import json
 import resource
-import sys
 import time
 from collections import Counter
 from fractions import Fraction
@@ -28,7 +26,8 @@ from audit.evidence.samples import read_samples
 from audit.models import load_classifier
 from audit.options import ScanConfig
 from audit.scanning import scan
-from bench.subjects import SHARED, SUBJECTS, Subject, prepare
+from bench.subjects import SUBJECTS, Subject, prepare
+from bench.table import Table, bench_parser, publish, torch_setup
 from bench.verdicts import Question
 
 SCANS = (
@@ -46,8 +45,8 @@ SCANS = (
 
 def bracket(
     shared: Path, name: str, metric: str, radius: str, samples: int, how: str, seed: int
-) -> str:
-    """One scan at one radius, as a line of the table."""
+) -> tuple[str, ...]:
+    """Return the row of one scan at one radius."""
     delta = float(Fraction(radius))
     config = ScanConfig(metrics=(metric,), deltas=(delta,), samples=samples, seed=seed, certify=how)
     prepared = prepare(shared, SUBJECTS[name], config)
@@ -59,7 +58,7 @@ def bracket(
     certified = float((run.certified.radius >= delta).double().mean())
     correct = done.samples.correct
     ratio = run.certified.radius[correct] / run.frontier.radius[correct]
-    cells = (
+    return (
         name,
         metric,
         how,
@@ -74,27 +73,29 @@ def bracket(
         f"{run.certified.certifier.seconds:.0f}",
         f"{spent:.0f}",
     )
-    print(" | ".join(cells), file=sys.stderr, flush=True)
-    return "| " + " | ".join(cells) + " |"
 
 
-def settled(shared: Path) -> list[str]:
-    """Of the settled questions, how many are certified."""
+def settled_table(shared: Path) -> Table:
+    """Count the settled questions of each model that are certified."""
     entries = json.loads((shared / "specs" / "verdicts.json").read_text(encoding="utf-8"))
     by_model: dict[str, list[Question]] = {}
     for entry in entries:
         by_model.setdefault(entry["model"], []).append(Question(**entry))
-    lines = [
-        "| model | robust | certified | broken | certified | s |",
-        "|---|---|---|---|---|---|",
-    ]
+    table = Table(
+        ("model", "robust", "robust certified", "broken", "broken certified", "s"),
+        "Questions settled by complete verifiers (linf):",
+    )
     total: Counter[str] = Counter()
     for model, asked in by_model.items():
         counts = answered(shared, SUBJECTS[Path(model).stem], asked)
         total += counts
-        lines.append(_counted(Path(model).stem, counts))
-        print(lines[-1], file=sys.stderr, flush=True)
-    return [*lines, _counted("all", total)]
+        table.add(Path(model).stem, *(counts[column] for column in COUNTED))
+    table.add("all", *(total[column] for column in COUNTED))
+    return table
+
+
+COUNTED = ("robust", "robust certified", "broken", "broken certified", "seconds")
+"""Columns of the counts that `answered` returns."""
 
 
 def answered(shared: Path, subject: Subject, asked: list[Question]) -> Counter[str]:
@@ -126,38 +127,29 @@ def answered(shared: Path, subject: Subject, asked: list[Question]) -> Counter[s
     return counts
 
 
-def _counted(name: str, counts: Counter[str]) -> str:
-    columns = ("robust", "robust certified", "broken", "broken certified", "seconds")
-    return "| " + " | ".join([name, *(str(counts[column]) for column in columns)]) + " |"
+COLUMNS = (
+    "model", "metric", "certificate", "radius", "samples", "clean", "certified", "attacked",
+    "width", "median certified radius", "relative to attacked", "certificates, s", "scan, s",
+)  # fmt: skip
 
 
 def main() -> None:
-    """Print the tables, and write them where asked."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shared", type=Path, default=SHARED)
+    """Print the tables, and write them if a file is named."""
+    parser = bench_parser(__doc__)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--share", type=float, default=1.0, help="of the samples of every scan")
-    parser.add_argument("--out", type=Path, help="Markdown file to write")
-    args = parser.parse_args()
-    lines = [
-        f"Seed {args.seed}, torch {torch.__version__}, {torch.get_num_threads()} thread(s). "
-        "Accuracies in % of all samples at the radius; certificates on the clock, whole scans in "
-        "seconds of the processor.",
-        "",
-        "| model | metric | certificate | radius | samples | clean | certified | attacked | "
-        "width | median certified radius | over attacked | certificates, s | scan, s |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    parser.add_argument("--share", type=float, default=1.0, help="share of each scan's samples")
+    options = parser.parse_args()
+    table = Table(
+        COLUMNS,
+        f"Seed {options.seed}, {torch_setup()}. Accuracies in % of all samples at the radius; "
+        "certificates in seconds on the clock, whole scans in seconds of the processor.",
+    )
     for name, metric, radius, samples, how in SCANS:
-        count = max(1, round(args.share * samples))
-        lines.append(bracket(args.shared, name, metric, radius, count, how, args.seed))
+        count = max(1, round(options.share * samples))
+        table.add(*bracket(options.shared, name, metric, radius, count, how, options.seed))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    lines += ["", f"Largest memory of the process: {peak:.2f} GiB."]
-    lines += ["", "Questions settled by complete verifiers (linf):", "", *settled(args.shared)]
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if args.out:
-        args.out.write_text(text, encoding="utf-8")
+    memory = f"Largest memory of the process: {peak:.2f} GiB."
+    publish(options.out, table, memory, settled_table(options.shared))
 
 
 if __name__ == "__main__":

@@ -10,11 +10,9 @@ adversarial accuracy; the lowest one is the best attack. The judge is the served
     python -m bench.distributional --models resnet_2b --samples 200 --deltas 2/255,4/255
 """
 
-import argparse
 import sys
 import time
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -33,7 +31,8 @@ from audit.options import ScanConfig
 from audit.scanning import scan
 from audit.scanning.result import ScanResult
 from audit.statistics.knapsack import adversarial_accuracy
-from bench.subjects import SHARED, SUBJECTS, prepare
+from bench.subjects import SUBJECTS, prepare
+from bench.table import Table, bench_parser, publish, torch_setup
 
 
 def published(prepared: ScanResult, metric: str, delta: float, order: float) -> dict[str, float]:
@@ -147,28 +146,31 @@ def row(
     ]
 
 
-HEADER = [
+COLUMNS = (
     "model", "metric", "order", "delta", "clean", "ours, order inf",
     "W-PGD ce", "W-PGD dlr", "W-PGD redlr", "WDA++", "ours", "points below W-PGD",
     "points below WDA++",
-]  # fmt: skip
+)  # fmt: skip
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shared", type=Path, default=SHARED)
+    """Print the table, and write it if a file is named."""
+    parser = bench_parser(__doc__)
     parser.add_argument("--models", default="resnet_2b,eran_conv_small_pgd,sinkhorn_vanilla")
     parser.add_argument("--metric", default="linf", choices=list(METRICS))
     parser.add_argument("--deltas", default="2/255,4/255")
     parser.add_argument("--orders", default="2")
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="Markdown file to write")
     options = parser.parse_args()
     deltas = tuple(float(Fraction(text)) for text in options.deltas.split(","))
     orders = tuple(float(text) for text in options.orders.split(","))
 
-    lines = ["| " + " | ".join(HEADER) + " |", "|" + "---|" * len(HEADER)]
+    table = Table(
+        COLUMNS,
+        f"{options.samples} samples, seed {options.seed}, {torch_setup()}. Remaining accuracy in "
+        "%; a lower one is the better attack.",
+    )
     for name in options.models.split(","):
         config = ScanConfig(
             metrics=(options.metric,),
@@ -183,21 +185,8 @@ def main() -> None:
         greedy = greedy_radii(prepared, METRICS[options.metric]())
         for order in orders:
             for delta in deltas:
-                cells = row(name, prepared, greedy, options.metric, delta, order)
-                lines.append("| " + " | ".join(cells) + " |")
-                print(lines[-1], file=sys.stderr)
-    text = "\n".join(
-        [
-            f"{options.samples} samples, seed {options.seed}, torch {torch.__version__}, "
-            f"{torch.get_num_threads()} threads. Accuracy left, in %; lower is the better attack.",
-            "",
-            *lines,
-            "",
-        ]
-    )
-    print(text)
-    if options.out:
-        options.out.write_text(text, encoding="utf-8")
+                table.add(*row(name, prepared, greedy, options.metric, delta, order))
+    publish(options.out, table)
 
 
 if __name__ == "__main__":

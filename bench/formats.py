@@ -14,7 +14,6 @@ slope is a least-squares line through many points instead of a difference of two
 are differentiated in a copy of the file whose input is declared float.
 """
 
-import argparse
 import os
 import platform
 import sys
@@ -41,6 +40,7 @@ from audit.models import LoadOptions, load_classifier
 from audit.models.onnx import OnnxModule, lift, read_model
 from audit.models.onnx.heads import find_head
 from bench import zoo
+from bench.table import Table, bench_parser, publish
 
 # By nature without a torch counterpart: these are audited through their scores.
 SCORES_ALONE = {"TreeEnsembleClassifier", "TreeEnsemble", "SVMClassifier", "Scan", "Loop"}
@@ -381,17 +381,12 @@ def operator_cases() -> Cases:
     return Cases(len(groups), correct, unserved, found["refused"], found["wrong"])
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    return lines + ["| " + " | ".join(row) + " |" for row in rows]
-
-
 def number(value: float | None) -> str:
     return "" if value is None else f"{value:.1e}"
 
 
-def summary(results: Sequence[Result]) -> list[str]:
-    """One line per kind of file."""
+def summary(results: Sequence[Result]) -> Table:
+    """Return a row per kind of file."""
     kinds: dict[str, list[Result]] = {}
     for result in results:
         kinds.setdefault(result.name.split("-")[0], []).append(result)
@@ -409,50 +404,54 @@ def summary(results: Sequence[Result]) -> list[str]:
                 number(max(gradients, default=None)),
             ]
         )
-    header = ["kind", "arithmetic", "good", "worst value", "median gradient", "worst gradient"]
-    return table(header, rows)
+    columns = ("kind", "arithmetic", "good", "worst value", "median gradient", "worst gradient")
+    return Table(columns).extend(rows)
 
 
-def report(results: Sequence[Result], failures: dict[str, str]) -> list[str]:
+def report(results: Sequence[Result], failures: dict[str, str]) -> list[str | Table]:
     convertible = [result for result in results if result.path in ("lifted", "failed")]
     good = sum(result.good for result in convertible)
-    alone = sum(result.path == "scores" for result in results)
-    unserved = len(results) - len(convertible) - alone
-    lines = [
+    score_only = sum(result.path == "scores" for result in results)
+    unserved = len(results) - len(convertible) - score_only
+    blocks: list[str | Table] = [
         f"{good} of {len(convertible)} convertible files load, agree with onnxruntime and have "
-        f"its gradients ({100 * good / max(len(convertible), 1):.1f} %); "
-        f"{alone} more are audited through their scores; {unserved} the runtime cannot serve.",
-        "",
-        *summary(results),
+        f"its gradients ({100 * good / max(len(convertible), 1):.1f} %); {score_only} more are "
+        f"audited through their scores; the runtime cannot serve {unserved}.",
+        summary(results),
     ]
     bad = [result for result in results if not result.good]
     if bad:
-        lines += ["", "Not good:", ""]
-        rows = [[r.name, r.path, number(r.value), number(r.gradient), r.note] for r in bad]
-        lines += table(["file", "path", "value", "gradient", "note"], rows)
+        columns = ("file", "path", "value", "gradient", "note")
+        blocks.append(Table(columns, "Not good:").extend(map(cells, bad)))
     unmade = {name: why for name, why in failures.items() if why}
     if unmade:
-        lines += ["", "Recipes that the exporter refuses (no file, not counted):", ""]
-        lines += [f"- `{name}`: {why}" for name, why in unmade.items()]
-    return lines
+        blocks.append("Recipes that the exporter refuses (no file, not counted):")
+        blocks.append("\n".join(f"- `{name}`: {why}" for name, why in unmade.items()))
+    return blocks
 
 
-def details(results: Sequence[Result]) -> list[str]:
-    rows = [[r.name, r.path, number(r.value), number(r.gradient), r.note] for r in results]
-    header = ["file", "gradient path", "value difference", "gradient difference", "note"]
-    return table(header, rows)
+def cells(result: Result) -> list[str]:
+    """Return the row of a file."""
+    values = (number(result.value), number(result.gradient))
+    return [result.name, result.path, *values, result.note]
 
 
-def speed() -> list[str]:
-    rows = []
+def details(results: Sequence[Result]) -> Table:
+    columns = ("file", "gradient path", "value difference", "gradient difference", "note")
+    return Table(columns).extend(map(cells, results))
+
+
+def speed() -> Table:
+    table = Table(("network", "script exporter, opset 17", "dynamo exporter, opset 20", "BN kept"))
     for network in TIMED:
-        cells = [network, f"{time_ratio(network, 'script', 17):.2f}"]
-        cells.append(f"{time_ratio(network, 'dynamo', 20):.2f}")
         kept = network in ("cnn", "resnet", "mobilenet_v3")
-        rows.append([*cells, f"{unfolded(network):.2f}" if kept else ""])
-        print(" ".join(rows[-1]), file=sys.stderr)
-    header = ["network", "script exporter, opset 17", "dynamo exporter, opset 20", "BN kept"]
-    return table(header, rows)
+        table.add(
+            network,
+            f"{time_ratio(network, 'script', 17):.2f}",
+            f"{time_ratio(network, 'dynamo', 20):.2f}",
+            f"{unfolded(network):.2f}" if kept else "",
+        )
+    return table
 
 
 def reason(name: str, why: str) -> str:
@@ -467,20 +466,18 @@ def reason(name: str, why: str) -> str:
 
 
 def suite() -> list[str]:
-    cases = operator_cases()
-    reasons = Counter(reason(name, why) for name, why in cases.refused.items())
-    lines = [
-        f"{cases.correct} of {cases.total} cases of {cases.operators} operators correct "
-        f"({100 * cases.correct / cases.total:.1f} %), {len(cases.wrong)} wrong, "
-        f"{len(cases.refused)} refused; {cases.unserved} more cannot be loaded by onnxruntime "
-        "either and are not counted.",
-        "",
-        *(f"- wrong: `{name}`, {why}" for name, why in cases.wrong.items()),
-        *(f"- refused: {count}, {why}" for why, count in reasons.most_common()),
-        "",
-        "Refused cases: " + ", ".join(f"`{name}`" for name in cases.refused) + ".",
+    found = operator_cases()
+    reasons = Counter(reason(name, why) for name, why in found.refused.items())
+    items = [f"- wrong: `{name}`, {why}" for name, why in found.wrong.items()]
+    items += [f"- refused: {count}, {why}" for why, count in reasons.most_common()]
+    return [
+        f"{found.correct} of {found.total} cases of {found.operators} operators correct "
+        f"({100 * found.correct / found.total:.1f} %), {len(found.wrong)} wrong, "
+        f"{len(found.refused)} refused; {found.unserved} more are not counted because onnxruntime "
+        "cannot load them either.",
+        "\n".join(items),
+        "Refused cases: " + ", ".join(f"`{name}`" for name in found.refused) + ".",
     ]
-    return lines
 
 
 def machine() -> str:
@@ -532,29 +529,25 @@ def measured(folder: Path, jobs: int) -> list[Result]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Print all parts, and write them if a file is named."""
+    parser = bench_parser(__doc__, shared=False)
     parser.add_argument("--zoo", type=Path, help="folder of .onnx files instead of the zoo")
     parser.add_argument("--only", default="", help="files of the zoo whose name contains this")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--skip", default="", help="parts to leave out: files,speed,suite")
     parser.add_argument("--fuzz", type=Path, help="Markdown of bench.fuzz_onnx to include")
-    parser.add_argument("--out", type=Path, help="Markdown file to write")
     options = parser.parse_args()
     skipped = set(options.skip.split(","))
     torch.set_num_threads(1)
 
-    lines = ["# Served formats", "", machine()]
+    blocks: list[str | Table] = ["# Served formats", machine()]
     if "speed" not in skipped:
-        lines += [
-            "",
-            "## Forward and input gradient, imported over native, 32 images",
-            "",
-            *speed(),
-        ]
+        title = "## Forward and input gradient, imported relative to native, 32 images"
+        blocks += [title, speed()]
     if "suite" not in skipped:
-        lines += ["", "## onnx's own operator cases", "", *suite()]
+        blocks += ["## onnx's own operator cases", *suite()]
     if options.fuzz:
-        lines += ["", "## Mutated files", "", options.fuzz.read_text().strip()]
+        blocks += ["## Mutated files", options.fuzz.read_text(encoding="utf-8")]
     if "files" not in skipped:
         with tempfile.TemporaryDirectory() as scratch:
             folder = options.zoo or Path(scratch)
@@ -562,12 +555,9 @@ def main() -> None:
             if options.zoo is None:
                 failures = zoo.build(folder, only=options.only, jobs=options.jobs)
             results = measured(folder, options.jobs)
-        lines += ["", "## Files", "", *report(results, failures)]
-        lines += ["", "## Every file", "", *details(results)]
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if options.out:
-        options.out.write_text(text)
+        blocks += ["## Files", *report(results, failures)]
+        blocks += ["## Every file", details(results)]
+    publish(options.out, *blocks)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ that is watched: a dead worker is a crash, no answer in ten seconds a hang, an e
 our own family is foreign. Mutations follow from `--seed` and the file's number alone.
 """
 
-import argparse
 import math
 import multiprocessing
 import os
@@ -35,6 +34,7 @@ from google.protobuf.message import Message
 
 from audit.errors import AuditError, ModelError
 from audit.models.onnx import lift, read_model
+from bench.table import Table, bench_parser, publish
 
 LIMIT = 10.0  # seconds per file
 MEMORY = 6 * 2**30  # bytes of address space per worker
@@ -281,36 +281,25 @@ class Tally:
             self.bad.append(f"{number} ({name}): {outcome}")
             print(self.bad[-1], file=sys.stderr, flush=True)
 
-    def markdown(self, seconds: float) -> str:
-        """A table with a column per outcome."""
-        first = ["refused on read", "refused on lift", "refused on run", "loaded and run"]
-        first += ["foreign on read", "foreign on lift", "foreign on run", "hang", "crash"]
-        kinds = [kind for kind in first if not kind.startswith("foreign")] + ["foreign"]
-        rows = []
+    def table(self, seconds: float) -> Table:
+        """Return a row per mutation and a column per outcome."""
+        kinds = ("refused on read", "refused on lift", "refused on run", "loaded and run")
+        kinds += ("hang", "crash", "foreign")
+        table = Table(
+            ("mutation", *kinds),
+            f"{sum(self.outcomes.values())} mutated files, {LIMIT:g} s limit each, {seconds:.0f} s "
+            "in all; 'foreign' is an exception outside the tool's own family, which a user would "
+            "see as a traceback.",
+        )
         for name in [*MUTATIONS, "unchanged", "all"]:
-            cells = []
-            for kind in kinds:
-                cells.append(
-                    sum(
-                        count
-                        for (mutation, outcome), count in self.outcomes.items()
-                        if outcome.startswith(kind) and name in (mutation, "all")
-                    )
-                )
-            rows.append(f"| {name} | " + " | ".join(map(str, cells)) + " |")
-        total = sum(self.outcomes.values())
-        return "\n".join(
-            [
-                f"{total} mutated files, {LIMIT:g} s limit each, {seconds:.0f} s in all; "
-                "'foreign' is an exception outside the tool's own family, which a user would see "
-                "as a traceback.",
-                "",
-                "| mutation | " + " | ".join(kinds) + " |",
-                "|" + "---|" * (len(kinds) + 1),
-                *rows,
-                *([""] if self.bad else []),
-                *(f"- {line}" for line in self.bad),
-            ]
+            table.add(name, *(self._count(name, kind) for kind in kinds), show=False)
+        return table
+
+    def _count(self, name: str, kind: str) -> int:
+        return sum(
+            count
+            for (mutation, outcome), count in self.outcomes.items()
+            if outcome.startswith(kind) and name in (mutation, "all")
         )
 
 
@@ -342,14 +331,14 @@ def fuzz(sources: Sequence[Path], *, seed: int, numbers: Sequence[int], jobs: in
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Print the table, and write it if a file is named."""
+    parser = bench_parser(__doc__, shared=False)
     parser.add_argument("--zoo", type=Path, required=True, help="folder of valid .onnx files")
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--first", type=int, default=0, help="number of the first mutated file")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--save", type=Path, help="write the mutated file --first here, and stop")
-    parser.add_argument("--out", type=Path, help="Markdown file to write")
     options = parser.parse_args()
     sources = sorted(f for f in options.zoo.glob("*.onnx") if f.stat().st_size <= LARGEST)
     if options.save:
@@ -358,10 +347,8 @@ def main() -> None:
     started = time.perf_counter()
     numbers = range(options.first, options.first + options.files)
     tally = fuzz(sources, seed=options.seed, numbers=numbers, jobs=options.jobs)
-    text = tally.markdown(time.perf_counter() - started)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n")
+    problems = "\n".join(f"- {line}" for line in tally.bad)
+    publish(options.out, tally.table(time.perf_counter() - started), problems)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""How much stronger does a model come back, at what price, and does it survive being killed?
+"""How much robustness does hardening add, at what cost, and can it be killed and resumed?
 
 Each row is one run of `audit harden`; attacked accuracies are those of whole scans of the hardened
 file on test images. `--kills` kills runs at random moments and compares their final weights with
-those of a run that was left alone.
+those of an uninterrupted run.
 
     python -m bench.harden --out bench/results/harden.md
     python -m bench.harden --rows linf-pgd --epochs 20 --device cuda
@@ -25,7 +25,8 @@ from typing import Any
 import torch
 
 from audit.demo import data_path, model_path
-from bench.subjects import MNIST, SHARED, SUBJECTS
+from bench.subjects import MNIST, SUBJECTS
+from bench.table import Table, bench_parser, publish, torch_setup
 
 TRAIN = "mnist/train-images-idx3-ubyte.gz"
 
@@ -73,13 +74,12 @@ def command(row: Row, args: argparse.Namespace, out: Path) -> list[str]:
     return [str(word) for word in words]
 
 
-def measured(name: str, row: Row, args: argparse.Namespace) -> list[str]:
-    """Run a row; its lines of the table."""
+def measure(table: Table, name: str, row: Row, args: argparse.Namespace) -> None:
+    """Run `audit harden` for a row and add a line per threat and budget."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
         subprocess.run(command(row, args, out), check=True, stdout=subprocess.DEVNULL)
         found = json.loads((out / "harden.json").read_text(encoding="utf-8"))
-    lines = []
     for threat in found["threats"]:
         inf = threat["paired"]
         two = {
@@ -89,28 +89,30 @@ def measured(name: str, row: Row, args: argparse.Namespace) -> list[str]:
         }  # fmt: skip
         for point in inf:
             delta = point["delta"]
-            cells = (
+            table.add(
                 name,
                 threat["before"]["metric"],
                 f"{delta:g}",
                 change(found["clean"]),
                 change(point["attacked"]),
-                f"{100 * point['certified']['after']:.1f}",
+                certified(point["certified"]),
                 change({when: two[when][delta]["attacked"]["value"] for when in two}),
                 f"{found['seconds'] / 60:.1f}",
                 f"{found['parity']:.1e}",
             )
-            lines.append("| " + " | ".join(cells) + " |")
-            print(lines[-1], file=sys.stderr, flush=True)
-    return lines
+
+
+def certified(found: dict[str, Any] | None) -> str:
+    """Return the certified accuracy after hardening in %, empty where no certificate ran."""
+    return "" if found is None else f"{100 * found['after']:.1f}"
 
 
 def change(found: dict[str, Any]) -> str:
-    """Before and after in %."""
+    """Return the values before and after in %."""
     return f"{100 * found['before']:.1f} → **{100 * found['after']:.1f}**"
 
 
-def killed(args: argparse.Namespace) -> list[str]:
+def kill_and_resume(args: argparse.Namespace) -> str:
     """Kill runs at random moments, resume them, and compare final weights."""
     row = Row("pgd", "linf", "0.1", 2)
     small = argparse.Namespace(**vars(args))
@@ -141,34 +143,23 @@ def killed(args: argparse.Namespace) -> list[str]:
             corrupt += again.returncode != 0
             same += (out / "sinkhorn_vanilla.onnx").read_bytes() == wanted
             print(number, f"{moment:.1f} s", bool(resume), same, file=sys.stderr, flush=True)
-    return [
+    return (
         f"{args.kills} runs of {length:.0f} s, {kills} of them killed (SIGKILL) at a random "
         "moment and started again, with `--resume` where a checkpoint had been written: "
-        f"{same} ended with the weights of the run that was left alone, to the bit; {corrupt} "
-        "could not go on."
-    ]
+        f"{same} ended with bitwise the weights of the uninterrupted run; {corrupt} could not be "
+        "resumed."
+    )
 
 
-def report(args: argparse.Namespace) -> list[str]:
-    """All rows, and what the kills showed."""
-    names = [name for name in (args.rows or ROWS) if name in ROWS]
-    device = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"
-    lines = [
-        f"{device}, torch {torch.__version__}, {torch.get_num_threads()} thread(s), effort "
-        f"{args.effort}, {args.eval_samples} test images. Accuracies in %; minutes of training.",
-        "",
-        "| run | metric | delta | clean | attacked, order inf | certified, order inf | "
-        "attacked, order 2 | minutes | parity |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for name in names:
-        lines += measured(name, ROWS[name], args)
-    return [*lines, "", *(killed(args) if args.kills else [])]
+COLUMNS = (
+    "run", "metric", "delta", "clean", "attacked, order inf", "certified, order inf",
+    "attacked, order 2", "minutes", "parity",
+)  # fmt: skip
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shared", type=Path, default=SHARED)
+    """Print the table, and write it if a file is named."""
+    parser = bench_parser(__doc__)
     parser.add_argument("--fashion", type=Path, help="Fashion-MNIST training images, IDX")
     parser.add_argument("--rows", nargs="*", choices=[*ROWS, "none"])
     parser.add_argument("--epochs", type=int)
@@ -177,14 +168,18 @@ def main() -> None:
     parser.add_argument("--certify", default="none")
     parser.add_argument("--effort", default="standard")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--kills", type=int, default=0)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--kills", type=int, default=0, help="runs that are killed and resumed")
     args = parser.parse_args()
-    text = "\n".join(report(args)) + "\n"
-    if args.out is None:
-        print(text)
-    else:
-        args.out.write_text(text, encoding="utf-8")
+    device = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"
+    table = Table(
+        COLUMNS,
+        f"{device}, {torch_setup()}, effort {args.effort}, {args.eval_samples} test images. "
+        "Accuracies in %; minutes of training.",
+    )
+    for name in args.rows or ROWS:
+        if name in ROWS:
+            measure(table, name, ROWS[name], args)
+    publish(args.out, table, kill_and_resume(args) if args.kills else "")
 
 
 if __name__ == "__main__":

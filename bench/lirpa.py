@@ -9,7 +9,6 @@ and graphviz.
     python -m bench.lirpa --sources FOLDER [FOLDER ...] --out bench/results/lirpa.md
 """
 
-import argparse
 import sys
 import time
 from collections.abc import Callable
@@ -23,10 +22,9 @@ from attackers.geometry import METRICS
 from audit.certify.crown import Crown
 from audit.certify.network_of_graph import network_of
 from audit.certify.search import certified_radii, confirmed
-from audit.data import open_data
-from audit.evidence.samples import read_samples
 from audit.models import load_classifier
-from bench.subjects import SHARED, SUBJECTS
+from bench.subjects import SUBJECTS, first_images
+from bench.table import Table, bench_parser, publish, torch_setup
 
 MODEL = "convex_adversarial_mnist"
 UNBOXED = 100.0
@@ -111,11 +109,11 @@ def bisected(
     return low
 
 
-def compared(metric: str, count: int) -> str:
-    """One line of the table."""
+def compared(shared: Path, metric: str, count: int) -> tuple[object, ...]:
+    """Return one row of the table."""
     subject = SUBJECTS[MODEL]
-    x = read_samples(open_data(SHARED / subject.data, low=0.0, high=1.0), np.arange(count))
-    classifier = load_classifier(SHARED / subject.model, x[:8], subject.loading)
+    x, _ = first_images(shared, subject.data, count)
+    classifier = load_classifier(shared / subject.model, x[:8], subject.loading)
     assert classifier.white_box is not None
     assert classifier.white_box.graph is not None
     module = classifier.white_box.graph()
@@ -146,37 +144,43 @@ def compared(metric: str, count: int) -> str:
         times.append(np.diff(spent))
     lirpa, search = np.median(times, 0)
     return (
-        f"| {metric} | {count} | {min(surplus):.0e} to {max(surplus):.0e} | "
-        f"{min(ratios):.0e} to {max(ratios):.0e} | "
-        f"{np.median([a for a, _ in radii]):.5f} | {np.median([b for _, b in radii]):.5f} | "
-        f"{lirpa:.2f} | {search:.2f} |"
+        metric,
+        count,
+        f"{min(surplus):.0e} to {max(surplus):.0e}",
+        f"{min(ratios):.0e} to {max(ratios):.0e}",
+        f"{np.median([a for a, _ in radii]):.5f}",
+        f"{np.median([b for _, b in radii]):.5f}",
+        f"{lirpa:.2f}",
+        f"{search:.2f}",
     )
 
 
+COLUMNS = (
+    "metric", "samples", "margins", "radii", "our median radius", "theirs", "auto_LiRPA, s",
+    "ours, s",
+)  # fmt: skip
+
+
 def main() -> None:
-    """Print the table, and write it where asked."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sources", type=Path, nargs="+", required=True)
+    """Print the table, and write it if a file is named."""
+    parser = bench_parser(__doc__)
+    parser.add_argument(
+        "--sources", type=Path, nargs="+", required=True, help="folders with auto_LiRPA's sources"
+    )
     parser.add_argument("--samples", type=int, default=20)
-    parser.add_argument("--out", type=Path)
-    args = parser.parse_args()
-    sys.path.extend(str(folder) for folder in args.sources)
+    options = parser.parse_args()
+    sys.path.extend(str(folder) for folder in options.sources)
     torch.set_num_threads(1)
-    lines = [
-        f"{MODEL}, torch {torch.__version__}, one thread, seconds of the processor, medians per "
-        "sample. Ours less theirs: of any margin, in units of the sample's largest, and of any "
-        f"radius, relative. Times: {TIMED} bisections of theirs; our search of {STEPS} radii and "
-        "its check in float64.",
-        "",
-        "| metric | samples | margins | radii | our median radius | theirs | "
-        "auto_LiRPA, s | ours, s |",
-        "|---|---|---|---|---|---|---|---|",
-        *(compared(metric, args.samples) for metric in NORMS),
-    ]
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if args.out:
-        args.out.write_text(text, encoding="utf-8")
+    table = Table(
+        COLUMNS,
+        f"{MODEL}, {torch_setup()}, seconds of the processor, medians per sample. Differences "
+        "(ours minus theirs) of any margin, in units of the sample's largest, and of any radius, "
+        f"relative. Times: {TIMED} bisections of theirs; our search of {STEPS} radii and its check "
+        "in float64.",
+    )
+    for metric in NORMS:
+        table.add(*compared(options.shared, metric, options.samples))
+    publish(options.out, table)
 
 
 if __name__ == "__main__":

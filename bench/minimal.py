@@ -10,7 +10,6 @@ its distance is computed in float64. A sample without one counts with the diamet
 `--cache` keeps the peers' distances, so that ours can be run again without them.
 """
 
-import argparse
 import inspect
 import sys
 import time
@@ -32,7 +31,9 @@ from audit.models.execution import Counted
 from audit.options import ScanConfig
 from audit.scanning.subject import Subject
 from bench import peers
-from bench.subjects import SHARED, SUBJECTS, Plain, prepare
+from bench.cache import cached
+from bench.subjects import SUBJECTS, Plain, prepare
+from bench.table import Table, bench_parser, publish, torch_setup
 
 MODELS = ("sinkhorn_vanilla", "fast_adversarial_pgd_madry", "resnet_2b", "eran_conv_small_pgd")
 
@@ -161,24 +162,10 @@ def ours(task: Task, metric: Metric, attack: Callable[..., Tensor]) -> Found:
     )
 
 
-def cached(path: Path | None, run: Callable[[], Found]) -> Found:
-    """Read what was found, or measure and keep it."""
-    names = tuple(inspect.signature(Found).parameters)
-    if path is not None and path.exists():
-        kept = np.load(path)
-        numbers = (float(kept[name]) for name in names[1:])
-        return Found(kept["distance"], *numbers)
-    found = run()
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, **{name: getattr(found, name) for name in names})
-    return found
-
-
-HEADER = [
+COLUMNS = (
     "model", "metric", "attack", "gradients", "forwards", "found, %", "median", "mean", "90 %",
     "ours nearer, %", "farther, %", "s",
-]  # fmt: skip
+)  # fmt: skip
 
 
 def row(
@@ -218,9 +205,7 @@ def rows(
         for budget in budgets:
             label = attack.replace(" ", "-").replace(",", "")
             path = cache and cache / f"{name}-{samples}-{metric.name}-{label}-{budget}.npz"
-            found = cached(
-                path, lambda attack=attack, budget=budget: theirs(task, metric, attack, budget)
-            )
+            found, _ = cached(path, Found, partial(theirs, task, metric, attack, budget))
             # A first and a last look may come on top of the steps.
             fair = [each for each in own.values() if each.gradients <= 1.05 * found.gradients]
             rival = min(fair, key=lambda each: np.median(each.distance), default=None)
@@ -230,40 +215,30 @@ def rows(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shared", type=Path, default=SHARED)
+    """Print the table, and write it if a file is named."""
+    parser = bench_parser(__doc__)
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--metrics", default="l2,linf,l1")
     parser.add_argument("--budgets", default="100,200,500", help="gradients per sample of a peer")
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--cache", type=Path, help="folder that keeps what the peers found")
+    parser.add_argument("--cache", type=Path, help="folder that keeps the results of the peers")
     parser.add_argument("--peers-only", action="store_true", help="only fill the cache")
-    parser.add_argument("--out", type=Path, help="Markdown file to write")
     options = parser.parse_args()
     budgets = [int(text) for text in options.budgets.split(",")]
 
-    lines = ["| " + " | ".join(HEADER) + " |", "|" + "---|" * len(HEADER)]
+    table = Table(
+        COLUMNS,
+        f"The correctly classified ones of {options.samples} samples, seed {options.seed}, "
+        f"{torch_setup()}. Distances; a smaller one is the better attack.",
+    )
     for name in options.models.split(","):
         config = ScanConfig(samples=options.samples, seed=options.seed)
         task = Task.of(prepare(options.shared, SUBJECTS[name], config))
         for metric_name in options.metrics.split(","):
             metric = METRICS[metric_name]()
-            for cells in rows(name, task, metric, budgets, options.cache, not options.peers_only):
-                lines.append("| " + " | ".join(cells) + " |")
-    text = "\n".join(
-        [
-            f"The correct ones of {options.samples} samples, seed {options.seed}, "
-            f"torch {torch.__version__}, {torch.get_num_threads()} threads. Distances; smaller is "
-            "the better attack.",
-            "",
-            *lines,
-            "",
-        ]
-    )
-    print(text)
-    if options.out:
-        options.out.write_text(text, encoding="utf-8")
+            table.extend(rows(name, task, metric, budgets, options.cache, not options.peers_only))
+    publish(options.out, table)
 
 
 if __name__ == "__main__":

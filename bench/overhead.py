@@ -14,7 +14,6 @@ One thread; times are of the processor, repetitions of all rows are interleaved,
 shown. The network is trained here, in about two minutes; `--network FILE` keeps it.
 """
 
-import argparse
 import sys
 import tempfile
 import time
@@ -22,7 +21,6 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import median
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +35,9 @@ from audit.data import open_data
 from audit.evidence.samples import choose, read_samples
 from audit.models import Classifier, LoadOptions, load_classifier
 from bench import peers
-from bench.subjects import MNIST, SHARED
+from bench.subjects import MNIST
+from bench.table import Table, bench_parser, publish, torch_setup
+from bench.timing import interleaved_medians
 
 GRADIENTS = 40
 BATCHES = {"256x1x28x28": (256, 1, 28, 28), "128x3x32x32": (128, 3, 32, 32)}
@@ -48,18 +48,6 @@ STANDING = {"linf": 0.1, "l2": 0.7}
 TRAINING_RADIUS = 0.1
 
 Run = Callable[[], object]
-
-
-def times(runs: dict[str, Run], repeats: int) -> dict[str, float]:
-    """Median seconds of each run, all interleaved; a first round only warms up."""
-    found: dict[str, list[float]] = {name: [] for name in runs}
-    for repeat in range(repeats + 1):
-        for name, run in runs.items():
-            started = time.process_time()
-            run()
-            if repeat:
-                found[name].append(time.process_time() - started)
-    return {name: median(values) for name, values in found.items()}
 
 
 def bare(model: nn.Module, x0: Tensor) -> None:
@@ -113,7 +101,7 @@ def loop_rows(shape: str, metric: str, repeats: int) -> list[list[str]]:
         runs[name] = partial(attack, model, x0, labels, metric, radius)
     for name, attack in peers.FIXED[metric].items():
         runs[name] = partial(attack, model, x0, labels, radius, GRADIENTS)
-    seconds = times(runs, repeats)
+    seconds = interleaved_medians(runs, repeats)
     floor = seconds.pop("bare")
     beyond = {name: 1e3 * (value - floor) / GRADIENTS for name, value in seconds.items()}
     best = min(value for name, value in beyond.items() if name not in OURS)
@@ -225,7 +213,7 @@ def network_rows(
         "floor": partial(bare, model, x0),
         "the same passes, as served": partial(bare, served.differentiable, x0),
     }
-    seconds = times({**passes, **attacks}, repeats)
+    seconds = interleaved_medians({**passes, **attacks}, repeats)
     rows = []
     for name, value in seconds.items():
         left = f"{100 * standing(model, attacks[name](), labels):.1f}" if name in attacks else ""
@@ -234,45 +222,44 @@ def network_rows(
     return rows
 
 
-LOOP_HEADER = ["batch", "metric", "attack", "ms per step beyond the passes", "over the best peer"]
-NETWORK_HEADER = ["metric", "radius", "run", "standing, %", "s", "over the floor"]
-
-
-def table(header: list[str], rows: list[list[str]]) -> list[str]:
-    return ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows)]
+LOOP_COLUMNS = (
+    "batch",
+    "metric",
+    "attack",
+    "ms per step beyond the passes",
+    "relative to the best peer",
+)
+NETWORK_COLUMNS = ("metric", "radius", "run", "accuracy left, %", "s", "relative to the floor")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shared", type=Path, default=SHARED)
-    parser.add_argument("--only", choices=["loops", "network"])
+    """Print both tables, and write them if a file is named."""
+    parser = bench_parser(__doc__)
+    parser.add_argument("--only", choices=["loops", "network"], help="measure one table only")
     parser.add_argument("--network", type=Path, help="file that keeps the trained network")
     parser.add_argument("--loop-repeats", type=int, default=9)
     parser.add_argument("--network-repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path, help="Markdown file to write")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", module="art|foolbox")
 
-    lines = [f"torch {torch.__version__}, 1 thread, {GRADIENTS} steps, processor time.", ""]
+    tables = []
     if options.only != "network":
-        rows = []
+        loops = Table(LOOP_COLUMNS)
         for shape in BATCHES:
             for metric in FREE_RADII:
-                rows += loop_rows(shape, metric, options.loop_repeats)
-        lines += [*table(LOOP_HEADER, rows), ""]
+                loops.extend(loop_rows(shape, metric, options.loop_repeats))
+        tables.append(loops)
     if options.only != "loops":
         model = obtained(options.network, options.shared)
         x, labels = mnist(options.shared, MNIST, 512)
         print(f"clean {standing(model, x, labels):.3f}", file=sys.stderr)
-        rows = []
+        network = Table(NETWORK_COLUMNS)
         for metric in STANDING:
-            rows += network_rows(model, x[:256], labels[:256], metric, options.network_repeats)
-        lines += [*table(NETWORK_HEADER, rows), ""]
-    text = "\n".join(lines)
-    print(text)
-    if options.out:
-        options.out.write_text(text, encoding="utf-8")
+            found = network_rows(model, x[:256], labels[:256], metric, options.network_repeats)
+            network.extend(found)
+        tables.append(network)
+    publish(options.out, f"{torch_setup()}, {GRADIENTS} steps, processor time.", *tables)
 
 
 if __name__ == "__main__":

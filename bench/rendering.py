@@ -1,24 +1,24 @@
 """How long does it take to render a saved report, how much memory, and how large is each file?
 
-Every renderer runs as `audit report` does, in a process of its own, start included.
+Each renderer is started as `audit report` in a new process, and the start counts.
 
     audit scan model.onnx --data test.npz --threat linf,l2,l1,wasserstein --order inf,2,1
     python -m bench.rendering audit-report/report.json --out bench/results/rendering.md
 """
 
-import argparse
 import os
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from bench.table import Table, bench_parser, publish
 from reports import RENDERERS
-from reports.json import parse
+from reports.parsing import parse_report
 
 
 def measure(words: list[str]) -> tuple[float, float]:
-    """Seconds and peak memory in MiB of a command."""
+    """Return the seconds and the peak memory in MiB of a command."""
     started = time.monotonic()
     process = os.posix_spawn(words[0], words, dict(os.environ))
     _, status, used = os.wait4(process, 0)
@@ -27,40 +27,36 @@ def measure(words: list[str]) -> tuple[float, float]:
     return time.monotonic() - started, used.ru_maxrss / 1024
 
 
-def table(file: Path, repeats: int) -> list[str]:
-    """A row per renderer: the fastest of a few runs, and the largest peak."""
-    report = parse(file.read_text(encoding="utf-8"))
-    points = sum(len(curve.points) for threat in report.threats for curve in threat.curves)
-    lines = [
-        f"{report.data.evaluated:,} samples, {len(report.threats)} metrics, {points} points of "
-        f"curves, {len(report.artifacts.gallery)} entries of the gallery; one core.",
-        "",
-        "| format | seconds | peak, MiB | file, KiB |",
-        "|---|---|---|---|",
-    ]
+def render_costs(table: Table, file: Path, repeats: int) -> None:
+    """Add a row per renderer: the fastest of the runs, and the largest peak."""
     with tempfile.TemporaryDirectory() as folder:
         for name in RENDERERS:
             out = Path(folder) / name
             words = [sys.executable, "-m", "audit", "report", str(file), "--format", name]
             runs = [measure([*words, "--out", str(out)]) for _ in range(repeats)]
-            lines.append(
-                f"| {name} | {min(seconds for seconds, _ in runs):.2f} | "
-                f"{max(peak for _, peak in runs):.0f} | {out.stat().st_size / 1024:.0f} |"
+            table.add(
+                name,
+                f"{min(seconds for seconds, _ in runs):.2f}",
+                f"{max(peak for _, peak in runs):.0f}",
+                f"{out.stat().st_size / 1024:.0f}",
             )
-    return lines
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("report", type=Path)
+    """Print the table, and write it if a file is named."""
+    parser = bench_parser(__doc__, shared=False)
+    parser.add_argument("report", type=Path, help="report.json of a scan")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path)
-    args = parser.parse_args()
-    text = "\n".join(table(args.report, args.repeats)) + "\n"
-    if args.out is None:
-        print(text)
-    else:
-        args.out.write_text(text, encoding="utf-8")
+    options = parser.parse_args()
+    report = parse_report(options.report.read_text(encoding="utf-8"))
+    points = sum(len(curve.points) for threat in report.threats for curve in threat.curves)
+    table = Table(
+        ("format", "seconds", "peak, MiB", "file, KiB"),
+        f"{report.data.evaluated:,} samples, {len(report.threats)} metrics, {points} points of "
+        f"curves, {len(report.artifacts.gallery)} entries of the gallery; one core.",
+    )
+    render_costs(table, options.report, options.repeats)
+    publish(options.out, table)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,8 @@ shown, so that ratios come from one run. Denormal numbers are flushed to zero fo
 says otherwise. `--machine` says in the result what it ran on.
 """
 
-import argparse
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import ot
@@ -31,7 +29,8 @@ from torch import Tensor
 
 from attackers.denormals import flushed_denormals
 from attackers.sinkhorn import sinkhorn_distance
-from bench.overhead import table, times
+from bench.table import Table, bench_parser, publish, torch_setup
+from bench.timing import interleaved_medians
 
 BATCH, SIZE, STEPS = 128, 32, 50
 PEER_SAMPLES = 2
@@ -147,7 +146,7 @@ def rows(entropy: float, repeats: int) -> list[list[str]]:
         differentiated, partial(geomloss, entropy=entropy), x0[:PEER_SAMPLES], x[:PEER_SAMPLES]
     )
     runs["geomloss, extrapolated"] = partial(flushed, few)
-    seconds = times(runs, repeats)
+    seconds = interleaved_medians(runs, repeats)
     seconds["geomloss, extrapolated"] *= BATCH / PEER_SAMPLES
     return [
         [f"{entropy:g}", row, f"{value:.3f}", f"{value / seconds[ours_name]:.1f}"]
@@ -179,34 +178,35 @@ def agreement(entropy: float, count: int = 8) -> list[str]:
     return [f"{entropy:g}", *means, f"{float((found - reference).abs().max()):.1e}"]
 
 
-HEADER = ["entropy, px", "way", "s, value + gradient", "over ours"]
-VALUES_HEADER = [
-    "entropy, px", "exact cost, px", "<C, P> of Sinkhorn's iterate, px", "our bound, px",
+COST_COLUMNS = ("entropy, px", "method", "s, value + gradient", "relative to ours")
+VALUE_COLUMNS = (
+    "entropy, px",
+    "exact cost, px",
+    "<C, P> of Sinkhorn's iterate, px",
+    "our bound, px",
     "its largest difference from the dense one, px",
-]  # fmt: skip
+)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Print both tables, and write them if a file is named."""
+    parser = bench_parser(__doc__, shared=False)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--machine", default="", help="what it ran on, for the result")
-    parser.add_argument("--out", type=Path, help="Markdown file to write")
+    parser.add_argument("--machine", default="", help="description of the machine, for the result")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    lines = [
-        ", ".join(filter(None, [options.machine, f"torch {torch.__version__}", "1 thread"]))
-        + f", processor time. {BATCH} images of {SIZE}x{SIZE}, {STEPS} iterations; geomloss is "
-        f"timed on {PEER_SAMPLES} images and extrapolated.",
-        "",
-        *table(HEADER, [row for entropy in ENTROPIES for row in rows(entropy, options.repeats)]),
-        "",
-        *table(VALUES_HEADER, [agreement(entropy) for entropy in ENTROPIES]),
-        "",
-    ]
-    text = "\n".join(lines)
-    print(text)
-    if options.out:
-        options.out.write_text(text, encoding="utf-8")
+    costs_table = Table(COST_COLUMNS)
+    for entropy in ENTROPIES:
+        costs_table.extend(rows(entropy, options.repeats))
+    values = Table(VALUE_COLUMNS).extend(agreement(entropy) for entropy in ENTROPIES)
+    setup = ", ".join(filter(None, [options.machine, torch_setup()]))
+    publish(
+        options.out,
+        f"{setup}, processor time. {BATCH} images of {SIZE}x{SIZE}, {STEPS} iterations; geomloss "
+        f"is timed on {PEER_SAMPLES} images and extrapolated.",
+        costs_table,
+        values,
+    )
 
 
 if __name__ == "__main__":

@@ -1,19 +1,21 @@
-"""The models of `../shared/data` with their data and preprocessing: what the benches look at."""
+"""Models of `../shared/data` with their data and preprocessing, on which the benches run."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from attackers.random_streams import SampleGenerator
 from audit.data import open_data
+from audit.evidence.samples import read_samples
 from audit.models import Classifier, LoadOptions, load_classifier, onnx_runtime
 from audit.models.onnx import lift, read_model
 from audit.options import ScanConfig
 from audit.scanning import scan
 from audit.scanning.subject import Subject as ScanSubject
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 MNIST = "mnist/t10k-images-idx3-ubyte.gz"
 CIFAR = "cifar10/cifar10_test_first2000.bin"
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
@@ -31,7 +33,7 @@ class Subject:
 
     @property
     def loading(self) -> LoadOptions:
-        """What our loader has to be told about the model."""
+        """Options with which our loader opens the model."""
         return LoadOptions(mean=self.mean, std=self.std, layout=self.layout, device="cpu")
 
 
@@ -54,6 +56,21 @@ SUBJECTS = {
     ),
     "cifar10_small": Subject("models/cifar10/cifar10_small.onnx", CIFAR, layout="hwc"),
 }
+
+
+def first_images(
+    shared: Path, data: str, count: int | None, resize: tuple[int, int] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return the first images of a data set, all if ``count`` is None, and their labels."""
+    dataset = open_data(shared / data, low=0.0, high=1.0, resize=resize)
+    rows = np.arange(len(dataset))[:count]
+    labels = np.asarray(dataset.labels)[rows].astype(np.int64)
+    return read_samples(dataset, rows), torch.from_numpy(labels)
+
+
+def content_streams(x0: Tensor, seed: int) -> SampleGenerator:
+    """Return random streams that are keyed by the content of each sample."""
+    return SampleGenerator.seeded([row.numpy().tobytes() for row in x0], seed)
 
 
 def prepare(shared: Path, subject: Subject, config: ScanConfig) -> ScanSubject:

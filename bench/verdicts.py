@@ -7,10 +7,8 @@ images and at exactly its radii, in the box [0, 1].
     python -m bench.verdicts --out bench/results/verdicts.md
 """
 
-import argparse
 import json
 import math
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -18,13 +16,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from audit.data import Dataset, open_data
 from audit.models import load_classifier
 from audit.options import ScanConfig
 from audit.scanning import scan
-from bench.subjects import SHARED, SUBJECTS, Subject
+from bench.subjects import SUBJECTS, Subject
+from bench.table import Table, bench_parser, publish, torch_setup
 
 
 @dataclass(frozen=True)
@@ -84,10 +82,10 @@ def answers(shared: Path, subject: Subject, questions: list[Question], seed: int
     return [Answer(question, radius[row_of[question.test_index]]) for question in questions]
 
 
-HEADER = [
+COLUMNS = (
     "set", "model", "no image", "settled as broken", "broken by us", "proven robust",
     "broken by us", "s",
-]  # fmt: skip
+)  # fmt: skip
 
 
 def row(model: str, questions: int, found: list[Answer], seconds: float) -> list[str]:
@@ -117,39 +115,25 @@ def disagreements(found: Iterable[Answer]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shared", type=Path, default=SHARED)
-    parser.add_argument("--models", help="names, by default all that are asked about")
+    """Print the table, and write it if a file is named."""
+    parser = bench_parser(__doc__)
+    parser.add_argument("--models", help="names, separated by commas; all by default")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="Markdown file to write")
     options = parser.parse_args()
     with open(options.shared / "specs" / "verdicts.json", encoding="utf-8") as file:
         questions = [Question(**entry) for entry in json.load(file)]
     asked = list(dict.fromkeys(Path(question.model).stem for question in questions))
 
-    lines = ["| " + " | ".join(HEADER) + " |", "|" + "---|" * len(HEADER)]
-    open_questions = []
+    table = Table(COLUMNS, f"Seed {options.seed}, {torch_setup()}.")
+    differences = []
     for name in options.models.split(",") if options.models else asked:
         mine = [question for question in questions if Path(question.model).stem == name]
         started = time.perf_counter()
         found = answers(options.shared, SUBJECTS[name], mine, options.seed)
-        cells = row(name, len(mine), found, time.perf_counter() - started)
-        lines.append("| " + " | ".join(cells) + " |")
-        print(lines[-1], file=sys.stderr)
-        open_questions += disagreements(found)
-    text = "\n".join(
-        [
-            f"Seed {options.seed}, torch {torch.__version__}, {torch.get_num_threads()} threads.",
-            "",
-            *lines,
-            "",
-            *(open_questions or ["Every question is answered as it is settled."]),
-            "",
-        ]
-    )
-    print(text)
-    if options.out:
-        options.out.write_text(text, encoding="utf-8")
+        table.add(*row(name, len(mine), found, time.perf_counter() - started))
+        differences += disagreements(found)
+    agreement = "Every answer agrees with the settled verdict."
+    publish(options.out, table, "\n".join(differences) or agreement)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """What does a trained generator break in one pass, how far is it, and what does a step cost?
 
-Judged on test images never seen in training: an image counts as broken when the served model
+Test images were never seen in training. An image counts as broken when the served model
 misclassifies it and its exact distance, box and mass are inside. The image-Wasserstein attack by
-gradients stands beside, at the same radii, alone and started from the generator.
+gradients is listed for comparison, at the same radii, alone and started from the generator.
 
     audit train-attacker sinkhorn_vanilla.onnx --data train-images-idx3-ubyte.gz --epochs 12 \
         --out generator.safetensors
@@ -10,7 +10,6 @@ gradients stands beside, at the same radii, alone and started from the generator
         --out bench/results/wagan.md
 """
 
-import argparse
 import sys
 import time
 from collections.abc import Callable
@@ -30,12 +29,11 @@ from attackers.wagan.attack import wagan
 from attackers.wagan.networks import Spec
 from attackers.wagan.objective import VARIANTS
 from attackers.wagan.training import Networks, State, step
-from audit.data import open_data
-from audit.evidence.samples import read_samples
 from audit.generators import generator_files
 from audit.generators.generator_files import Trained
 from audit.models import Classifier, load_classifier
-from bench.subjects import SHARED, SUBJECTS
+from bench.subjects import SUBJECTS, content_streams, first_images
+from bench.table import Table, bench_parser, publish, torch_setup
 
 RADII = (0.1, 0.2, 0.3)
 FEW = 20
@@ -43,18 +41,6 @@ FEW = 20
 
 TRAIN = "mnist/train-images-idx3-ubyte.gz"
 Attack = Callable[..., Tensor]
-
-
-def images(shared: Path, data: str, count: int) -> tuple[Tensor, Tensor]:
-    """The first images of MNIST and their labels."""
-    dataset = open_data(shared / data, low=0.0, high=1.0)
-    rows = np.arange(count)
-    return read_samples(dataset, rows), torch.from_numpy(np.asarray(dataset.labels)[rows].copy())
-
-
-def streams(x0: Tensor) -> SampleGenerator:
-    """Random streams keyed by content."""
-    return SampleGenerator.seeded([row.numpy().tobytes() for row in x0], 0)
 
 
 def attacks(trained: Trained) -> dict[str, Attack]:
@@ -80,7 +66,7 @@ def judged(
     """Accuracy left, the largest exact distance of what is broken, milliseconds per image."""
     metric = Wasserstein()
     right = (~misclassified(classifier.deployed(x0), labels)).nonzero()[:, 0]
-    x, generator = x0.clone(), streams(x0)
+    x, generator = x0.clone(), content_streams(x0, 0)
     started = time.process_time()
     for rows in right.split(128):
         x[rows] = attack(
@@ -106,17 +92,19 @@ def judged(
     )
 
 
-def strength(shared: Path, trained: Trained, count: int) -> list[str]:
-    """The table of accuracies, distances and times."""
+def strength_table(title: str, shared: Path, trained: Trained, count: int) -> Table:
+    """Measure accuracies, distances and times."""
     subject = SUBJECTS["sinkhorn_vanilla"]
-    x0, labels = images(shared, subject.data, count)
-    seen, seen_labels = images(shared, TRAIN, count)
+    x0, labels = first_images(shared, subject.data, count)
+    seen, seen_labels = first_images(shared, TRAIN, count)
     classifier = load_classifier(shared / subject.model, x0[:8], subject.loading)
-    lines = [
-        "| radius | attack | accuracy left, % | on training images, % | farthest | ms per image | "
-        "times faster than 100 steps |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    table = Table(
+        (
+            "radius", "attack", "accuracy left, %", "on training images, %", "farthest",
+            "ms per image", "times faster than 100 steps",
+        ),
+        title,
+    )  # fmt: skip
     for radius in RADII:
         rows = []
         for name, attack in attacks(trained).items():
@@ -127,28 +115,30 @@ def strength(shared: Path, trained: Trained, count: int) -> list[str]:
             rows.append((name, left, known, farthest, spent))
             print(radius, *rows[-1], file=sys.stderr, flush=True)
         slowest = rows[-1][-1]
-        lines += [
-            f"| {radius:g} | {name} | **{100 * left:.1f}** | {known} | {farthest:.5f} | "
-            f"{spent:.2f} | {slowest / spent:.1f} |"
+        table.extend(
+            (
+                f"{radius:g}", name, f"**{100 * left:.1f}**", known, f"{farthest:.5f}",
+                f"{spent:.2f}", f"{slowest / spent:.1f}",
+            )
             for name, left, known, farthest, spent in rows
-        ]
-    return lines
+        )  # fmt: skip
+    return table
 
 
-def costs(shared: Path, repeats: int) -> list[str]:
-    """What a step on 128 images of 32×32 costs, by head and term."""
+def cost_table(shared: Path, repeats: int) -> Table:
+    """Measure a step of training on 128 images of 32×32, by head and variant."""
     subject = SUBJECTS["sinkhorn_vanilla"]
-    x0, labels = images(shared, subject.data, 128)
+    x0, labels = first_images(shared, subject.data, 128)
     classifier = load_classifier(shared / subject.model, x0[:8], subject.loading)
     x = torch.nn.functional.pad(x0, (2, 2, 2, 2))
 
     def logits(image: Tensor) -> Tensor:
         return classifier.differentiable(image[..., 2:-2, 2:-2])
 
-    lines = [
-        "| head | variant | ms per step | over AdvGAN | minutes per epoch of 60,000 |",
-        "|---|---|---|---|---|",
-    ]
+    table = Table(
+        ("head", "variant", "ms per step", "relative to AdvGAN", "minutes per epoch of 60,000"),
+        "Median time of a training step, 128 images of 32×32:",
+    )
     floor = None
     for head, variant in (
         ("image", "advgan"),
@@ -166,54 +156,36 @@ def costs(shared: Path, repeats: int) -> list[str]:
             spent.append(time.perf_counter() - started)
         typical = float(np.median(spent[2:]))
         floor = floor or typical
-        lines.append(
-            f"| {head} | {variant} | {1e3 * typical:.0f} | {typical / floor:.2f} | "
-            f"{typical * 60_000 / 128 / 60:.1f} |"
+        table.add(
+            head,
+            variant,
+            f"{1e3 * typical:.0f}",
+            f"{typical / floor:.2f}",
+            f"{typical * 60_000 / 128 / 60:.1f}",
         )
-        print(lines[-1], file=sys.stderr, flush=True)
-    return lines
-
-
-def report(args: argparse.Namespace) -> list[str]:
-    """Both tables."""
-    threads = torch.get_num_threads()
-    lines = [
-        f"torch {torch.__version__}, {threads} thread(s).",
-        "",
-        "What a step of training costs, 128 images of 32×32, median:",
-        "",
-        *costs(args.shared, args.repeats),
-    ]
-    if args.generator is None:
-        return lines
-    trained = generator_files.read(args.generator, torch.device("cpu"))
-    options = trained.record["options"]
-    return [
-        *lines,
-        "",
-        f"A {trained.variant} generator, head {trained.network.spec.head}, trained against "
-        f"sinkhorn_vanilla for {options['epochs']} epochs up to a radius of {trained.radius:g}, on "
-        f"the first {args.samples} test images, judged: exact distance, box and mass. Times are of "
-        "the processor, per image that the model has right; an attack by steps stops at each image "
-        "that it broke.",
-        "",
-        *strength(args.shared, trained, args.samples),
-    ]
+    return table
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shared", type=Path, default=SHARED)
-    parser.add_argument("--generator", type=Path)
+    """Print the tables, and write them if a file is named."""
+    parser = bench_parser(__doc__)
+    parser.add_argument("--generator", type=Path, help="file of a trained generator")
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=12)
-    parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    text = "\n".join(report(args)) + "\n"
-    if args.out is None:
-        print(text)
-    else:
-        args.out.write_text(text, encoding="utf-8")
+    tables = [cost_table(args.shared, args.repeats)]
+    if args.generator is not None:
+        trained = generator_files.read(args.generator, torch.device("cpu"))
+        epochs = trained.record["options"]["epochs"]
+        title = (
+            f"A {trained.variant} generator, head {trained.network.spec.head}, trained against "
+            f"sinkhorn_vanilla for {epochs} epochs up to a radius of {trained.radius:g}, on the "
+            f"first {args.samples} test images, checked for exact distance, box and mass. "
+            "Processor time per correctly classified image; an iterative attack stops at each "
+            "image that it broke."
+        )
+        tables.append(strength_table(title, args.shared, trained, args.samples))
+    publish(args.out, f"{torch_setup()}.", *tables)
 
 
 if __name__ == "__main__":

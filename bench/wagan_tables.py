@@ -18,13 +18,11 @@ Shorter, on a CPU: `--target-epochs 2 --epochs 3 --fine-tune-epochs 1 --samples 
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -37,10 +35,9 @@ from attackers.threat import Threat
 from attackers.wagan.networks import Spec
 from attackers.wagan.objective import VARIANTS, as_published
 from attackers.wagan.training import Networks, State, step
-from audit.data import open_data
-from audit.evidence.samples import read_samples
 from audit.generators.made import rescaled_distance
-from bench.subjects import MNIST, SHARED
+from bench.subjects import MNIST, first_images
+from bench.table import Table, bench_parser, publish, report_progress, torch_setup
 
 TRAIN = "mnist/train-images-idx3-ubyte.gz"
 LATE = 5 / 6
@@ -100,11 +97,8 @@ class Made:
 
 def read(shared: Path, name: str, count: int | None, device: str) -> Data:
     """MNIST padded by 2, which leaves the geometry of its mass alone."""
-    dataset = open_data(shared / name, low=0.0, high=1.0)
-    rows = np.arange(len(dataset))[:count]
-    x = functional.pad(read_samples(dataset, rows), (2, 2, 2, 2))
-    labels = torch.from_numpy(np.asarray(dataset.labels)[rows].astype(np.int64))
-    return Data(x.to(device), labels.to(device))
+    x, labels = first_images(shared, name, count)
+    return Data(functional.pad(x, (2, 2, 2, 2)).to(device), labels.to(device))
 
 
 def batches(count: int, size: int, seed: int, device: str) -> Iterator[Tensor]:
@@ -127,7 +121,7 @@ def fit(model: Target, data: Data, adversarial: Tensor | None, rates: list[float
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-        say(f"epoch {epoch + 1} of {len(rates)}")
+        report_progress(f"epoch {epoch + 1} of {len(rates)}")
     return model.eval().requires_grad_(False)
 
 
@@ -176,7 +170,7 @@ def learnt(
                 radius=args.radius, seed=args.seed, rate=rate,
             )  # fmt: skip
         shown = ", ".join(f"{name} {float(value):.3f}" for name, value in terms.items())
-        say(f"{variant} {head} epoch {epoch + 1} of {args.epochs}: {shown}")
+        report_progress(f"{variant} {head} epoch {epoch + 1} of {args.epochs}: {shown}")
     networks.generator.load_state_dict(state.attacker)
     return Tensors(networks.generator.eval(), args.radius)
 
@@ -213,8 +207,8 @@ def adversaries(model: Target, train: Data, test: Data, args: argparse.Namespace
         yield Made("wagan, flow head", generator(train.x), generator(test.x), note)
 
 
-def distances(x0: Tensor, x: Tensor, planned: int) -> str:
-    """Cells of exact W1 (of equal mass), L2, Linf and mass ratio: mean and largest."""
+def distances(x0: Tensor, x: Tensor, planned: int) -> list[str]:
+    """Return cells of exact W1 (of equal mass), L2, Linf and mass ratio: mean and largest."""
     x0, x = x0.double().cpu(), x.double().cpu()
     change = x - x0
     transported = rescaled_distance(Wasserstein(), x0[:planned], x[:planned])
@@ -222,52 +216,51 @@ def distances(x0: Tensor, x: Tensor, planned: int) -> str:
     columns = (transported, row_sum(change.square()).sqrt(), row_max(change.abs()))
     cells = [f"{float(c.mean()):.3f} ({float(c.max()):.3f})" for c in columns]
     span = f"{float(ratio.min()):.3f}-{float(ratio.max()):.3f}"
-    return " | ".join([*cells, f"{float(ratio.mean()):.3f} ({span})"])
+    return [*cells, f"{float(ratio.mean()):.3f} ({span})"]
 
 
-def first_table(
-    model: Target, train: Data, test: Data, made: list[Made], planned: int
-) -> list[str]:
-    """Accuracy under each class, with exact distances on test images."""
-    lines = [
-        "| adversary | train, % | test, % | paper, % | W1, exact | L2 | Linf | mass ratio | |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+def accuracy_table(model: Target, train: Data, test: Data, made: list[Made], planned: int) -> Table:
+    """Measure the accuracy under each adversary, and exact distances on test images."""
+    columns = (
+        "adversary", "train, %", "test, %", "paper, %", "W1, exact", "L2", "Linf", "mass ratio",
+        "note",
+    )  # fmt: skip
+    table = Table(
+        columns,
+        "Table 1: accuracy of the target; distances on test images, mean (largest). 'As generated' "
+        "means before any check of radius, box and mass.",
+    )
     for each in made:
-        cells = (
+        table.add(
             each.name,
             f"{100 * accuracy(model, each.train, train.labels):.2f}",
             f"**{100 * accuracy(model, each.test, test.labels):.2f}**",
             PUBLISHED.get(each.name, "–"),
-            distances(test.x, each.test, planned),
+            *distances(test.x, each.test, planned),
             each.note,
         )
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+    return table
 
 
-def second_table(
+def fine_tuning_table(
     model: Target, train: Data, test: Data, made: list[Made], args: argparse.Namespace
-) -> list[str]:
-    """The target fine-tuned on each class, on the test images of every class."""
-    names = [each.name for each in made]
-    lines = [
-        "| fine-tuned on | " + " | ".join(names) + " | average |",
-        "|---" * (len(names) + 2) + "|",
-    ]
+) -> Table:
+    """Fine-tune the target on each adversary and test it under every adversary."""
+    table = Table(
+        ("fine-tuned on", *(each.name for each in made), "average"),
+        "Table 2: test accuracy in %; a row per training adversary, a column per test adversary.",
+    )
     for each in made:
         tuned = Target().to(args.device)
         tuned.load_state_dict(model.state_dict())
         tuned = fit(tuned, train, each.train, [1e-4] * args.fine_tune_epochs)
         found = [accuracy(tuned, other.test, test.labels) for other in made]
-        cells = [*found, sum(found) / len(found)]
-        lines.append(f"| {each.name} | " + " | ".join(f"{100 * c:.2f}" for c in cells) + " |")
-        say(lines[-1])
-    return lines
+        table.add(each.name, *(f"{100 * c:.2f}" for c in [*found, sum(found) / len(found)]))
+    return table
 
 
-def report(args: argparse.Namespace) -> list[str]:
-    """Both tables."""
+def measured(args: argparse.Namespace) -> tuple[str, Table, Table]:
+    """Return a description of the run and both tables."""
     started = time.perf_counter()
     torch.manual_seed(args.seed)
     train = read(args.shared, TRAIN, args.samples, args.device)
@@ -277,35 +270,23 @@ def report(args: argparse.Namespace) -> list[str]:
     everything = read(args.shared, TRAIN, None, args.device)
     model = fit(Target().to(args.device), everything, None, rates)
     made = list(adversaries(model, train, test, args))
-    first = first_table(model, train, test, made, args.planned)
-    second = second_table(model, train, test, made, args)
+    first = accuracy_table(model, train, test, made, args.planned)
+    second = fine_tuning_table(model, train, test, made, args)
     device = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"
     kind = "the published constants" if args.paper else "the coherent formulation"
-    return [
-        f"{device}, torch {torch.__version__}, seed {args.seed}, {kind}. Target: "
-        f"{args.target_epochs} epochs on 60,000 images. Generators: {args.epochs} epochs on "
-        f"{len(train.x):,} images; radius of the transport's limit {args.radius:g}. Fine-tuned for "
-        f"{args.fine_tune_epochs} epochs. {len(test.x):,} test images, exact W1 on {args.planned} "
-        f"of them, after every image got its old mass back. {time.perf_counter() - started:.0f} s.",
-        "",
-        "Table 1: accuracy of the target; distances on test images, mean (largest). As generated: "
-        "no judge, no ball.",
-        "",
-        *first,
-        "",
-        "Table 2: test accuracy in %, rows fine-tuned on a class, columns attacked by one.",
-        "",
-        *second,
-    ]
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    description = (
+        f"{device}, {torch_setup()}, seed {args.seed}, {kind}. Target: {args.target_epochs} epochs "
+        f"on 60,000 images. Generators: {args.epochs} epochs on {len(train.x):,} images; radius of "
+        f"the transport's limit {args.radius:g}. Fine-tuned for {args.fine_tune_epochs} epochs. "
+        f"{len(test.x):,} test images, exact W1 on {args.planned} of them, after the mass of every "
+        f"image was restored. {time.perf_counter() - started:.0f} s."
+    )
+    return description, first, second
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shared", type=Path, default=SHARED)
+    """Print the tables, and write them if a file is named."""
+    parser = bench_parser(__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--target-epochs", type=int, default=50)
@@ -313,17 +294,12 @@ def main() -> None:
     parser.add_argument("--fine-tune-epochs", type=int, default=10)
     parser.add_argument("--samples", type=int, help="training images of generators; all by default")
     parser.add_argument("--test", type=int, default=10_000)
-    parser.add_argument("--planned", type=int, default=200)
+    parser.add_argument("--planned", type=int, default=200, help="images with exact distances")
     parser.add_argument("--radius", type=float, default=0.3)
     parser.add_argument("--pgd-steps", type=int, default=40)
-    parser.add_argument("--paper", action="store_true")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--paper", action="store_true", help="use the published constants")
     args = parser.parse_args()
-    text = "\n".join(report(args)) + "\n"
-    if args.out is None:
-        print(text)
-    else:
-        args.out.write_text(text, encoding="utf-8")
+    publish(args.out, *measured(args))
 
 
 if __name__ == "__main__":

@@ -13,26 +13,22 @@ running them on these models and images, one thread, and are marked so.
 
 import argparse
 import resource
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from attackers.geometry import Wasserstein
 from attackers.losses import misclassified
 from attackers.minimal import minimal_radius
-from attackers.random_streams import SampleGenerator
 from attackers.threat import Threat
 from attackers.transport import transport
-from audit.data import open_data
-from audit.evidence.samples import read_samples
 from audit.models import Classifier, load_classifier
 from audit.scanning.effort import EFFORTS
-from bench.subjects import SHARED, SUBJECTS, Subject
+from bench.subjects import SUBJECTS, Subject, content_streams, first_images
+from bench.table import Table, bench_parser, publish, torch_setup
 
 RADII = {
     "sinkhorn_vanilla": (0.05, 0.1, 0.2, 0.3),
@@ -118,10 +114,7 @@ def images(shared: Path, name: str, count: int) -> tuple[Classifier, Tensor, Ten
     """The served model and the first images with their labels."""
     subject = {**SUBJECTS, **EXTRA}[name]
     resize = (224, 224) if subject.data.startswith("imagenet") else None
-    dataset = open_data(shared / subject.data, low=0.0, high=1.0, resize=resize)
-    rows = np.arange(min(count, len(dataset)))
-    x = read_samples(dataset, rows)
-    labels = torch.from_numpy(np.asarray(dataset.labels)[rows].astype(np.int64))
+    x, labels = first_images(shared, subject.data, count, resize)
     return load_classifier(shared / subject.model, x[:8], subject.loading), x, labels
 
 
@@ -161,14 +154,9 @@ def ours(classifier: Classifier, x0: Tensor, labels: Tensor, radius: float, seed
             x0[rows],
             labels[rows],
             threat,
-            generator=streams(x0[rows], seed),
+            generator=content_streams(x0[rows], seed),
         )
     return measured(classifier, x0, x, labels, radius, time.process_time() - started)
-
-
-def streams(x0: Tensor, seed: int) -> SampleGenerator:
-    """Random streams keyed by content."""
-    return SampleGenerator.seeded([row.numpy().tobytes() for row in x0], seed)
 
 
 def art(
@@ -210,9 +198,9 @@ def art(
     return measured(classifier, x0, x, labels, radius, time.process_time() - started)
 
 
-def row(model: str, radius: float, method: str, found: Measured) -> str:
-    """A line of the table."""
-    cells = (
+def row(model: str, radius: float, method: str, found: Measured) -> tuple[str, ...]:
+    """Return a row of the table."""
+    return (
         model,
         f"{radius:g}",
         method,
@@ -223,11 +211,12 @@ def row(model: str, radius: float, method: str, found: Measured) -> str:
         f"{found.outside:.1e}",
         f"{found.lost:.1e}",
     )
-    return "| " + " | ".join(cells) + " |"
 
 
-def radii_row(model: str, classifier: Classifier, x0: Tensor, labels: Tensor, seed: int) -> str:
-    """Minimal radii of the correct images, at standard effort."""
+def radii_row(
+    model: str, classifier: Classifier, x0: Tensor, labels: Tensor, seed: int
+) -> tuple[object, ...]:
+    """Return a row of minimal radii of the correct images, at standard effort."""
     (stage, *_), metric = EFFORTS["standard"].stages["minimal"], Wasserstein()
     right = ~misclassified(classifier.deployed(x0), labels)
     x0, labels = x0[right], labels[right]
@@ -237,7 +226,7 @@ def radii_row(model: str, classifier: Classifier, x0: Tensor, labels: Tensor, se
         x0,
         labels,
         metric,
-        generator=streams(x0, seed),
+        generator=content_streams(x0, seed),
         hunts=stage.runs,
         steps=stage.steps,
     )
@@ -249,75 +238,65 @@ def radii_row(model: str, classifier: Classifier, x0: Tensor, labels: Tensor, se
         float(radius.sort().values[int(q * (len(radius) - 1))]) for q in (0.1, 0.5, 0.9)
     )
     found = f"{100 * float(radius.isfinite().double().mean()):.0f}"
-    cells = (model, len(x0), found, f"{low:.4f}", f"**{middle:.4f}**", f"{high:.4f}")
-    return "| " + " | ".join(map(str, cells)) + f" | {100 * seconds / len(x0):.1f} |"
+    quantiles = (f"{low:.4f}", f"**{middle:.4f}**", f"{high:.4f}")
+    return model, len(x0), found, *quantiles, f"{100 * seconds / len(x0):.1f}"
 
 
-def report(args: argparse.Namespace) -> list[str]:
-    """All tables, line by line."""
-    names = list(RADII)
-    lines = [
-        f"First {args.samples} test images (or as many as stated), seed {args.seed}, torch "
-        f"{torch.__version__}, {torch.get_num_threads()} thread(s). Accuracy in %: `left` counts "
-        "every misclassified image, `left, feasible` only those inside ball, box and mass "
-        "(1e-6). Distances are exact (linear program), seconds are of the processor per 100.",
-        "",
-        "| model | radius | method | left | left, feasible | s / 100 | farthest | "
-        "outside the box | mass changed |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for name in names:
+STRENGTH_COLUMNS = (
+    "model", "radius", "method", "left", "left, feasible", "s / 100", "farthest",
+    "outside the box", "mass changed",
+)  # fmt: skip
+
+
+def strength_table(args: argparse.Namespace) -> Table:
+    """Attack every model at every radius, by our attack and, if asked for, ART's."""
+    table = Table(
+        STRENGTH_COLUMNS,
+        f"First {args.samples} test images (or as many as stated), seed {args.seed}, "
+        f"{torch_setup()}. Accuracy in %: `left` counts every misclassified image, `left, "
+        "feasible` only those inside ball, box and mass (1e-6). Distances are exact (linear "
+        "program), seconds are of the processor per 100 images.",
+    )
+    for name in RADII:
         classifier, x0, labels = images(args.shared, name, args.samples)
         for radius in RADII[name]:
-            lines.append(row(name, radius, "ours", ours(classifier, x0, labels, radius, args.seed)))
-            if args.art:
-                few = slice(args.art)
-                found = art(classifier, x0[few], labels[few], radius, args.art_steps)
-                if found is not None:
-                    label = f"ART Wasserstein, {args.art_steps} steps, first {args.art}"
-                    lines.append(row(name, radius, label, found))
-            print(lines[-1], file=sys.stderr, flush=True)
+            table.add(*row(name, radius, "ours", ours(classifier, x0, labels, radius, args.seed)))
+            few = slice(args.art)
+            if args.art and (
+                found := art(classifier, x0[few], labels[few], radius, args.art_steps)
+            ):
+                label = f"ART Wasserstein, {args.art_steps} steps, first {args.art}"
+                table.add(*row(name, radius, label, found))
     for name, (radii, count) in LARGER.items() if args.larger else ():
         classifier, x0, labels = images(args.shared, name, count)
         for radius in radii:
             found = ours(classifier, x0, labels, radius, args.seed)
-            lines.append(row(f"{name} ({len(x0)})", radius, "ours", found))
-            print(lines[-1], file=sys.stderr, flush=True)
-    lines += ["", "Minimal radii of the correct images, `standard` effort:", ""]
-    lines += [
-        "| model | images | broken, % | 10 % | median | 90 % | s / 100 |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name in names:
-        lines.append(radii_row(name, *images(args.shared, name, args.samples), args.seed))
-        print(lines[-1], file=sys.stderr, flush=True)
-    lines += [
-        "",
-        "Public codes, measured once on the same models and images:",
-        "",
-        "| model | radius | method | left | s / 100 | farthest | outside the box, at most |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    lines += ["| " + " | ".join(map(str, entry)) + " |" for entry in PUBLISHED]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return [*lines, "", f"Peak memory {peak:.2f} GiB."]
+            table.add(*row(f"{name} ({len(x0)})", radius, "ours", found))
+    return table
 
 
 def main() -> None:
-    """Print the tables, and write them where asked."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shared", type=Path, default=SHARED)
+    """Print the tables, and write them if a file is named."""
+    parser = bench_parser(__doc__)
     parser.add_argument("--samples", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--larger", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--art", type=int, default=0, help="images for ART's attack, which is slow")
     parser.add_argument("--art-steps", type=int, default=10)
-    parser.add_argument("--out", type=Path, help="Markdown file to write")
     args = parser.parse_args()
-    text = "\n".join(report(args)) + "\n"
-    print(text)
-    if args.out:
-        args.out.write_text(text, encoding="utf-8")
+    strength = strength_table(args)
+    radii = Table(
+        ("model", "images", "broken, %", "10 %", "median", "90 %", "s / 100"),
+        "Minimal radii of the correct images, `standard` effort:",
+    )
+    for name in RADII:
+        radii.add(*radii_row(name, *images(args.shared, name, args.samples), args.seed))
+    published = Table(
+        ("model", "radius", "method", "left", "s / 100", "farthest", "outside the box, at most"),
+        "Public codes, measured once on the same models and images:",
+    ).extend(PUBLISHED)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    publish(args.out, strength, radii, published, f"Peak memory {peak:.2f} GiB.")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The report as JUnit XML: suites of gates, of health checks, and of the scan itself.
 
-A gate that failed is a failure, one that the evidence does not decide an error, one that was waived
-skipped; a health check that failed is an error, one that does not apply skipped.
+A failed gate is a failure, an undecided gate is an error, and a waived gate is skipped. A failed
+health check is an error, and one that does not apply is skipped.
 """
 
 from collections.abc import Sequence
@@ -9,19 +9,17 @@ from xml.etree import ElementTree as ET
 
 from audit.schema import Gate, Health, Report
 from reports import summary
+from reports.escaping import remove_non_xml
 from reports.numbers import exact
-
-CONTROL = {code: None for code in range(32) if chr(code) not in "\t\n\r"}
-"""Characters that XML cannot hold."""
 
 
 def render(report: Report) -> str:
-    """The report as JUnit XML."""
+    """Return the report as JUnit XML."""
     root = ET.Element("testsuites", name="audit")
-    _suite(root, "scan", report, [_status(report)])
-    _suite(root, "gates", report, [_gate(gate) for gate in report.gates])
-    _suite(root, "health", report, [_health(entry) for entry in report.health])
-    for name in ("tests", "failures", "errors"):  # the common schema knows no skipped here
+    _suite(root, "scan", report, [_completion_case(report)])
+    _suite(root, "gates", report, [_gate_case(gate) for gate in report.gates])
+    _suite(root, "health", report, [_health_case(entry) for entry in report.health])
+    for name in ("tests", "failures", "errors"):  # the common schema has no "skipped" on the root
         root.set(name, str(sum(int(suite.get(name, "0")) for suite in root)))
     ET.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
@@ -31,7 +29,7 @@ def _suite(root: ET.Element, name: str, report: Report, cases: Sequence[ET.Eleme
     suite = ET.SubElement(
         root,
         "testsuite",
-        name=_clean(f"audit.{name} {summary.file_name(report.model.path)}"),
+        name=remove_non_xml(f"audit.{name} {summary.file_name(report.model.path)}"),
         tests=str(len(cases)),
         failures=str(sum(case.find("failure") is not None for case in cases)),
         errors=str(sum(case.find("error") is not None for case in cases)),
@@ -42,39 +40,40 @@ def _suite(root: ET.Element, name: str, report: Report, cases: Sequence[ET.Eleme
     suite.extend(cases)
 
 
-def _status(report: Report) -> ET.Element:
+def _completion_case(report: Report) -> ET.Element:
     case = ET.Element("testcase", classname="audit.scan", name="complete", time="0")
     unfinished = None if report.status == "complete" else "error"
-    _say(case, unfinished, f"{report.status}: {summary.STATUSES[report.status]}")
+    _add_outcome(case, unfinished, f"{report.status}: {summary.STATUSES[report.status]}")
     return case
 
 
-def _gate(gate: Gate) -> ET.Element:
-    case = ET.Element("testcase", classname="audit.gates", name=_clean(gate.expression), time="0")
+def _gate_case(gate: Gate) -> ET.Element:
+    case = ET.Element(
+        "testcase", classname="audit.gates", name=remove_non_xml(gate.expression), time="0"
+    )
     measured = f"{gate.expression}: {exact(gate.value)}. {gate.detail}".strip()
     kind = {"fail": "failure", "inconclusive": "error", "waived": "skipped"}.get(gate.status)
-    _say(case, kind, measured)
+    _add_outcome(case, kind, measured)
     if gate.status == "warn":
-        ET.SubElement(case, "system-out").text = _clean(f"warning: {measured}")
+        ET.SubElement(case, "system-out").text = remove_non_xml(f"warning: {measured}")
     return case
 
 
-def _health(entry: Health) -> ET.Element:
-    case = ET.Element("testcase", classname="audit.health", name=_clean(entry.check), time="0")
-    _say(case, {"fail": "error", "not_applicable": "skipped"}.get(entry.status), entry.detail)
+def _health_case(entry: Health) -> ET.Element:
+    case = ET.Element(
+        "testcase", classname="audit.health", name=remove_non_xml(entry.check), time="0"
+    )
+    _add_outcome(
+        case, {"fail": "error", "not_applicable": "skipped"}.get(entry.status), entry.detail
+    )
     if entry.status == "warn":
-        ET.SubElement(case, "system-out").text = _clean(f"warning: {entry.detail}")
+        ET.SubElement(case, "system-out").text = remove_non_xml(f"warning: {entry.detail}")
     return case
 
 
-def _say(case: ET.Element, kind: str | None, message: str) -> None:
+def _add_outcome(case: ET.Element, kind: str | None, message: str) -> None:
     if kind is not None:
-        element = ET.SubElement(case, kind, message=_clean(message))
+        element = ET.SubElement(case, kind, message=remove_non_xml(message))
         if kind != "skipped":
             element.set("type", kind)
-            element.text = _clean(message)
-
-
-def _clean(text: str) -> str:
-    """Without the characters that XML has no way to hold."""
-    return text.translate(CONTROL).replace("\ufffe", "").replace("\uffff", "")
+            element.text = remove_non_xml(message)

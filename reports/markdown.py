@@ -1,60 +1,60 @@
-"""The report as Markdown, for the summary of a job: verdict, tables, what to look at."""
+"""The report as Markdown for the summary of a job: verdict, tables, checks that need attention."""
 
 from audit.schema import Report, ThreatResult
 from reports import summary
-from reports.numbers import budget, count, exact, share
+from reports.escaping import escape_markdown
+from reports.numbers import budget, exact, proportion, thousands
 
-LONGEST = 900_000
-"""Characters; a job's summary holds a mebibyte."""
-
-SPECIAL = str.maketrans(
-    {**{c: f"\\{c}" for c in "\\`*_{}[]()#+!|~$"}, "<": "&lt;", ">": "&gt;", "&": "&amp;",
-     "\n": " ", "\r": " "}
-)  # fmt: skip
+MAX_CHARACTERS = 900_000
+"""Longest document; the summary of a job holds one mebibyte of UTF-8."""
 
 
 def render(report: Report) -> str:
-    """The report as GitHub-flavoured Markdown; nothing of the user's is markup."""
+    """Return the report as GitHub-flavoured Markdown; foreign strings are escaped."""
     colour, meaning = summary.reliability_line(report)
     lines = [
-        f"## Robustness of {text(summary.file_name(report.model.path))}",
+        f"## Robustness of {escape_markdown(summary.file_name(report.model.path))}",
         "",
-        f"**Gates: {report.verdict.upper()}**, {text(summary.VERDICTS[report.verdict])}. "
-        f"**Reliability: {colour}**, {text(meaning)}.",
+        f"**Gates: {report.verdict.upper()}**, "
+        f"{escape_markdown(summary.VERDICTS[report.verdict])}. "
+        f"**Reliability: {colour}**, {escape_markdown(meaning)}.",
         "",
-        f"Clean accuracy {text(summary.clean(report))}.",
+        f"Clean accuracy {escape_markdown(summary.clean_sentence(report))}.",
     ]
     if report.status != "complete":
-        lines += ["", f"**{report.status}**: {text(summary.STATUSES[report.status])}."]
+        lines += ["", f"**{report.status}**: {escape_markdown(summary.STATUSES[report.status])}."]
     if report.gates:
-        lines += ["", "| gate | status | measured | |", "|---|---|---|---|"]
+        lines += ["", "| gate | status | measured | detail |", "|---|---|---|---|"]
         lines += [
-            f"| {text(gate.expression)} | {gate.status} | {text(exact(gate.value))} | "
-            f"{text(gate.detail)} |"
+            f"| {escape_markdown(gate.expression)} | {gate.status} | "
+            f"{escape_markdown(exact(gate.value))} | {escape_markdown(gate.detail)} |"
             for gate in report.gates
         ]
     for threat in report.threats:
-        lines += _threat(threat)
-    worst, passed = summary.trouble(report)
-    lines += ["", f"{count(passed)} of {count(len(report.health))} health checks passed."]
-    lines += [f"- **{h.status}** {text(h.check)}: {text(h.detail)}" for h in worst]
-    lines += [f"- {text(warning)}" for warning in report.warnings]
-    lines += ["", text(summary.NO_REPAIR)]
+        lines += _threat_section(threat)
+    worst, passed = summary.troubled_checks(report)
+    lines += ["", f"{thousands(passed)} of {thousands(len(report.health))} health checks passed."]
+    lines += [
+        f"- **{h.status}** {escape_markdown(h.check)}: {escape_markdown(h.detail)}" for h in worst
+    ]
+    lines += [f"- {escape_markdown(warning)}" for warning in report.warnings]
+    lines += ["", escape_markdown(summary.BOUNDS_EXPLAINED)]
     rendered = "\n".join(lines) + "\n"
-    if len(rendered) <= LONGEST:
+    if len(rendered) <= MAX_CHARACTERS:
         return rendered
     return (
-        rendered[:LONGEST].rpartition("\n")[0] + "\n\nCut: the whole report is in the HTML file.\n"
+        rendered[:MAX_CHARACTERS].rpartition("\n")[0]
+        + "\n\nThis text was cut: the HTML report is complete.\n"
     )
 
 
-def _threat(threat: ThreatResult) -> list[str]:
-    head = [summary.order_name(curve.order) for curve in threat.curves]
+def _threat_section(threat: ThreatResult) -> list[str]:
+    head = [summary.order_label(curve.order) for curve in threat.curves]
     lines = [
         "",
-        f"### {text(threat.metric)}",
+        f"### {escape_markdown(threat.metric)}",
         "",
-        "Accuracy in %, certified (at least) to attacked (at most).",
+        "Accuracy in %: from certified (at least) to attacked (at most), each with its interval.",
         "",
         "| delta | " + " | ".join(head) + " |",
         "|---" * (len(head) + 1) + "|",
@@ -67,13 +67,12 @@ def _threat(threat: ThreatResult) -> list[str]:
             if point is None:
                 cells.append("–")
                 continue
-            low, high = share(point.certified, "certified"), share(point.attacked, "attacked")
-            cells.append(text(f"{low} to {high}"))
-        lines.append(f"| {text(budget(delta, threat.metric))} | " + " | ".join(cells) + " |")
+            low, high = (
+                proportion(point.certified, "certified"),
+                proportion(point.attacked, "attacked"),
+            )
+            cells.append(escape_markdown(f"{low} to {high}"))
+        lines.append(
+            f"| {escape_markdown(budget(delta, threat.metric))} | " + " | ".join(cells) + " |"
+        )
     return lines
-
-
-def text(value: str) -> str:
-    """Words as Markdown that shows them as they are."""
-    kept = "".join(c for c in value if c.isprintable() or c in "\n\r")
-    return kept.translate(SPECIAL)

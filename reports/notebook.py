@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from html import escape
 
 from audit.schema import Report, reliability
-from reports.numbers import budget, share
+from reports.numbers import budget, proportion
 
 NOTEBOOK_CELL = "text-align:left;padding:2px 10px"
 """Style of a cell of the table."""
@@ -15,7 +15,7 @@ TITLES = ("threat", "order", "budget", "attacked", "certified")
 
 def render(report: Report) -> str:
     """Return HTML that needs neither scripts nor style sheets."""
-    clean = share(report.clean, "estimate")
+    clean = proportion(report.clean, "estimate")
     head = "".join(f'<th style="{NOTEBOOK_CELL}">{title}</th>' for title in TITLES)
     body = "".join(
         "<tr>"
@@ -44,6 +44,6 @@ def _rows(report: Report) -> Iterator[tuple[str, ...]]:
                     threat.metric,
                     curve.order,
                     f"{budget(point.delta, threat.metric)} {threat.unit}",
-                    str(share(point.attacked, "attacked")),
-                    str(share(point.certified, "certified")),
+                    str(proportion(point.attacked, "attacked")),
+                    str(proportion(point.certified, "certified")),
                 )

@@ -13,11 +13,11 @@ from typing import Any, Literal
 from audit.schema import Attack, Interval
 
 NOT_MEASURED = "not measured"
-"""What stands where a number is missing; a missing number is never zero."""
+"""Text shown in place of a missing number, which is never zero."""
 
 Rounding = Literal["down", "nearest", "up"]
 Side = Literal["attacked", "certified", "estimate"]
-"""What a value is: an upper bound, a lower bound, or neither."""
+"""Kind of a value: an upper bound, a lower bound, or neither."""
 
 VALUE_ROUNDING: dict[Side, Rounding] = {
     "attacked": "up",
@@ -42,21 +42,17 @@ class Bracket:
     ends: str
 
     def __str__(self) -> str:
-        """Value and ends on one line."""
+        """Return value and ends on one line."""
         return f"{self.value} {self.ends}".rstrip()
 
 
 def _decimal(value: float) -> Decimal:
-    """The decimal that JSON shows for this float."""
+    """Return the decimal that JSON shows for this float."""
     return Decimal(repr(float(value)))
 
 
-def _measured(value: float | None) -> bool:
-    return value is not None and isfinite(value)
-
-
 def percent(value: float | None, rounding: Rounding, *, unit: str = " %") -> str:
-    """A proportion in percent with one decimal: 0.8934 down is '89.3 %', up '89.4 %'."""
+    """Return a proportion in percent with one decimal: 0.8934 down is '89.3 %', up '89.4 %'."""
     if value is None or not isfinite(value):
         return NOT_MEASURED
     shown = (
@@ -68,7 +64,7 @@ def percent(value: float | None, rounding: Rounding, *, unit: str = " %") -> str
 
 
 def significant(value: float | None, rounding: Rounding, *, digits: int = 4) -> str:
-    """A number with so many significant digits, in scientific notation below 1e-4 and from 1e6."""
+    """Return a number with ``digits`` significant digits; scientific below 1e-4 and from 1e6."""
     if value is None or not isfinite(value):
         return NOT_MEASURED
     number = _decimal(value)
@@ -81,39 +77,43 @@ def significant(value: float | None, rounding: Rounding, *, digits: int = 4) -> 
 
 
 def exact(value: float | None) -> str:
-    """A number that somebody set, as it was set: no digit is lost."""
+    """Return a number with all its digits, as it was set."""
     if value is None or not isfinite(value):
         return NOT_MEASURED
     return str(value) if isinstance(value, int) else repr(value).removesuffix(".0")
 
 
-def count(value: int | None) -> str:
-    """A whole number with thousands separated: 1000 is '1,000'."""
+def thousands(value: int | None) -> str:
+    """Return a whole number with thousands separated: 1000 is '1,000'."""
     return NOT_MEASURED if value is None else f"{value:,}"
 
 
 def distance(value: float | None, side: Side) -> str:
-    """A radius with 4 significant digits: attacked rounds up, certified down."""
+    """Return a radius with 4 significant digits: attacked rounds up, certified down."""
     return significant(value, VALUE_ROUNDING[side])
 
 
 def seconds(value: float | None) -> str:
-    """A duration with 3 significant digits, rounded up."""
-    return NOT_MEASURED if not _measured(value) else f"{significant(value, 'up', digits=3)} s"
+    """Return a duration with 3 significant digits, rounded up."""
+    if value is None or not isfinite(value):
+        return NOT_MEASURED
+    return f"{significant(value, 'up', digits=3)} s"
 
 
-def budget(delta: float, metric: str) -> str:
-    """A budget as people write it: '0.1', and in linf '8/255 (0.03137)'."""
+def budget(delta: float, metric: str, *, decimal: bool = True) -> str:
+    """Return a budget: '0.1', and in linf '8/255 (0.03137)', or '8/255' without ``decimal``."""
     short = exact(delta)
     if len(short.lstrip("-0.").replace(".", "")) <= 5:
         return short
     approximate = significant(delta, "nearest")
     pixels = steps_of_255([delta]) if metric == "linf" else None
-    return approximate if pixels is None else f"{pixels[0]}/255 ({approximate})"
+    if pixels is None:
+        return approximate
+    return f"{pixels[0]}/255 ({approximate})" if decimal else f"{pixels[0]}/255"
 
 
 def steps_of_255(deltas: Sequence[float]) -> list[int] | None:
-    """The whole numbers k with delta = k/255 for each delta, or None if one is no such step."""
+    """Return the whole k with delta = k/255 for each delta, or None if one is not such a step."""
     steps = [round(255 * delta) for delta in deltas]
     close = all(
         abs(k - 255 * delta) <= 1e-9 * max(k, 1) for k, delta in zip(steps, deltas, strict=True)
@@ -121,8 +121,8 @@ def steps_of_255(deltas: Sequence[float]) -> list[int] | None:
     return steps if close else None
 
 
-def share(interval: Interval, side: Side) -> Bracket:
-    """A proportion with its interval, all in percent.
+def proportion(interval: Interval, side: Side) -> Bracket:
+    """Return a proportion with its interval, all in percent.
 
     Shown low <= low <= high <= shown high; an attacked value is shown no smaller than it is, a
     certified one no larger.
@@ -133,8 +133,13 @@ def share(interval: Interval, side: Side) -> Bracket:
     )
 
 
+def percentage_points(value: float | None) -> str:
+    """Return a difference of proportions in percentage points with one decimal, rounded nearest."""
+    return NOT_MEASURED if value is None else f"{100 * value:+.1f}"
+
+
 def mean(interval: Interval) -> Bracket:
-    """An estimated mean with its interval, 4 significant digits."""
+    """Return an estimated mean with its interval, 4 significant digits."""
     return Bracket(
         significant(interval.value, "nearest"),
         _ends(significant(interval.low, "down"), significant(interval.high, "up")),
@@ -145,8 +150,8 @@ def _ends(low: str, high: str) -> str:
     return "" if low == high == NOT_MEASURED else f"[{low}, {high}]"
 
 
-def plain(value: Any) -> str:
-    """Any value of ``config`` or ``environment`` as text; lists keep their order."""
+def value_text(value: Any) -> str:
+    """Return any value of ``config`` or ``environment`` as text; lists keep their order."""
     if value is None:
         return "not set"
     if isinstance(value, bool):
@@ -154,18 +159,18 @@ def plain(value: Any) -> str:
     if isinstance(value, int | float):
         return exact(value)
     if isinstance(value, list | tuple):
-        return ", ".join(plain(item) for item in value) if value else "none"
+        return ", ".join(value_text(item) for item in value) if value else "none"
     if isinstance(value, dict):
-        return ", ".join(f"{key}: {plain(item)}" for key, item in value.items()) or "none"
+        return ", ".join(f"{key}: {value_text(item)}" for key, item in value.items()) or "none"
     return str(value)
 
 
 def remark(attack: Attack) -> str:
-    """What stands beside an attack: its detail, and the most that it was allowed to spend."""
+    """Return the detail of an attack and the budget that it was given."""
     parts = [attack.detail] if attack.detail else []
     if attack.budget is not None and attack.status == "ran":
         allowed = [
-            f"{count(number)} {name}"
+            f"{thousands(number)} {name}"
             for name, number in (
                 ("gradients", attack.budget.gradients),
                 ("forwards", attack.budget.forwards),

@@ -1,21 +1,20 @@
-"""The report as SARIF 2.1.0: one result per gate and per health check that is not in order."""
+"""The report as SARIF 2.1.0: one result per gate and per health check that warns or fails."""
 
 import json
-from pathlib import PureWindowsPath
 from typing import Any, Literal
-from urllib.parse import quote
 
 from audit.schema import Gate, Report
 from reports import summary
+from reports.escaping import artifact_uri
 from reports.numbers import exact
 
-SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
-INFORMATION = "https://wasserstein-audit.invalid/"
-"""An identifier, not an address."""
+SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
+INFORMATION_URI = "https://wasserstein-audit.invalid/"
+"""Identifier of the program; it is not an address."""
 
-Level = Literal["error", "warning", "note", "none"]
+SarifLevel = Literal["error", "warning", "note", "none"]
 
-LEVELS: dict[str, Level] = {
+SARIF_LEVELS: dict[str, SarifLevel] = {
     "pass": "none",
     "fail": "error",
     "warn": "warning",
@@ -25,11 +24,11 @@ LEVELS: dict[str, Level] = {
 
 
 def render(report: Report) -> str:
-    """The report as a SARIF log of one run."""
-    results = [_gate(report, gate) for gate in report.gates]
+    """Return the report as a SARIF log of one run."""
+    results = [_gate_result(report, gate) for gate in report.gates]
     results += [
         _result(
-            report, f"health/{entry.check.partition('.')[0]}", LEVELS[entry.status], "fail",
+            report, f"health/{entry.check.partition('.')[0]}", SARIF_LEVELS[entry.status], "fail",
             f"{entry.check}: {entry.detail}",
         )
         for entry in report.health
@@ -43,7 +42,7 @@ def render(report: Report) -> str:
             "driver": {
                 "name": report.tool.name,
                 "version": report.tool.version,
-                "informationUri": INFORMATION,
+                "informationUri": INFORMATION_URI,
                 "rules": [
                     {"id": rule, "shortDescription": {"text": _description(rule)}} for rule in rules
                 ],
@@ -59,7 +58,7 @@ def render(report: Report) -> str:
         "results": results,
         "columnKind": "utf16CodeUnits",
     }
-    log = {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
+    log = {"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]}
     return json.dumps(log, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -73,21 +72,21 @@ def _invocation(report: Report) -> dict[str, Any]:
     }
 
 
-def _gate(report: Report, gate: Gate) -> dict[str, Any]:
+def _gate_result(report: Report, gate: Gate) -> dict[str, Any]:
     measured = "" if gate.value is None else f" measured {exact(gate.value)}."
     text = f"Gate {gate.expression}: {gate.status}.{measured} {gate.detail}".strip()
     kind = "pass" if gate.status == "pass" else "fail"
-    result = _result(report, f"gate/{gate.id}", LEVELS[gate.status], kind, text)
+    result = _result(report, f"gate/{gate.id}", SARIF_LEVELS[gate.status], kind, text)
     if gate.status == "waived":
         result["suppressions"] = [{"kind": "external", "justification": gate.detail}]
     return result
 
 
-def _result(report: Report, rule: str, level: Level, kind: str, text: str) -> dict[str, Any]:
-    # The file as a whole is the place; it is binary, so there is no region to point at.
+def _result(report: Report, rule: str, level: SarifLevel, kind: str, text: str) -> dict[str, Any]:
+    # The location is the whole file: it is binary, so it has no region.
     return {
         "ruleId": rule,
-        # A result that is not a failure has no level but none.
+        # SARIF 3.27.10: the level of a result that is not a failure is "none".
         "kind": kind,
         "level": level if kind == "fail" else "none",
         "message": {"text": text},
@@ -104,21 +103,4 @@ def _result(report: Report, rule: str, level: Level, kind: str, text: str) -> di
 
 def _description(rule: str) -> str:
     kind, _, name = rule.partition("/")
-    return (
-        f"A gate on {name}" if kind == "gate" else f"Whether the evidence can be believed: {name}"
-    )
-
-
-def artifact_uri(path: str) -> str:
-    r"""Return the URI reference of a file path (RFC 3986).
-
-    A relative path stays a relative reference: its colons are percent-encoded, because a first
-    segment such as ``net:v1.onnx`` would otherwise be read as an absolute URI of scheme ``net``
-    (section 4.2). Windows paths with a drive (``C:\net.onnx``) or a host (``\\host\net.onnx``)
-    become ``file`` URIs. Repeated leading slashes become one: two would name a host.
-    """
-    parts = PureWindowsPath(path)
-    if parts.drive and parts.root and not path.startswith("//"):
-        return parts.as_uri()
-    encoded = quote(path.replace("\\", "/"), safe="/")
-    return "/" + encoded.lstrip("/") if encoded.startswith("/") else encoded
+    return f"Gate on {name}" if kind == "gate" else f"Health check of the evidence: {name}"

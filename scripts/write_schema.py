@@ -1,11 +1,11 @@
-"""Write the published JSON Schema of report.json beside the report model."""
+"""Write the published JSON Schema of report.json next to the report model."""
 
 import json
 from pathlib import Path
 
-from reports.json import schema
+from reports.parsing import report_schema
 
 TARGET = Path(__file__).resolve().parent.parent / "audit" / "schema" / "report.schema.json"
 
 if __name__ == "__main__":
-    TARGET.write_text(json.dumps(schema(), indent=2) + "\n", encoding="utf-8")
+    TARGET.write_text(json.dumps(report_schema(), indent=2) + "\n", encoding="utf-8")

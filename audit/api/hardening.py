@@ -97,7 +97,7 @@ def write_scan(
 
 def write_report(folder: Path, report: HardenReport) -> None:
     """Write the report of the hardening as a page and as JSON."""
-    from reports import harden as renderer
+    from reports.hardening import hardening_html
 
-    write_text(folder / "harden.html", renderer.html(report))
+    write_text(folder / "harden.html", hardening_html(report))
     write_text(folder / "harden.json", report.model_dump_json(indent=1) + "\n")

@@ -178,10 +178,10 @@ def read_record(file: Path) -> schema.Report:
     Raises:
         UsageError: the file cannot be read as a report.
     """
-    from reports.json import parse
+    from reports.parsing import parse_report
 
     try:
-        return parse(file.read_text(encoding="utf-8"))
+        return parse_report(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise UsageError(

@@ -31,10 +31,12 @@ def compare(
     out: OutFile = None,
 ) -> None:
     """Compare two reports of the same samples, sample by sample."""
-    from reports.comparison import FORMATS
+    from reports.comparison import COMPARISON_RENDERERS
 
-    if format not in FORMATS:
-        raise UsageError(f"Unknown format {format!r}: choose from {', '.join(FORMATS)}.")
+    if format not in COMPARISON_RENDERERS:
+        raise UsageError(
+            f"Unknown format {format!r}: choose from {', '.join(COMPARISON_RENDERERS)}."
+        )
     found = audit.compare(old, new, max_regression=max_regression)
-    print_or_write(FORMATS[format](found), out, format)
+    print_or_write(COMPARISON_RENDERERS[format](found), out, format)
     raise typer.Exit(regression_code(found.status))

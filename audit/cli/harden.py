@@ -31,7 +31,7 @@ def harden(
     **options: Any,
 ) -> None:
     """Fine-tune a model against an adversary, in its own format."""
-    from reports import harden as renderer
+    from reports.hardening import hardening_text
 
     report = audit.harden(
         model,
@@ -43,7 +43,7 @@ def harden(
         on_epoch=None if quiet else print_epoch,
         **options,
     )
-    print_text(f"{out / model.name}\n" if quiet else renderer.text(report))
+    print_text(f"{out / model.name}\n" if quiet else hardening_text(report))
 
 
 def print_epoch(entry: dict[str, Any]) -> None:

@@ -73,12 +73,12 @@ def scan(
 
 def _compare(before: "audit.Report", report: "audit.Report", out: Path, limit: float | None) -> int:
     """Compare a report with a baseline, write the result next to it, and return the exit code."""
-    from reports.comparison import FORMATS
+    from reports.comparison import COMPARISON_RENDERERS
 
     found = audit.compare(before, report, max_regression=limit)
     for name, file in (("html", "html"), ("markdown", "md"), ("json", "json")):
-        write_text(out / f"comparison.{file}", FORMATS[name](found))
-    print_text(FORMATS["text"](found))
+        write_text(out / f"comparison.{file}", COMPARISON_RENDERERS[name](found))
+    print_text(COMPARISON_RENDERERS["text"](found))
     return regression_code(found.status)
 
 

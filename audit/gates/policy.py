@@ -1,17 +1,18 @@
-"""Gates as a file: conditions on a report, what each is worth, and who has waived which until when.
+"""Gates read from a file: conditions on a report, their severity, and temporary waivers.
 
     [gates]
     error = ["attacked.linf@8/255 >= 0.8", "clean >= 0.97", "reliability = green"]
     warn = ["certified.l2.order2@0.25 >= 0.5"]
-    use = "low"                      # the end of the interval that is judged: low, value or high
+    use = "low"                      # the end of the interval that is compared: low, value or high
 
     [[waivers]]
     gate = "attacked.linf@8/255 >= 0.8"
     reason = "retraining is under way, see the ticket"
     expires = 2030-01-31
 
-A left side is ``clean``, ``reliability``, or a side of the bracket, its metric, an order other than
-inf, and a budget that was measured. What was not measured fails, with that reason.
+The left side of a condition is ``clean``, ``reliability``, or ``attacked`` or ``certified`` with a
+metric, an order if it is not inf, and a measured budget. A gate on a number that was not measured
+fails and states the reason.
 """
 
 import difflib
@@ -29,7 +30,7 @@ from audit.gates.verdict import settled
 from audit.schema import Gate, GateStatus, Interval, Report, reliability
 from audit.values import number
 
-Level = Literal["error", "warn"]
+Severity = Literal["error", "warn"]
 Use = Literal["low", "value", "high"]
 
 EXPRESSION = re.compile(
@@ -37,7 +38,9 @@ EXPRESSION = re.compile(
     r"@(?P<delta>[\w./+-]+?))\s*(?P<operator>>=|<=)\s*(?P<bound>[\w./+-]+)"
 )
 COLOUR = re.compile(r"reliability\s*==?\s*(?P<colour>green|amber)", re.IGNORECASE)
-COLOURS = ("RED", "AMBER", "GREEN")
+RELIABILITY_RANKING = ("RED", "AMBER", "GREEN")
+"""Colours of the reliability, worst first."""
+
 EXAMPLES = "'clean >= 0.97', 'attacked.linf@8/255 >= 0.8', 'certified.l2.order2@0.25 >= 0.5' or "
 EXAMPLES += "'reliability = green'"
 
@@ -46,15 +49,15 @@ KEYS = {"gates": ("error", "warn", "use"), "waivers": ("gate", "reason", "expire
 
 @dataclass(frozen=True)
 class Rule:
-    """One condition, as written, and what its failure is."""
+    """Condition as it is written in the file, and the severity of its failure."""
 
     text: str
-    level: Level
+    level: Severity
 
 
 @dataclass(frozen=True)
 class Waiver:
-    """A gate whose failure is accepted until the end of a day, and why."""
+    """Accepted failure of a gate: its reason, and the last day on which it is valid."""
 
     gate: str
     reason: str
@@ -63,7 +66,7 @@ class Waiver:
 
 @dataclass(frozen=True)
 class Policy:
-    """All gates of a file."""
+    """All gates and waivers of a file."""
 
     rules: tuple[Rule, ...]
     use: Use = "low"
@@ -74,14 +77,14 @@ def read_policy(path: Path) -> Policy:
     """Read a TOML file: ``[gates]``, or ``[tool.audit.gates]`` of a pyproject.toml.
 
     Raises:
-        UsageError: it cannot be read, or says what cannot be meant.
+        UsageError: the file cannot be read, or its content is not a valid policy.
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UsageError(
-            f"{path} cannot be read as a policy ({reason}): name a TOML file."
+            f"{path} cannot be read as a policy ({reason}): name a TOML file with [gates]."
         ) from error
     if path.name == "pyproject.toml":
         document = document.get("tool", {}).get("audit", {})
@@ -91,13 +94,13 @@ def read_policy(path: Path) -> Policy:
     _check_keys(gates, KEYS["gates"], path)
     use = gates.get("use", "low")
     if use not in ("low", "value", "high"):
-        raise UsageError(f"{path}: use is low, value or high, found {use!r}.")
+        raise UsageError(f"{path}: use must be low, value or high, but it is {use!r}.")
     rules = tuple(
         Rule(_condition(text, path), level) for level in ("error", "warn") for text in
         _strings(gates.get(level, []), f"gates.{level}", path)
     )  # fmt: skip
     if not rules:
-        raise UsageError(f"{path}: [gates] holds no condition: add {EXAMPLES}.")
+        raise UsageError(f"{path}: [gates] contains no condition: add {EXAMPLES}.")
     waivers = tuple(_waiver(entry, rules, path) for entry in document.get("waivers", []))
     return Policy(rules, use, waivers)
 
@@ -109,7 +112,7 @@ def policy_of(conditions: Sequence[str]) -> Policy:
         conditions: as in ``[gates] error``.
 
     Raises:
-        UsageError: there is none, or one cannot be read.
+        UsageError: there is no condition, or one is not valid.
     """
     texts = [conditions] if isinstance(conditions, str) else list(conditions)
     if not texts:
@@ -120,7 +123,7 @@ def policy_of(conditions: Sequence[str]) -> Policy:
 
 def _condition(text: str, path: Path) -> str:
     if not (EXPRESSION.fullmatch(text.strip()) or COLOUR.fullmatch(text.strip())):
-        raise UsageError(f"{path}: {text!r} is no condition: write {EXAMPLES}.")
+        raise UsageError(f"{path}: {text!r} is not a valid condition: write {EXAMPLES}.")
     found = EXPRESSION.fullmatch(text.strip())
     if found:
         number(found["bound"], text)
@@ -133,20 +136,22 @@ def _condition(text: str, path: Path) -> str:
 
 def _waiver(entry: Any, rules: tuple[Rule, ...], path: Path) -> Waiver:
     if not isinstance(entry, dict):
-        raise UsageError(f"{path}: a waiver is a table with gate, reason and expires.")
+        raise UsageError(
+            f"{path}: a waiver must be a table with the keys gate, reason and expires."
+        )
     _check_keys(entry, KEYS["waivers"], path)
     gate, reason, expires = (entry.get(name) for name in KEYS["waivers"])
     if not isinstance(gate, str) or not isinstance(reason, str) or not reason.strip():
-        raise UsageError(f"{path}: a waiver names its gate and gives a reason, found {entry}.")
+        raise UsageError(f"{path}: a waiver needs a gate and a reason, but found {entry}.")
     if not isinstance(expires, date):
         raise UsageError(
-            f"{path}: a waiver expires on a day such as 2030-01-31, found {expires!r}."
+            f"{path}: expires must be a date such as 2030-01-31, but it is {expires!r}."
         )
     known = [rule.text for rule in rules]
     if gate.strip() not in known:
         near = difflib.get_close_matches(gate, known, n=1)
-        hint = f" Is {near[0]!r} meant?" if near else ""
-        raise UsageError(f"{path}: a waiver is for {gate!r}, which is no gate of this file.{hint}")
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UsageError(f"{path}: a waiver names {gate!r}, which is not a gate of it.{hint}")
     return Waiver(gate.strip(), reason.strip(), expires)
 
 
@@ -154,43 +159,47 @@ def _check_keys(found: dict[str, Any], known: tuple[str, ...], path: Path) -> No
     for key in found:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
-            hint = f"is {near[0]!r} meant?" if near else f"choose from {', '.join(known)}."
+            hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}."
             raise UsageError(f"{path}: unknown key {key!r}: {hint}")
 
 
 def _strings(value: Any, name: str, path: Path) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise UsageError(f"{path}: {name} is a list of conditions in quotes, found {value!r}.")
+        raise UsageError(
+            f"{path}: {name} must be a list of conditions in quotes, but it is {value!r}."
+        )
     return value
 
 
-# Judging ------------------------------------------------------------------------------------------
+# Evaluation ---------------------------------------------------------------------------------------
 
 
 def evaluate_policy(
     report: Report, policy: Policy, today: date, *, strict: bool = False
 ) -> list[Gate]:
-    """Every gate of a policy on a report.
+    """Evaluate every gate of a policy on a report.
 
     Args:
         report: what was measured.
         policy: the gates.
-        today: decides which waivers have expired.
-        strict: whether an interval that straddles its bound is inconclusive instead of failed.
+        today: the date that decides which waivers have expired.
+        strict: whether an interval that contains its bound is inconclusive instead of failed.
     """
     waivers = {waiver.gate: waiver for waiver in policy.waivers}
     return [
-        _waived(_judged(report, rule, policy.use, strict), waivers.get(rule.text), today)
+        _apply_waiver(_evaluate(report, rule, policy.use, strict), waivers.get(rule.text), today)
         for rule in policy.rules
     ]
 
 
-def _judged(report: Report, rule: Rule, use: Use, strict: bool) -> Gate:
+def _evaluate(report: Report, rule: Rule, use: Use, strict: bool) -> Gate:
     failed: GateStatus = "fail" if rule.level == "error" else "warn"
     colour = COLOUR.fullmatch(rule.text)
     if colour:
         found = reliability(report)
-        good = COLOURS.index(found) >= COLOURS.index(colour["colour"].upper())
+        good = RELIABILITY_RANKING.index(found) >= RELIABILITY_RANKING.index(
+            colour["colour"].upper()
+        )
         return Gate(
             id="reliability",
             expression=rule.text,
@@ -200,12 +209,12 @@ def _judged(report: Report, rule: Rule, use: Use, strict: bool) -> Gate:
         )
     match = EXPRESSION.fullmatch(rule.text)
     assert match is not None
-    gate = _compared(report, match, rule.text, use, strict, failed)
+    gate = _compare_interval(report, match, rule.text, use, strict, failed)
     side = match["what"].partition(".")[0]
     return settled(gate, report, side=side, at_least=match["operator"] == ">=")
 
 
-def _compared(
+def _compare_interval(
     report: Report,
     match: "re.Match[str]",
     text: str,
@@ -213,10 +222,10 @@ def _compared(
     strict: bool,
     failed: GateStatus,
 ) -> Gate:
-    """Compare what was measured with the bound; what was not measured has the status ``failed``."""
+    """Compare an interval with the bound; one that was not measured gets the status ``failed``."""
     at_least, bound = match["operator"] == ">=", number(match["bound"], text)
-    interval, reason = _measured(report, match)
-    # Pessimistic: the end that makes the condition harder to meet.
+    interval, reason = _interval_of(report, match)
+    # The pessimistic end is the one that makes the condition harder to meet.
     end = use if at_least or use == "value" else {"low": "high", "high": "low"}[use]
     value = None if interval is None else getattr(interval, end)
     if interval is None or interval.value is None or value is None:
@@ -233,8 +242,8 @@ def _compared(
     return Gate(id=match["what"], expression=text, status=status, value=value)
 
 
-def _measured(report: Report, match: "re.Match[str]") -> tuple[Interval | None, str]:
-    """The interval that a condition is about, or why there is none."""
+def _interval_of(report: Report, match: "re.Match[str]") -> tuple[Interval | None, str]:
+    """Return the interval that a condition refers to, or the reason why there is none."""
     if match["what"] == "clean":
         return report.clean, "Clean accuracy was not measured."
     metric, order = match["metric"], match["order"] or "inf"
@@ -255,7 +264,7 @@ def _measured(report: Report, match: "re.Match[str]") -> tuple[Interval | None, 
     return None, f"Not measured at {match['delta']}: the budgets of the scan are {known}."
 
 
-def _waived(gate: Gate, waiver: Waiver | None, today: date) -> Gate:
+def _apply_waiver(gate: Gate, waiver: Waiver | None, today: date) -> Gate:
     if waiver is None or gate.status not in ("fail", "inconclusive"):
         return gate
     if today > waiver.expires:

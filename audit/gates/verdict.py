@@ -5,16 +5,17 @@ from audit.schema import Gate, GateStatus, Report, Verdict, reliability
 EXIT_PASS, EXIT_FAIL, EXIT_INCONCLUSIVE = 0, 1, 4
 
 UNFINISHED = (
-    "The scan did not run to its end (status: {}), and what it left out may change this outcome: "
+    "The scan did not run to its end (status: {}), and the rest of it may change this outcome: "
     "run the scan again."
 )
 
 
 def fail_under(report: Report, minimum: float, *, strict: bool) -> list[Gate]:
-    """Ask every attacked accuracy to be at least ``minimum``, at the low end of its interval.
+    """Require every attacked accuracy to be at least ``minimum`` at the low end of its interval.
 
-    ``strict`` calls a gate inconclusive, not failed, when only the interval reaches below. A metric
-    that an unfinished scan did not reach has one gate, which is inconclusive.
+    With ``strict``, a gate is inconclusive instead of failed if its value meets the minimum and
+    only its interval does not. A metric that an unfinished scan did not reach gets one
+    inconclusive gate.
     """
     gates = []
     for threat in report.threats:
@@ -49,17 +50,17 @@ def fail_under(report: Report, minimum: float, *, strict: bool) -> list[Gate]:
 
 
 def settled(gate: Gate, report: Report, *, side: str, at_least: bool) -> Gate:
-    """Keep an outcome that the rest of an unfinished scan cannot change; else say that it is open.
+    """Keep an outcome that the rest of an unfinished scan cannot change; else make it inconclusive.
 
     More attacks only lower an attacked accuracy, and more certificates only raise a certified one.
-    So a bound that the attacked accuracy already violates stays violated, one that the certified
-    accuracy already meets stays met, and clean accuracy is final.
+    Therefore a minimum that the attacked accuracy violates stays violated, a minimum that the
+    certified accuracy meets stays met, and clean accuracy is final.
 
     Args:
-        gate: as judged on what was measured.
-        report: of a scan that may not have run to its end.
+        gate: outcome on the numbers measured so far.
+        report: report of a scan that may not have run to its end.
         side: ``attacked``, ``certified`` or ``clean``.
-        at_least: whether the gate asks for a floor, not for a ceiling.
+        at_least: whether the gate requires a minimum rather than a maximum.
     """
     if report.status == "complete" or gate.status in ("inconclusive", "waived"):
         return gate
@@ -76,7 +77,7 @@ def settled(gate: Gate, report: Report, *, side: str, at_least: bool) -> Gate:
 
 
 def verdict(gates: list[Gate], reliable: str) -> Verdict:
-    """One word for the whole: a failed gate fails; unreliable evidence never passes."""
+    """Return the verdict of all gates: one failure fails; unreliable evidence never passes."""
     statuses = {gate.status for gate in gates}
     if "fail" in statuses:
         return "fail"
@@ -86,9 +87,9 @@ def verdict(gates: list[Gate], reliable: str) -> Verdict:
 
 
 def exit_code(report: Report, *, strict: bool) -> int:
-    """Exit status of a judgement: a failed gate first, then evidence that carries no verdict.
+    """Return the exit status: a failed gate comes first, then evidence that allows no verdict.
 
-    A failed health check is inconclusive always, a warning only under ``strict``.
+    A failed health check is always inconclusive, a warning only under ``strict``.
     """
     if report.verdict == "fail":
         return EXIT_FAIL

@@ -1,50 +1,51 @@
 """Reports as plain data: of a scan, of a comparison of two scans, of a hardening.
 
-This and `audit.errors` are all that renderers may import.
+Renderers import nothing of the engine but this package and `audit.errors`.
 """
 
+from audit.schema.attack import (
+    AsGenerated,
+    Attack,
+    AttackBudget,
+    Certifier,
+    GeneratorUsed,
+    RunStatus,
+    Spread,
+)
 from audit.schema.base import SCHEMA_VERSION, Interval, Record, Reliability, Tool, now
 from audit.schema.comparison import Comparison, Paired, PairedPoint, ThreatChange
 from audit.schema.hardening import Epoch, HardenedThreat, HardenReport
 from audit.schema.scan import (
     Artifacts,
-    AsGenerated,
-    Attack,
-    AttackBudget,
-    Certifier,
-    ClassPoint,
-    ClassResult,
     Clean,
-    Curve,
-    Data,
-    FirstOrder,
     GalleryItem,
     Gate,
     GateStatus,
-    GeneratorUsed,
     Health,
     HealthStatus,
+    Report,
+    Status,
+    Verdict,
+    reliability,
+)
+from audit.schema.subject import Data, Model, ModelInput, Parity
+from audit.schema.threat import (
+    ClassPoint,
+    ClassResult,
+    Curve,
+    FirstOrder,
     Histogram,
-    Model,
-    ModelInput,
-    Parity,
     Point,
     Quantiles,
     Radii,
-    Report,
     Robustness,
-    RunStatus,
     Sensitivity,
     SensitivityPoint,
     SoftCurve,
     SoftPoint,
-    Spread,
-    Status,
     ThreatResult,
     ValuePoint,
-    Verdict,
     certificate_tried,
-    reliability,
 )
 
 __all__ = [

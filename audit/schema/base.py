@@ -1,4 +1,4 @@
-"""What every kind of report is made of: records, intervals, the version of the layout."""
+"""Parts of every kind of report: records, intervals, the version of the layout."""
 
 from datetime import UTC, datetime
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 SCHEMA_VERSION: Literal[1] = 1
-"""Version of the layout below; a reader refuses a larger one."""
+"""Version of the layout; a reader refuses a larger one."""
 
 
 class Record(BaseModel):
@@ -34,5 +34,5 @@ Reliability = Literal["GREEN", "AMBER", "RED"]
 
 
 def now() -> str:
-    """The present moment as the report writes it."""
+    """Return the current time as the report states it."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -8,10 +8,10 @@ from audit.schema.base import Interval, Record
 
 
 class Paired(Record):
-    """Two judgements of the same samples: shares that stand, and how many changed which way.
+    """Shares of the same samples before and after, and how many were gained and lost.
 
-    ``difference`` is after minus before with its interval given how many changed; ``p_value`` is
-    McNemar's exact two-sided test.
+    ``difference`` is after minus before with its interval, given the number of changes;
+    ``p_value`` is McNemar's exact two-sided test.
     """
 
     before: float
@@ -46,10 +46,10 @@ class ThreatChange(Record):
 class Comparison(Record):
     """Two reports of the same samples.
 
-    ``status`` is fail where attacked accuracy fell by more than ``limit``, beyond its interval, and
-    inconclusive where a scan that did not run to its end leaves that open; ``worst`` is the lowest
-    end of all changes of attacked accuracy. ``notes`` say where the scans were not alike: what they
-    found may differ for that reason too.
+    ``status`` is fail where attacked accuracy fell and the whole interval lies beyond ``limit``,
+    and inconclusive where a scan that did not run to its end leaves that open; ``worst`` is the
+    lowest end of all changes of attacked accuracy. ``notes`` state the settings in which the scans
+    differ, which may change the results too.
     """
 
     old: str

@@ -1,4 +1,4 @@
-"""The report of a hardening, as plain data: epochs, and both models under every threat."""
+"""The report of a hardening as plain data: epochs, and both models under every threat."""
 
 from typing import Annotated, Any, Literal
 
@@ -6,13 +6,13 @@ from pydantic import Field
 
 from audit.schema.base import SCHEMA_VERSION, Record, Reliability, Tool
 from audit.schema.comparison import Paired, PairedPoint
-from audit.schema.scan import ThreatResult
+from audit.schema.threat import ThreatResult
 
 
 class Epoch(Record):
-    """One epoch of hardening, judged with the averaged weights.
+    """One epoch of hardening, evaluated with the averaged weights.
 
-    ``clean`` and ``attacked`` are shares of samples kept out of training, the latter under a short
+    ``clean`` and ``attacked`` are accuracies on the held-out samples, the second under a short
     attack; ``evaluation`` is the clean accuracy on the evaluation data.
     """
 
@@ -26,7 +26,7 @@ class Epoch(Record):
 
 
 class HardenedThreat(Record):
-    """One threat before and after, on the same samples, each under the whole suite of attacks."""
+    """One threat before and after, on the same samples, each under all attacks."""
 
     radius: float
     before: ThreatResult
@@ -35,7 +35,7 @@ class HardenedThreat(Record):
 
 
 class HardenReport(Record):
-    """One hardening, whole; ``before`` and ``after`` name the folders of the scans."""
+    """The report of one hardening; pairs hold the value before and the value after."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     tool: Tool

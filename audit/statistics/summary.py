@@ -113,8 +113,8 @@ def summarise(metric: Metric, judged: Judged, findings: Findings, scope: Scope) 
             points=[
                 Point(
                     delta=delta,
-                    attacked=_interval(float(above), n, order, confidence),
-                    certified=_interval(float(below), n, order, confidence, failure),
+                    attacked=accuracy_interval(float(above), n, order, confidence),
+                    certified=accuracy_interval(float(below), n, order, confidence, failure),
                     robustness=Robustness(
                         attacked=relative(float(above), order),
                         certified=relative(float(below), order, failure),
@@ -161,9 +161,13 @@ def accuracy(
     return np.where(budgets > 0, values, np.count_nonzero(~wrong) / len(wrong))
 
 
-def _interval(
+def accuracy_interval(
     value: float, n: int, order: float, confidence: float, failure: float = 0.0
 ) -> Interval:
+    """Return an accuracy of ``n`` samples with its interval, valid for one order and budget.
+
+    For finite orders the interval is valid at all budgets and orders simultaneously.
+    """
     low, high = _bounds(value, n, order, confidence, failure)
     return Interval(value=value, low=low, high=high)
 

@@ -68,29 +68,29 @@ expires = 2030-01-31
     ("text", "message"),
     [
         ("", r"has no \[gates\]"),
-        ("[gates]", "holds no condition"),
+        ("[gates]", "contains no condition"),
         ("[gates", "cannot be read as a policy"),
-        ('[gates]\nerror = ["accuracy > 0.5"]', "'accuracy > 0.5' is no condition"),
-        ('[gates]\nerror = ["attacked.linf >= 0.5"]', "is no condition"),
+        ('[gates]\nerror = ["accuracy > 0.5"]', "'accuracy > 0.5' is not a valid condition"),
+        ('[gates]\nerror = ["attacked.linf >= 0.5"]', "is not a valid condition"),
         ('[gates]\nerror = ["attacked.linf@a >= 0.5"]', "takes numbers or fractions"),
         ('[gates]\nerror = ["clean >= much"]', "takes numbers or fractions"),
-        ('[gates]\nerrors = ["clean >= 0.5"]', "unknown key 'errors': is 'error' meant"),
+        ('[gates]\nerrors = ["clean >= 0.5"]', "unknown key 'errors': did you mean 'error'"),
         ('[gates]\nerror = "clean >= 0.5"', "a list of conditions"),
-        ('[gates]\nerror = ["clean >= 0.5"]\nuse = "middle"', "use is low, value or high"),
+        ('[gates]\nerror = ["clean >= 0.5"]\nuse = "middle"', "use must be low, value or high"),
         (
             '[gates]\nerror = ["clean >= 0.5"]\n[[waivers]]\ngate = "clean >= 0.6"\n'
             'reason = "r"\nexpires = 2030-01-01',
-            "no gate of this file. Is 'clean >= 0.5' meant",
+            "not a gate of it. Did you mean 'clean >= 0.5'",
         ),
         (
             '[gates]\nerror = ["clean >= 0.5"]\n[[waivers]]\ngate = "clean >= 0.5"\n'
             'reason = ""\nexpires = 2030-01-01',
-            "gives a reason",
+            "needs a gate and a reason",
         ),
         (
             '[gates]\nerror = ["clean >= 0.5"]\n[[waivers]]\ngate = "clean >= 0.5"\n'
             'reason = "r"\nexpires = "soon"',
-            "expires on a day",
+            "expires must be a date",
         ),
     ],
 )

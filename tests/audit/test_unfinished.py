@@ -23,7 +23,7 @@ from audit.scanning.result import ScanResult
 from audit.scanning.subject import plan_of
 from audit.schema import Interval, Report, reliability
 from reports import RENDERERS
-from reports.comparison import FORMATS
+from reports.comparison import COMPARISON_RENDERERS
 from tests.reports.golden import golden
 
 X = inputs(80)
@@ -138,7 +138,7 @@ def test_a_comparison_with_an_unfinished_scan_is_open(status: str) -> None:
     state = scan_of(classifier(linear), X, LABELS, **OPTIONS)
     found_whole = scan.run(state)
     whole = report(found_whole)
-    radii = comparison.Radii(
+    radii = comparison.SampleRadii(
         state.samples.index.numpy(),
         state.samples.correct.numpy(),
         {
@@ -146,14 +146,14 @@ def test_a_comparison_with_an_unfinished_scan_is_open(status: str) -> None:
             "linf_certified": found_whole.evidence[0].certified.radius.numpy(),
         },
     )
-    worse = comparison.Radii(
+    worse = comparison.SampleRadii(
         radii.index,
         radii.correct,
         radii.columns | {"linf_attacked": 0 * radii.columns["linf_attacked"]},
     )
     cut = whole.model_copy(update={"status": status})
 
-    def outcome(old: Report, new: Report, radii_of_new: comparison.Radii) -> str:
+    def outcome(old: Report, new: Report, radii_of_new: comparison.SampleRadii) -> str:
         return comparison.compare_reports(old, new, radii, radii_of_new, limit=0.1).status
 
     assert outcome(whole, whole, radii) == "pass"
@@ -164,7 +164,7 @@ def test_a_comparison_with_an_unfinished_scan_is_open(status: str) -> None:
     assert outcome(whole, cut, worse) == "fail"
     assert outcome(cut, whole, worse) == "inconclusive"
     found = comparison.compare_reports(whole, cut, radii, radii, limit=0.1)
-    for name, render in FORMATS.items():
+    for name, render in COMPARISON_RENDERERS.items():
         assert "inconclusive" in render(found).lower(), name
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from audit.hardening import loop
 from audit.schema import HardenReport
-from reports import harden as renderer
+from reports.hardening import hardening_html, hardening_rows
 
 SHAPE = (1, 8, 8)
 QUICK = ("--effort", "quick", "--certify", "none", "--eval-samples", "60")
@@ -108,18 +108,18 @@ def test_the_page_shows_the_numbers_and_needs_no_network(hardened: tuple[Path, A
     out, _ = hardened
     page = (out / "harden.html").read_text(encoding="utf-8")
     report = HardenReport.model_validate_json((out / "harden.json").read_text())
-    for row in renderer.rows(report.threats[0]):
+    for row in hardening_rows(report.threats[0]):
         for cell in row:
             assert cell.replace("+", "&#43;") in page or cell in page
     assert 'src="http' not in page
-    assert renderer.html(report) == page
+    assert hardening_html(report) == page
 
 
 def test_a_name_with_markup_stays_text(hardened: tuple[Path, Any]) -> None:
     out, _ = hardened
     report = HardenReport.model_validate_json((out / "harden.json").read_text())
     hostile = "<script>window.owned=1</script>"
-    page = renderer.html(
+    page = hardening_html(
         report.model_copy(update={"model": f"{hostile}.onnx", "warnings": [hostile]})
     )
     assert hostile not in page

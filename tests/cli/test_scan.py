@@ -26,7 +26,7 @@ from command import audit, read_report, scan
 from audit.data import open_data
 from audit.demo import data_path, model_path
 from audit.statistics.knapsack import adversarial_accuracy
-from reports.json import parse
+from reports.parsing import parse_report
 
 SHAPE = (1, 6, 6)
 AUDIT = (sys.executable, "-c", "from audit.cli import main; main()")
@@ -68,7 +68,7 @@ def check_files(
     """
     view, columns = view or (lambda x: x), columns or (lambda scores: scores)
     report = read_report(out)
-    parse((out / "report.json").read_text(encoding="utf-8"))
+    parse_report((out / "report.json").read_text(encoding="utf-8"))
     rows = rows_of(out)
     low, high = report["model"]["input"]["low"], report["model"]["input"]["high"]
     dataset = open_data(data, low=low, high=high)

@@ -20,7 +20,7 @@ from audit.schema import (
     ThreatChange,
     ThreatResult,
 )
-from reports import RENDERERS, comparison, harden, summary
+from reports import RENDERERS, comparison, hardening, threat_rows
 
 UNKNOWN = Interval(value=None, low=None, high=None)
 PAIRED = Paired(
@@ -62,13 +62,13 @@ def hardened(before: ThreatResult, after: ThreatResult) -> HardenReport:
 def test_a_certified_accuracy_that_was_not_measured_is_no_zero_beside_a_hardened_one() -> None:
     before = golden().threats[0]
     report = hardened(before, without(before, "certified"))
-    found = list(harden.finite_orders(report.threats[0]))
+    found = list(hardening.finite_order_rows(report.threats[0]))
     assert found
     for *_, proven, proven_after in found:
         assert re.fullmatch(r"\d+\.\d %", proven)
         assert proven_after == "not measured"
-    page = harden.html(report)
-    at_inf = list(harden.rows(report.threats[0]))
+    page = hardening.hardening_html(report)
+    at_inf = list(hardening.hardening_rows(report.threats[0]))
     assert all(row[-1] == "not measured" for row in at_inf)
     assert page.count('<td class="n">not measured</td>') == len(found) + len(at_inf)
 
@@ -80,11 +80,14 @@ def test_a_certificate_that_was_not_tried_is_neither_shown_nor_drawn(
     before = golden().threats[0]
     off = before.certifier.model_copy(update={"name": name, "status": status})
     report = hardened(before, before.model_copy(update={"certifier": off}))
-    for row in (*harden.rows(report.threats[0]), *harden.finite_orders(report.threats[0])):
+    for row in (
+        *hardening.hardening_rows(report.threats[0]),
+        *hardening.finite_order_rows(report.threats[0]),
+    ):
         assert row[-2].endswith(" %")
         assert row[-1] == "not measured"
-    assert "% -> not measured" in harden.text(report)
-    page = harden.html(report)
+    assert "% -> not measured" in hardening.hardening_text(report)
+    page = hardening.hardening_html(report)
     assert '"certified, before"' in page
     assert '"certified, after"' not in page
 
@@ -122,11 +125,13 @@ def test_a_class_that_was_not_measured_is_not_the_worst() -> None:
     unmeasured: ClassResult = first.model_copy(update={"points": points})
     assert points
     assert others
-    ordered = summary.classes(threat.model_copy(update={"classes": [unmeasured, *others]}))
+    ordered = threat_rows.worst_classes(
+        threat.model_copy(update={"classes": [unmeasured, *others]})
+    )
     assert ordered[-1] == unmeasured
 
 
-@pytest.mark.parametrize("name", sorted(comparison.FORMATS))
+@pytest.mark.parametrize("name", sorted(comparison.COMPARISON_RENDERERS))
 def test_a_difference_that_was_not_measured_is_no_zero(name: str) -> None:
     known = Interval(value=-0.123, low=-0.2, high=-0.1)
     change = ThreatChange(metric="l2", order="2", delta=0.5, attacked=known, certified=UNKNOWN)
@@ -134,7 +139,7 @@ def test_a_difference_that_was_not_measured_is_no_zero(name: str) -> None:
         old="a.onnx", new="b.onnx", confidence=0.95, samples=100, clean=PAIRED, changes=[change],
         limit=None, status="none", worst=-0.2,
     )  # fmt: skip
-    rendered = comparison.FORMATS[name](found)
+    rendered = comparison.COMPARISON_RENDERERS[name](found)
     if name == "json":
         assert json.loads(rendered)["changes"][0]["certified"]["value"] is None
         return
@@ -144,7 +149,7 @@ def test_a_difference_that_was_not_measured_is_no_zero(name: str) -> None:
 
 
 def test_the_source_of_renderers_turns_no_null_into_zero() -> None:
-    folder = Path(harden.__file__).parent
+    folder = Path(hardening.__file__).parent
     zero = re.compile(r"\bor 0(\.0)?\b|\|\| ?0\b|default\(0|if \w+ else 0(\.0)?\b")
     for path in (*folder.glob("*.py"), *(folder / "templates").glob("*.j2")):
         allowed = {"comparison.py": 1}.get(path.name, 0)  # a limit: how far the axis reaches

@@ -20,8 +20,8 @@ from audit.schema import (
     PairedPoint,
     ThreatChange,
 )
-from reports.comparison import html
-from reports.harden import html as harden_html
+from reports.comparison import comparison_html
+from reports.hardening import hardening_html
 from reports.html import render
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the extra [dev]")
@@ -141,7 +141,7 @@ def hardening() -> HardenReport:
 def test_the_other_pages_too(
     browser: Any, name: str, width: int, theme: str, tmp_path: Path
 ) -> None:
-    pages = {"comparison": (html, comparison), "hardening": (harden_html, hardening)}
+    pages = {"comparison": (comparison_html, comparison), "hardening": (hardening_html, hardening)}
     write, report = pages[name]
     file = tmp_path / "page.html"
     file.write_text(write(report()), encoding="utf-8")

@@ -16,7 +16,8 @@ import pytest
 from golden import HOSTILE_IMAGE, golden
 
 from audit.schema import GalleryItem, Report
-from reports.html import GALLERY_BYTES, charts, render
+from reports.charts import chart_data
+from reports.html import GALLERY_BYTES, render
 
 PAGE = render(golden())
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
@@ -113,7 +114,7 @@ def test_only_png_data_becomes_a_picture(uri: str) -> None:
 
 
 def test_charts_hold_every_curve_with_rounded_labels() -> None:
-    data = charts(golden())
+    data = chart_data(golden())
     assert [chart["metric"] for chart in data] == ["linf", "l2"]
     assert [chart["suffix"] for chart in data] == ["/255", ""]
     for chart, threat in zip(data, golden().threats, strict=True):

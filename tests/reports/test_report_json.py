@@ -11,14 +11,15 @@ from golden import golden
 
 import audit
 from audit.errors import AuditError
-from reports.json import ReportError, parse, render, schema
+from reports.json import render
+from reports.parsing import ReportError, parse_report, report_schema
 
 TEXT = render(golden())
 
 
 def test_round_trip_is_byte_identical() -> None:
-    assert render(parse(TEXT)) == TEXT
-    assert parse(TEXT) == golden()
+    assert render(parse_report(TEXT)) == TEXT
+    assert parse_report(TEXT) == golden()
 
 
 def test_keys_stand_in_declared_order() -> None:
@@ -29,12 +30,12 @@ def test_keys_stand_in_declared_order() -> None:
 
 def test_committed_schema_is_current_and_sound() -> None:
     path = Path(audit.__file__).parent / "schema" / "report.schema.json"
-    assert json.loads(path.read_text(encoding="utf-8")) == schema()
-    jsonschema.Draft202012Validator.check_schema(schema())
+    assert json.loads(path.read_text(encoding="utf-8")) == report_schema()
+    jsonschema.Draft202012Validator.check_schema(report_schema())
 
 
 def test_schema_accepts_the_report_and_refuses_others() -> None:
-    validator = jsonschema.Draft202012Validator(schema())
+    validator = jsonschema.Draft202012Validator(report_schema())
     document = json.loads(TEXT)
     validator.validate(document)
     for broken in (document | {"extra": 1}, document | {"verdict": "maybe"}, {}):
@@ -97,7 +98,7 @@ POINT = ("threats", 0, "curves", 0, "points", 0)
 )
 def test_anything_else_is_one_sentence(text: str, found: str) -> None:
     with pytest.raises(ReportError) as caught:
-        parse(text)
+        parse_report(text)
     message = str(caught.value)
     assert found in message
     assert "\n" not in message

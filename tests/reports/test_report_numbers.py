@@ -49,7 +49,7 @@ def test_intervals_never_shrink(a: float, b: float, c: float) -> None:
     low, value, high = sorted((a, b, c))
     interval = Interval(value=value, low=low, high=high)
     for side, worst in (("attacked", Decimal.__ge__), ("certified", Decimal.__le__)):
-        bracket = numbers.share(interval, side)
+        bracket = numbers.proportion(interval, side)
         left, right = (end / 100 for end in ends(bracket))
         assert left <= true(low)
         assert true(high) <= right
@@ -95,9 +95,9 @@ def test_missing_is_never_zero(missing: float | None) -> None:
         numbers.exact(missing),
     ):
         assert text == numbers.NOT_MEASURED
-    assert numbers.count(None) == numbers.NOT_MEASURED
+    assert numbers.thousands(None) == numbers.NOT_MEASURED
     empty = Interval(value=missing, low=missing, high=missing)
-    assert str(numbers.share(empty, "attacked")) == numbers.NOT_MEASURED
+    assert str(numbers.proportion(empty, "attacked")) == numbers.NOT_MEASURED
 
 
 @pytest.mark.parametrize(
@@ -130,9 +130,9 @@ def test_budgets_read_as_people_write_them(delta: float, metric: str, text: str)
         (numbers.significant(3.8147e-06, "up"), "3.815e-6"),
         (numbers.significant(99999.0, "up"), "100000"),
         (numbers.seconds(18.7654), "18.8 s"),
-        (numbers.count(412_113), "412,113"),
-        (numbers.plain([True, None, 1.0, "a", []]), "yes, not set, 1, a, none"),
-        (numbers.plain({"steps": 40}), "steps: 40"),
+        (numbers.thousands(412_113), "412,113"),
+        (numbers.value_text([True, None, 1.0, "a", []]), "yes, not set, 1, a, none"),
+        (numbers.value_text({"steps": 40}), "steps: 40"),
     ],
 )
 def test_examples(text: str, wanted: str) -> None:

@@ -30,9 +30,14 @@ def visible(page: str) -> str:
 
 
 def shown(name: str, report: Report) -> str:
+    """The text of a format, white space collapsed: a terminal may break between words."""
     if name == "html":
         return visible(RENDERERS["html"](report))
-    return terminal.render(report, width=240)
+    return " ".join(terminal.render(report, width=WIDTHS[name]).split())
+
+
+WIDTHS = {"60 columns": 60, "80 columns": 80, "120 columns": 120, "240 columns": 240}
+FORMATS_SHOWN = ["html", *WIDTHS]
 
 
 def leaves(value: Any, path: Path_ = ()) -> Iterator[tuple[Path_, int | float]]:
@@ -102,7 +107,7 @@ def metric_of(document: dict[str, Any], path: Path_) -> str:
     return document["threats"][path[1]]["metric"] if path[0] == "threats" else ""
 
 
-@pytest.mark.parametrize("name", ["html", "text"])
+@pytest.mark.parametrize("name", FORMATS_SHOWN)
 def test_every_number_is_shown(name: str) -> None:
     report = golden()
     document = report.model_dump(mode="json")
@@ -142,7 +147,7 @@ def replaced(document: dict[str, Any], path: Path_, change: Callable[[Any], Any]
     return Report.model_validate(copy)
 
 
-@pytest.mark.parametrize("name", ["html", "text"])
+@pytest.mark.parametrize("name", FORMATS_SHOWN)
 def test_no_number_can_change_unseen(name: str) -> None:
     """Stronger than presence: another number of the same look cannot stand in for a lost one."""
     document = golden().model_dump(mode="json")
@@ -175,7 +180,7 @@ NULLABLE = {
 }
 
 
-@pytest.mark.parametrize("name", ["html", "text"])
+@pytest.mark.parametrize("name", FORMATS_SHOWN)
 def test_what_was_not_measured_is_never_zero(name: str) -> None:
     document = blank(golden().model_dump(mode="json"))
     document["health"] = document["warnings"] = []
@@ -238,10 +243,16 @@ def test_a_headline_claims_only_the_side_that_was_measured() -> None:
     line = summary.headline(golden().threats[0])
     assert line is not None
     empty = Bracket(NOT_MEASURED, "")
-    assert summary.bracket(line) == "at least 2.4 % (certified) and at most 65.2 % (attacked)"
-    assert summary.bracket(replace(line, certified=empty)).startswith("at most 65.2 % (attacked);")
-    assert summary.bracket(replace(line, attacked=empty)).startswith("at least 2.4 % (certified);")
-    assert summary.bracket(replace(line, attacked=empty, certified=empty)) == NOT_MEASURED
+    assert (
+        summary.bracket_sentence(line) == "at least 2.4 % (certified) and at most 65.2 % (attacked)"
+    )
+    assert summary.bracket_sentence(replace(line, certified=empty)).startswith(
+        "at most 65.2 % (attacked);"
+    )
+    assert summary.bracket_sentence(replace(line, attacked=empty)).startswith(
+        "at least 2.4 % (certified);"
+    )
+    assert summary.bracket_sentence(replace(line, attacked=empty, certified=empty)) == NOT_MEASURED
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ import pytest
 from golden import COMMAND, golden
 from rich.cells import cell_len
 
+from reports.numbers import budget, proportion
 from reports.terminal import render
 
 
-@pytest.mark.parametrize("width", [60, 80, 100, 160])
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 160])
 def test_lines_fit_the_width(width: int) -> None:
     assert max(map(cell_len, render(golden(), width=width).splitlines())) <= width
 
@@ -52,9 +53,55 @@ def test_the_header_states_verdict_and_both_denominators() -> None:
     assert "order inf, delta 12/255 (0.04706): the strongest adversary leaves at least" in head
 
 
-def test_three_orders_fit_one_table_at_the_usual_width() -> None:
-    rows = [line for line in render(golden()).splitlines() if line.startswith("2/255  ")]
-    assert len(rows[0].split()) == 1 + 2 * 3
+def accuracies(text: str, metric: str) -> list[str]:
+    """The lines of the table of accuracies of a metric."""
+    lines = text.splitlines()
+    start = next(i for i, s in enumerate(lines) if s.startswith(f"{metric}: accuracy against"))
+    end = next(i for i, s in enumerate(lines) if s.startswith(f"{metric}: attacks"))
+    return lines[start:end]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("orders", [("inf",), ("inf", "2", "1"), ("inf", "2", "1", "1.5", "4")])
+def test_each_order_heads_its_rows_once_and_no_row_is_broken(
+    width: int, orders: tuple[str, ...]
+) -> None:
+    threats = []
+    for threat in golden().threats:
+        curves = [threat.curves[0].model_copy(update={"order": order}) for order in orders]
+        threats.append(threat.model_copy(update={"curves": curves}))
+    text = render(golden().model_copy(update={"threats": threats}), width=width)
+    for threat in threats:
+        table = accuracies(text, threat.metric)
+        assert [line for line in table if line.startswith("order")] == [
+            f"order {o}" for o in orders
+        ]
+        assert sum("attacked (at most)" in line for line in table) == 1
+        for point in threat.curves[0].points:
+            rows = [
+                line for line in table if line.startswith(f"{budget(point.delta, threat.metric)} ")
+            ]
+            assert len(rows) == len(orders)
+            for row in rows:
+                for side, interval in (
+                    ("attacked", point.attacked),
+                    ("certified", point.certified),
+                ):
+                    shown = proportion(interval, side)
+                    assert f"{shown.value.removesuffix(' %')} {shown.ends}" in row
+
+
+def test_a_long_class_name_does_not_break_the_numbers() -> None:
+    threat = golden().threats[0]
+    classes = [threat.classes[0].model_copy(update={"name": "a very long name " * 8})]
+    report = golden().model_copy(
+        update={"threats": [threat.model_copy(update={"classes": classes})]}
+    )
+    (point, *_) = classes[0].points
+    for width in (60, 80):
+        text = render(report, width=width)
+        shown = proportion(point.attacked, "attacked")
+        assert f"{shown.value.removesuffix(' %')} {shown.ends}" in text
 
 
 def test_trouble_comes_first_and_passes_are_counted() -> None:
@@ -69,3 +116,17 @@ def test_the_end_says_where_the_files_are_and_how_to_repeat() -> None:
     tail = render(golden(), width=240)[-600:]
     for part in ("report.html", "samples.csv", "adversarial.npz", COMMAND):
         assert part in tail
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_large_costs_of_attacks_are_never_cut(width: int) -> None:
+    threat = golden().threats[0]
+    costly = threat.attacks[1].model_copy(
+        update={"forwards": 123_456_789_012, "gradients": 98_765_432_109, "seconds": 98765.4}
+    )
+    report = golden().model_copy(
+        update={"threats": [threat.model_copy(update={"attacks": [costly]})]}
+    )
+    text = render(report, width=width)
+    for number in ("123,456,789,012", "98,765,432,109", "98800 s"):
+        assert number in text

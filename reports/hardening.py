@@ -1,8 +1,6 @@
-"""A hardening as text and as one HTML file: before and after, threat by threat, epoch by epoch."""
+"""The report of a hardening as text and as one HTML file: before and after, threats, epochs."""
 
 from collections.abc import Iterator
-from functools import lru_cache
-from importlib.resources import files
 
 from audit.schema import (
     Epoch,
@@ -12,82 +10,78 @@ from audit.schema import (
     ThreatResult,
     certificate_tried,
 )
-from reports.numbers import budget, count, percent, significant
-from reports.pages import environment, text_of
-from reports.summary import file_name, order_name
+from reports.numbers import budget, percent, percentage_points, significant, thousands
+from reports.pages import plotly_source, template_text, templates
+from reports.summary import file_name, order_label
 
-COLOURS = {"before": "#b07d2b", "after": "#4a7fe0", "certified": "#3fa36b"}
+SERIES_COLOURS = {"before": "#b07d2b", "after": "#4a7fe0", "certified": "#3fa36b"}
 NEUTRAL, FAINT = "#7d838c", "rgba(128, 128, 128, 0.25)"
-"""Shades that can be read on a light and on a dark page."""
+"""Colours that are readable on a light and on a dark page."""
 
 
-def points(value: float | None, sign: bool = True) -> str:
-    """A difference of shares in percentage points."""
-    if value is None:
-        return "not measured"
-    return f"{100 * value:+.1f}" if sign else f"{100 * value:.1f}"
-
-
-def change(found: Paired) -> str:
-    """The difference with its interval, and the test."""
-    span = f"[{points(found.difference.low)}, {points(found.difference.high)}]"
+def change_sentence(found: Paired) -> str:
+    """Return the difference with its interval, and the test."""
+    low, value, high = (
+        percentage_points(end)
+        for end in (found.difference.low, found.difference.value, found.difference.high)
+    )
     return (
-        f"{points(found.difference.value)} {span} points; {count(found.gained)} gained, "
-        f"{count(found.lost)} lost, p {significant(found.p_value, 'up', digits=2)}"
+        f"{value} [{low}, {high}] points; {thousands(found.gained)} gained, "
+        f"{thousands(found.lost)} lost, p {significant(found.p_value, 'up', digits=2)}"
     )
 
 
-def rows(threat: HardenedThreat) -> Iterator[tuple[str, str, str, str, str, str]]:
-    """A row per budget of order inf: both ends before and after, and what changed."""
+def hardening_rows(threat: HardenedThreat) -> Iterator[tuple[str, str, str, str, str, str]]:
+    """Yield a row per budget of order inf: both bounds before and after, and the change."""
     for point in threat.paired:
         yield (
             budget(point.delta, threat.before.metric),
             percent(point.attacked.before, "up"),
             percent(point.attacked.after, "up"),
-            change(point.attacked),
-            _proven(threat.before, _certified(threat.before, point.delta)),
-            _proven(threat.after, _certified(threat.after, point.delta)),
+            change_sentence(point.attacked),
+            _certified_share(threat.before, _certified_at_inf(threat.before, point.delta)),
+            _certified_share(threat.after, _certified_at_inf(threat.after, point.delta)),
         )
 
 
-def _certified(threat: ThreatResult, delta: float) -> float | None:
+def _certified_at_inf(threat: ThreatResult, delta: float) -> float | None:
     """Return the certified accuracy of order inf at a budget, or None where it was not measured."""
     points = (p for curve in threat.curves if curve.order == "inf" for p in curve.points)
     return next((point.certified.value for point in points if point.delta == delta), None)
 
 
-def _proven(threat: ThreatResult, value: float | None) -> str:
-    """A certified accuracy; 0 is a bound, but where nothing was tried it is no finding."""
+def _certified_share(threat: ThreatResult, value: float | None) -> str:
+    """Return a certified accuracy; the trivial bound 0 counts as not measured."""
     return percent(value if certificate_tried(threat) else None, "down")
 
 
-def finite_orders(threat: HardenedThreat) -> Iterator[tuple[str, str, str, str, str, str]]:
-    """The same for orders that share the budget: values alone, they do not pair by sample."""
+def finite_order_rows(threat: HardenedThreat) -> Iterator[tuple[str, str, str, str, str, str]]:
+    """Yield a row per finite order and budget; shared budgets cannot be paired by sample."""
     for before, after in zip(threat.before.curves, threat.after.curves, strict=True):
         if before.order == "inf":
             continue
         for old, new in zip(before.points, after.points, strict=True):
             if old.delta > 0:
                 yield (
-                    order_name(before.order),
+                    order_label(before.order),
                     budget(old.delta, threat.before.metric),
                     percent(old.attacked.value, "up"),
                     percent(new.attacked.value, "up"),
-                    _proven(threat.before, old.certified.value),
-                    _proven(threat.after, new.certified.value),
+                    _certified_share(threat.before, old.certified.value),
+                    _certified_share(threat.after, new.certified.value),
                 )
 
 
-def text(report: HardenReport) -> str:
-    """What a terminal shows."""
+def hardening_text(report: HardenReport) -> str:
+    """Return the report for a terminal."""
     lines = [
         f"{report.model} -> {report.hardened}  {report.format}, {report.method}",
         f"clean accuracy  {percent(report.clean.before, 'down')} -> "
-        f"{percent(report.clean.after, 'down')}  ({change(report.clean)})",
+        f"{percent(report.clean.after, 'down')}  ({change_sentence(report.clean)})",
     ]
     for threat in report.threats:
-        lines.append(f"{threat.before.metric}, order inf, {count(report.samples)} samples:")
-        for delta, before, after, changed, proven, proven_after in rows(threat):
+        lines.append(f"{threat.before.metric}, order inf, {thousands(report.samples)} samples:")
+        for delta, before, after, changed, proven, proven_after in hardening_rows(threat):
             lines.append(
                 f"  {delta:>12}  attacked {before} -> {after}  ({changed});  certified {proven} "
                 f"-> {proven_after}"
@@ -96,35 +90,42 @@ def text(report: HardenReport) -> str:
     return "\n".join(lines) + "\n"
 
 
-def html(report: HardenReport) -> str:
-    """The report as a self-contained page."""
+def hardening_html(report: HardenReport) -> str:
+    """Return the report as a self-contained page."""
     from markupsafe import Markup
 
-    figures = [_training(report.epochs), *(_curves(threat) for threat in report.threats)]
-    template = environment().get_template("harden.html.j2")
+    figures = [
+        _training_figure(report.epochs),
+        *(_accuracy_figure(threat) for threat in report.threats),
+    ]
+    template = templates().get_template("hardening.html.j2")
     return template.render(
         report=report,
         name=file_name(report.model),
-        css=Markup(text_of("report.css")),
-        library=Markup(_library()),
+        css=Markup(template_text("report.css")),
+        library=Markup(plotly_source()),
         training=Markup(figures[0]),
         curves=[Markup(figure) for figure in figures[1:]],
-        rows=rows,
-        finite_orders=finite_orders,
-        change=change,
+        hardening_rows=hardening_rows,
+        finite_order_rows=finite_order_rows,
+        change_sentence=change_sentence,
     )
 
 
-def _training(epochs: list[Epoch]) -> str:
-    """Accuracies of the samples kept out, and the loss, by epoch."""
+def _training_figure(epochs: list[Epoch]) -> str:
+    """Draw accuracies on the held-out samples, and the loss, by epoch."""
     import plotly.graph_objects as go
 
     x = [entry.epoch for entry in epochs]
     figure = go.Figure()
     for name, y, colour in (
-        ("clean", [entry.clean for entry in epochs], COLOURS["certified"]),
-        ("under a short attack", [entry.attacked for entry in epochs], COLOURS["after"]),
-        ("clean, evaluation data", [entry.evaluation for entry in epochs], COLOURS["before"]),
+        ("clean", [entry.clean for entry in epochs], SERIES_COLOURS["certified"]),
+        ("under a short attack", [entry.attacked for entry in epochs], SERIES_COLOURS["after"]),
+        (
+            "clean, evaluation data",
+            [entry.evaluation for entry in epochs],
+            SERIES_COLOURS["before"],
+        ),
     ):
         figure.add_scatter(x=x, y=y, name=name, mode="lines+markers", line={"color": colour})
     figure.add_scatter(
@@ -137,11 +138,11 @@ def _training(epochs: list[Epoch]) -> str:
     figure.update_layout(yaxis2={"overlaying": "y", "side": "right", "title": "loss"})
     figure.update_xaxes(title="epoch", dtick=1 if len(epochs) < 16 else None)
     figure.update_yaxes(title="accuracy", tickformat=".0%", selector={"overlaying": None})
-    return _drawn(figure, "training")
+    return _figure_html(figure, "training")
 
 
-def _curves(threat: HardenedThreat) -> str:
-    """Both ends of the bracket before and after, order inf."""
+def _accuracy_figure(threat: HardenedThreat) -> str:
+    """Draw both bounds of the accuracy before and after, order inf."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -161,7 +162,7 @@ def _curves(threat: HardenedThreat) -> str:
             y = [
                 getattr(point.attacked, when)
                 if end == "attacked"
-                else _certified(side, point.delta)
+                else _certified_at_inf(side, point.delta)
                 for point in threat.paired
             ]
             first = start[when] if threat.before.curves[0].points[0].delta == 0 else None
@@ -170,14 +171,14 @@ def _curves(threat: HardenedThreat) -> str:
                 y=[first, *y] if first is not None else y,
                 name=f"{end}, {when}",
                 mode="lines+markers",
-                line={"color": COLOURS[when], "dash": dash},
+                line={"color": SERIES_COLOURS[when], "dash": dash},
             )
     figure.update_xaxes(title=f"delta ({threat.before.unit})", rangemode="tozero")
     figure.update_yaxes(title="accuracy", tickformat=".0%", range=[0, 1.02])
-    return _drawn(figure, f"curves-{threat.before.metric}")
+    return _figure_html(figure, f"curves-{threat.before.metric}")
 
 
-def _drawn(figure: object, name: str) -> str:
+def _figure_html(figure: object, name: str) -> str:
     import plotly.graph_objects as go
     import plotly.io
 
@@ -201,8 +202,3 @@ def _drawn(figure: object, name: str) -> str:
         config={"displayModeBar": False, "responsive": True},
     )
     return drawn
-
-
-@lru_cache(maxsize=1)
-def _library() -> str:
-    return files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
