@@ -1,4 +1,4 @@
-"""Far points of the box, at which a sample may be misclassified whatever its gradients say.
+"""Far points of the box (anchors), for samples whose gradients vanish.
 
 Where a model is flat (saturated units, a step function) gradients lead nowhere, yet its decision
 changes somewhere in the box. These points depend on the sample alone, never on other samples, so
@@ -23,10 +23,10 @@ def anchors(
     extreme values.
 
     Args:
-        metric: for its box.
+        metric: geometry, whose box is used.
         x0: (B, ...) samples.
-        generator: of the noise.
-        random: how many of each kind of noise.
+        generator: random streams of the noise.
+        random: number of points of each kind of noise.
     """
     low, high = metric.low, metric.high
     yield low + high - x0

@@ -1,4 +1,4 @@
-"""Walk from an adversarial example back towards the original until the decision changes."""
+"""Line search from an adversarial example back to the decision boundary."""
 
 from collections.abc import Callable
 
@@ -26,12 +26,12 @@ def nearest_on_segment(
     grows along segments, and stays inside any convex box.
 
     Args:
-        scores: (B, ...) -> (B, K), the model that decides.
+        scores: the deployed model, (B, ...) -> (B, K).
         x0: (B, ...) correctly classified.
         x: (B, ...) misclassified.
         labels: (B,) int64.
-        wrong: what counts as misclassified, of (scores, labels).
-        steps: halvings; the position is known to 2**-steps of the segment.
+        wrong: criterion of misclassification, of (scores, labels), (B,) bool.
+        steps: bisections; the position is known to 2**-steps of the segment.
 
     Returns:
         (B, ...) misclassified points.

@@ -1,22 +1,23 @@
-"""Local couplings: where an image's mass should go, found on both sides of a budget at once.
+"""Local couplings: entropic transport of the mass of an image under a budget and a box.
 
-Mass moves from pixel i to pixel j of a window around it at the Euclidean price C_ij. For a
-potential u (how much one unit of mass is worth at each pixel) the entropic plan is
+Mass moves from pixel i to pixel j of a window around it at the Euclidean cost C_ij. For a
+potential u (the value of one unit of mass at each pixel) the entropic plan is
 
     pi_ij = y_i · exp((u_j - phi_j) - (u_i - phi_i) - lam·C_ij),   sum_j pi_ij = x_i
 
-with one level lam per image that makes it cost what it may, and one price phi_j >= 0 per pixel that
-keeps pixel j from receiving more than it has room for (what leaves j makes room). Both duals are
-warm: a few rounds of Newton's method for lam and of scaling for phi are spent on every new
-potential, and what they leave undone is repaired exactly, so that every plan that is used moves
-mass inside the budget, inside the box, and loses none of it.
+with one multiplier lam per image (the level) that makes the plan cost its budget, and one price
+phi_j >= 0 per pixel that keeps pixel j from receiving more than its room (what leaves j makes
+room). Both duals are warm-started: every new potential takes a few Newton steps for lam and
+scalings for phi, and the
+rest is repaired exactly, so that every plan used moves mass inside the budget and the box, and
+conserves it.
 
 The factor exp(u_j - u_i) is a product, and the price depends on the offset alone: row and column
 sums of a window of k×k offsets are then a handful of shifted sums of whole images, and the plan is
-never written down.
+never formed.
 
-Compare Wong et al. 2019 and Wu et al. 2020, whose plans know no box; and Hu et al. 2020, whose
-duals do. Everything is float64: exponents of a sharp plan leave the range of float32.
+Compare Wong et al. 2019 and Wu et al. 2020, whose plans ignore the box, and Hu et al. 2020, whose
+duals include it. Everything is float64: exponents of a sharp plan leave the range of float32.
 """
 
 import math
@@ -32,20 +33,22 @@ from torch.nn.functional import pad
 from attackers.rows import DIVISOR_FLOOR, over, row_max, row_sum
 
 DUAL_UPDATES = 4
-"""Updates of the duals for every potential."""
+"""Updates of the duals for every potential: more are slower and closer to the optimal plan."""
 
 OPEN_PASSES, CLOSED_PASSES = 3, 3
-"""Passes of the repair: those that let a full pixel pass mass on, and those that close it."""
+"""Passes of the repair with full pixels still passing mass on, and with overflowing pixels closed.
+More passes are slower and waste less of the budget."""
 
 BUDGET_TARGET = 1.02
-"""Part of the budget that the duals aim at; a plan that costs too much is scaled back."""
+"""Multiple of the budget at which the duals aim; a plan that costs too much is scaled back."""
 
 LARGEST_EXPONENT, SMALLEST_PRICE = 80.0, 1e-17
-"""Largest exponent of a potential, smallest factor exp(-phi) of a price."""
+"""Largest exponent of a potential and smallest factor exp(-phi) of a price. They keep products of
+both within float64."""
 
 VALUES_PER_PART = 2**15
-"""Values that are worked on at once on a CPU: they stay in its cache, and torch does not divide so
-few between threads, which costs more than it brings where other work runs beside."""
+"""Values per part of a batch on a CPU: they fit its cache, and torch does not split so few between
+threads, which costs more than it gains where other work runs in parallel."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Window:
 
     @cached_property
     def classes(self) -> tuple[tuple[float, tuple[tuple[int, int], ...]], ...]:
-        """Distances and their offsets (rows, columns) up to sign, nearest first; itself is out."""
+        """List distances and offsets (rows, columns) up to sign, nearest first, without (0, 0)."""
         span = range(self.reach + 1)
         found: dict[int, list[tuple[int, int]]] = {}
         for rows, columns in ((r, c) for r in span for c in span if r or c):
@@ -65,11 +68,11 @@ class Window:
 
     @property
     def costs(self) -> tuple[float, ...]:
-        """The distances."""
+        """Distances of the classes, in pixels."""
         return tuple(cost for cost, _ in self.classes)
 
     def sums(self, x: Tensor) -> list[Tensor]:
-        """For each class the sum of ``x`` (B, C, H, W) over the neighbours at that distance."""
+        """Sum ``x`` (B, C, H, W) over the neighbours of each class of distance."""
         padded = pad(x, (self.reach,) * 4)
         across = [_both(padded, columns, self.reach, -1) for columns in range(self.reach + 1)]
         return [
@@ -80,17 +83,18 @@ class Window:
 
 @dataclass(frozen=True)
 class Coupling:
-    """The duals of each image's plan, warm from the last potential.
+    """Duals of the plan of each image, started from those of the last potential.
 
     Attributes:
-        mass: (B, C, H, W) float64, what each pixel holds.
-        room: (B, C, H, W) float64, what it could take.
-        budget: (B,) float64, the most that moving may cost, in mass × pixels.
-        window: where mass may go.
-        level: (B,) float64, lam.
+        mass: (B, C, H, W) float64, mass of each pixel.
+        room: (B, C, H, W) float64, mass that each pixel can receive.
+        budget: (B,) float64, largest cost of a plan, in mass × pixels.
+        window: pixels to which mass may move.
+        level: (B,) float64, lam, in 1 / pixels.
         price: (B, C, H, W) float64, exp(-phi).
-        sharpness: (B,) float64, by what the potential is multiplied.
-        stretch: (B,) float64, multiple of the budget that the duals aim at: the repair saves some.
+        sharpness: (B,) float64, factor of the potential.
+        stretch: (B,) float64, multiple of the budget at which the duals aim, since the repair
+            lowers the cost.
     """
 
     mass: Tensor
@@ -104,13 +108,13 @@ class Coupling:
 
     @classmethod
     def of(cls, mass: Tensor, room: Tensor, budget: Tensor, reach: int, level: float) -> Self:
-        """Cold duals.
+        """Start with neutral duals.
 
         Args:
-            mass: (B, C, H, W) what each pixel holds, at least 0.
-            room: (B, C, H, W) what each could take, at least 0.
+            mass: (B, C, H, W) mass of each pixel, at least 0.
+            room: (B, C, H, W) mass that each can receive, at least 0.
             budget: (B,) in mass × pixels.
-            reach: rows and columns of the window on each side.
+            reach: half-width of the window in pixels.
             level: the first lam; a plan of level lam leaks exp(-lam) of each pixel to a neighbour.
         """
         one = torch.ones_like(budget, dtype=torch.float64)
@@ -126,19 +130,19 @@ class Coupling:
         )
 
     def take(self, keep: Tensor) -> Self:
-        """The couplings of some images; ``keep``: mask or indices."""
+        """Select some images; ``keep``: mask or indices."""
         return self._per_image(lambda values: values(self)[keep])
 
     def resized(self, budget: Tensor) -> Self:
-        """The same couplings with other budgets ``(B,)``."""
+        """Change the budgets ``(B,)``, in mass × pixels."""
         return replace(self, budget=budget.double())
 
     def together(self, others: Sequence[Self]) -> Self:
-        """This coupling's images, followed by those of others."""
+        """Concatenate the images of this coupling and of others."""
         return self._per_image(lambda values: torch.cat([values(one) for one in (self, *others)]))
 
     def _per_image(self, changed: Callable[[Callable[[Self], Tensor]], Tensor]) -> Self:
-        """Change all that has a row per image; ``changed`` gets what reads the values."""
+        """Change every field with a row per image; ``changed`` receives the reader of the field."""
         return replace(
             self,
             mass=changed(lambda one: one.mass),
@@ -154,10 +158,9 @@ class Coupling:
         """Move mass up the potential, as far as budget and room allow.
 
         Args:
-            potential: (B, C, H, W) worth of a unit of mass at each pixel, of any scale.
-            level: the lam to come to, by making the potential sharper or flatter: a small one
-                spreads mass over all that is worth something, a large one moves it where it is
-                worth most.
+            potential: (B, C, H, W) value of a unit of mass at each pixel, of any scale.
+            level: target of lam, reached by scaling the potential: a small one spreads mass over
+                all pixels of high value, a large one moves it where the value is largest.
 
         Returns:
             The duals for the next potential; the change (B, C, H, W) float64, with -mass <= change
@@ -184,14 +187,14 @@ class Coupling:
             stay = now.mass / (1 + moving)
             arriving = target * _combined(weights, now.window.sums(source * stay))
             now = replace(now, price=now._repriced(arriving, stay * moving))
-        # `target` and `source` belong to `stay` and `arriving`; the newest prices wait.
+        # `target` and `source` belong to `stay`; the newest prices wait for the next call.
         return now._repaired(source * stay, target, arriving, weights, level)
 
     def _weights(self, level: Tensor) -> list[Tensor]:
         return [_exp(-level * cost) for cost in self.window.costs]
 
     def _newton(self, source: Tensor, nearby: Sequence[Tensor]) -> Tensor:
-        """One step towards the level at which the plan costs the stretched budget."""
+        """Take one Newton step towards the level at which the plan costs the stretched budget."""
         weights, costs = self._weights(self.level), self.window.costs
         moving = source * _combined(weights, nearby)
         stay = self.mass / (1 + moving)
@@ -205,10 +208,10 @@ class Coupling:
         return (self.level + step.clamp(-3, 3)).clamp_min(0)
 
     def _repriced(self, arriving: Tensor, leaving: Tensor) -> Tensor:
-        """Prices scaled by the s of s·arriving - leaving / s = room, where the pixel overflows.
+        """Scale the prices by the s of s·arriving - leaving / s = room, where the pixel overflows.
 
         A higher price lets less arrive and more leave, by the same factor to first order. Where
-        nothing arrives there is nothing to keep out.
+        nothing arrives the factor returns to 1.
         """
         root = (self.room.square() + 4 * arriving * leaving).sqrt()
         scale = torch.where(arriving > 0, (self.room + root) / (2 * arriving), torch.inf)
@@ -219,9 +222,9 @@ class Coupling:
     ) -> tuple[Self, Tensor, Tensor]:
         """Shrink columns of the plan source_i · K_ij · target_j until no pixel overflows.
 
-        First each full pixel may still pass on what it takes; a pixel that overflows after a few
-        passes is closed (it takes no more than its room, whatever leaves it), and in the end all
-        pixels of an image that still overflows are, which cannot fail.
+        At first a full pixel may receive as much as leaves it. A pixel that overflows after a few
+        passes is closed: it receives at most its room, whatever leaves it. In the last pass all
+        pixels of an image that still overflows are closed, which cannot fail.
         """
         closed = torch.zeros_like(target)
         leaving = source * _combined(weights, self.window.sums(target))
@@ -231,7 +234,7 @@ class Coupling:
                 closed = torch.maximum(closed, over_full)
             if number == OPEN_PASSES + CLOSED_PASSES:
                 closed = torch.maximum(closed, over(row_max(over_full), closed))
-            # An image that is in order is left alone, whatever the others need.
+            # An image without overflow is not changed, whatever the others need.
             open_room = self.room + leaving * (1 - closed)
             scale = (open_room / arriving.clamp_min(DIVISOR_FLOOR)).clamp_max(1)
             scale = torch.where(over(row_max(over_full) > 0, scale), scale, 1.0)
@@ -244,7 +247,7 @@ class Coupling:
         return self._adapted(cost, level), change, cost * part
 
     def _adapted(self, cost: Tensor, level: float) -> Self:
-        """Sharpen towards the level wanted, and aim higher where the repair saved much."""
+        """Sharpen towards the target level, and aim higher where the repair lowered the cost."""
         ratio = (level / self.level.clamp_min(1e-3)).clamp(0.2, 5)
         saved = (BUDGET_TARGET * self.budget / cost.clamp_min(DIVISOR_FLOOR)).clamp(0.5, 2)
         return replace(
@@ -255,7 +258,7 @@ class Coupling:
 
 
 def _both(padded: Tensor, shift: int, reach: int, dim: int) -> Tensor:
-    """What lies the shift before plus what lies the shift after, without the padding of ``dim``."""
+    """Add the values at both shifts along ``dim``, without its padding."""
     size = padded.shape[dim] - 2 * reach
     if not shift:
         return padded.narrow(dim, reach, size)
@@ -279,7 +282,7 @@ def _combined(weights: Sequence[Tensor], parts: Sequence[Tensor]) -> Tensor:
 
 
 def _exp(x: Tensor) -> Tensor:
-    """Exp rounded to 26 bits: the vectorised and the scalar routine differ in the last ones.
+    """Return exp rounded to 26 bits: vectorised and scalar routines differ in the last bits.
 
     A result must not depend on where in the batch an image lies.
     """

@@ -25,10 +25,12 @@ def fgsm(
         labels: (B,) int64.
         threat: pointwise threat; ``delta`` is the radius.
         generator: unused; the attack is deterministic.
-        loss: what to increase.
+        loss: per-sample loss to increase.
 
     Returns:
-        (B, ...) inside ball and box.
+        (B, ...) inside ball and box, in the dtype of ``x0``.
+
+    Source: Goodfellow, Shlens, Szegedy 2015, section 4.
     """
     del generator
     _, _, grad = value_and_grad(logits, loss, x0, labels)

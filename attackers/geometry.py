@@ -1,6 +1,6 @@
-"""The metrics: everything that differs between threats lives here, and only here.
+"""Norms and registry of metrics: everything that differs between threats is in a metric.
 
-`attackers.metric` says what a metric offers; the norms are here, the image-Wasserstein distance is
+`attackers.metric` defines the interface; the norms are here, the image-Wasserstein distance is
 in `attackers.wasserstein`.
 """
 
@@ -184,9 +184,10 @@ class L1(Metric):
 
 
 NORMS: dict[str, type[Metric]] = {"linf": Linf, "l2": L2, "l1": L1}
-"""The metrics that are a norm of the change, for inputs of any shape."""
+"""Metrics that are a norm of the change, for inputs of any shape."""
 
 METRICS: dict[str, type[Metric]] = {**NORMS, "wasserstein": Wasserstein}
+"""All metrics by name."""
 
 
 def _moved(x0: Tensor, sign: Tensor, length: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ def value_and_grad(
         loss: per-sample loss of (logits, labels).
         x: (B, ...) inputs.
         labels: (B,) int64.
-        rows: how many samples to differentiate at once; all by default.
+        rows: number of samples to differentiate at once; all by default.
 
     Returns:
         Scores (B, K), losses (B,) and gradients of the shape of ``x``, all detached. A gradient

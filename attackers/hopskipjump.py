@@ -21,10 +21,11 @@ from attackers.random_streams import SampleGenerator
 from attackers.rows import expand, over
 
 LINE_SEARCH_STEPS = 10
-"""Of a walk back, and at most of a step that left the misclassified side."""
+"""Bisections of a projection onto the boundary, and largest number of halvings of a step. Each
+costs a query."""
 
 PROBES_PER_CALL = 25
-"""Neighbours asked at once, which bounds memory."""
+"""Probes per model call: more are faster and need more memory."""
 
 
 @torch.no_grad()
@@ -44,8 +45,8 @@ def hop_skip_jump(
         logits: classifier; only whether the label is the unique top class is used.
         x0: (B, ...) correctly classified points of the box.
         labels: (B,) int64.
-        metric: what to minimise.
-        generator: of the neighbours, and of the far points to start from.
+        metric: distance to minimise.
+        generator: random streams of the neighbours and of the far points to start from.
         queries: model evaluations per sample, at most.
         first_probes: neighbours of the first estimate; the t-th takes sqrt(t) times as many.
 
@@ -113,7 +114,7 @@ def _nearest_far_point(
     generator: SampleGenerator,
     queries: int,
 ) -> tuple[Tensor, Tensor, int]:
-    """The nearest misclassified far point or ``x0``, whether there is one, and queries spent."""
+    """Return the nearest misclassified far point or ``x0``, whether found, and the queries."""
     best, nearest = x0.clone(), torch.full_like(labels, torch.inf, dtype=torch.float64)
     used = 0
     for point in anchors(metric, x0, generator.fold("far")):

@@ -1,4 +1,4 @@
-"""What an attacker maximises: losses of the logits ``(B, K)`` and labels ``(B,)``, one per sample.
+"""Losses that an attacker maximises, of the logits ``(B, K)`` and labels ``(B,)``, one per sample.
 
 All are larger the closer a sample is to being misclassified. A sample is correct only when its
 label is the *unique* top class, so a tie, or a score that is not a number, counts as an error.
@@ -12,23 +12,23 @@ from torch.nn import functional
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 TargetedLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Of (logits, labels, targets): larger the closer a sample is to its target's class."""
+"""Loss of (logits, labels, targets), larger the closer a sample is to its target class."""
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """-log softmax(logits)[label], ``(B,)``."""
+    """Return -log softmax(logits)[label], ``(B,)``."""
     return functional.cross_entropy(logits, labels, reduction="none")
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """max_{k != y} z_k - z_y, ``(B,)``: negative exactly when the sample is correct."""
+    """Return max_{k != y} z_k - z_y, ``(B,)``: negative exactly when the sample is correct."""
     own = logits.gather(1, labels[:, None])[:, 0]
     rivals = logits.scatter(1, labels[:, None], -torch.inf)
     return rivals.amax(1) - own
 
 
 def dlr(logits: Tensor, labels: Tensor) -> Tensor:
-    """Difference of logits ratio, ``(B,)``, invariant to shifting and scaling the logits.
+    """Compute the difference of logits ratio, ``(B,)``, invariant to shift and scale of logits.
 
     -(z_y - z_(2)) / (z_(1) - z_(3)) if y is the top class, else -(z_y - z_(1)) / (z_(1) - z_(3)).
     It needs a third class; for two the margin takes its place.
@@ -42,7 +42,7 @@ def dlr(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def redlr(logits: Tensor, labels: Tensor) -> Tensor:
-    """min(DLR, 0): no loss and no gradient once a sample is misclassified, ``(B,)``.
+    """Return min(DLR, 0): no loss and no gradient once a sample is misclassified, ``(B,)``.
 
     Source: Bai, He, Jiang, Obloj 2023 (rectified DLR).
     """
@@ -50,12 +50,12 @@ def redlr(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def targeted_margin(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """z_t - z_y, ``(B,)``."""
+    """Return z_t - z_y, ``(B,)``."""
     return (logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None]))[:, 0]
 
 
 def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """Targeted difference of logits ratio, ``(B,)``: (z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2).
+    """Compute the targeted DLR, ``(B,)``: (z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2).
 
     It needs a fourth class; with fewer the targeted margin takes its place.
 
@@ -69,21 +69,21 @@ def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
 
 
 def misclassified(logits: Tensor, labels: Tensor) -> Tensor:
-    """Whether the label is not the unique top class, ``(B,)`` bool."""
+    """Return True where the label is not the unique top class, ``(B,)`` bool."""
     return ~(margin(logits, labels) < 0)
 
 
 def outvoted(logits: Tensor, labels: Tensor) -> Tensor:
-    """Whether another class has a strictly larger score than the label's, ``(B,)`` bool.
+    """Return True where another class scores strictly above the label, ``(B,)`` bool.
 
-    What an adversarial example must show, so that it is one however a reader breaks ties; it
+    An adversarial example must satisfy this, so that it is one however ties are broken; it
     differs from `misclassified` on exact ties and scores that are not numbers only.
     """
     return margin(logits, labels) > 0
 
 
 def aimed(loss: Loss | TargetedLoss) -> Loss:
-    """A loss of (logits, aims), aims being labels ``(B,)`` or pairs of label and target."""
+    """Return a loss of (logits, aims); aims are labels ``(B,)`` or (label, target) ``(B, 2)``."""
 
     def value(scores: Tensor, aims: Tensor) -> Tensor:
         return loss(scores, *(aims.unbind(1) if aims.dim() == 2 else (aims,)))

@@ -1,4 +1,4 @@
-"""What a metric is: the few methods over which everything else is written.
+"""Interface of a metric: the methods over which attacks and certificates are written.
 
 A metric measures how far an input has moved inside the box ``[low, high]``. Each offers the same
 few methods, for batches ``(B, ...)`` of floating dtype with ``x0`` inside the box, and radii that
@@ -14,7 +14,7 @@ are a number or one number per sample ``(B,)``:
     farthest(x0, grad, radius)   x0 + ascent, rounded inwards
     heading(x0, x, grad, longest) what first-order attacks follow; `direction` by default
     corners(x0, radius)          displacements whose convex hull holds ball ∩ box, or None: too many
-    ball(x0, radius)             the same projection and steepest steps, made cheap for loops
+    ball(x0, radius)             projection and steepest steps, cheaper for loops
 
 `project` rounds inwards: the float64 distance of its result never exceeds the radius.
 """
@@ -32,7 +32,7 @@ from attackers.rows import expand_down
 Radius = Tensor | float
 
 INWARD = 1 - 2.0**-17
-"""Share of a radius that is used, so that lengths rounded to float32 stay inside."""
+"""Share of a radius that is used, so that lengths rounded to float32 stay inside the ball."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Ball:
         return x.clamp(self.metric.low, self.metric.high)
 
     def room(self, x: Tensor, sign: Tensor) -> Tensor:
-        """How far each coordinate may move the way of ``sign`` before it leaves the box."""
+        """Return how far each coordinate may move the way of ``sign`` before it leaves the box."""
         return room(x, sign, self.metric.low, self.metric.high)
 
 
@@ -158,7 +158,7 @@ class Metric(ABC):
         return None
 
     def extent(self, x0: Tensor) -> Tensor:
-        """By what a norm of the change is divided to give the distance, ``(B,)`` float64."""
+        """Return the divisor of a norm of the change that gives the distance, ``(B,)`` float64."""
         return torch.ones(len(x0), dtype=torch.float64, device=x0.device)
 
     def clamp(self, x: Tensor) -> Tensor:
@@ -166,7 +166,7 @@ class Metric(ABC):
         return x.clamp(self.low, self.high)
 
     def room(self, x: Tensor, sign: Tensor) -> Tensor:
-        """How far each coordinate may move the way of ``sign`` before it leaves the box."""
+        """Return how far each coordinate may move the way of ``sign`` before it leaves the box."""
         return room(x, sign, self.low, self.high)
 
     def ball(self, x0: Tensor, radius: Radius) -> Ball:
@@ -175,6 +175,6 @@ class Metric(ABC):
 
 
 def room(x: Tensor, sign: Tensor, low: float, high: float) -> Tensor:
-    """How far each coordinate may move the way of ``sign`` (-1, 0, 1), at least 0."""
+    """Return how far each coordinate may move the way of ``sign`` (-1, 0, 1), at least 0."""
     up = sign.clamp_min(0)
     return (up * (high - x) + (1 - up) * (x - low)).clamp_min(0)

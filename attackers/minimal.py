@@ -1,9 +1,9 @@
-"""Per-sample minimal radii: several hunts along the decision boundary, the nearest find counts.
+"""Per-sample minimal radii: the nearest result of several minimal-norm runs (hunts).
 
-One run gives the whole accuracy-versus-radius curve. Hunts differ in loss and start, since two
+One call gives the whole accuracy-versus-radius curve. Hunts differ in loss and start, since two
 short different ones find more than one long one (measured on every model that was tried); where
-none finds anything, far points of the box are tried, because a model that is flat around a sample
-still changes its mind somewhere.
+none finds anything, far points of the box are tried, because the decision of a model that is flat
+around a sample still changes somewhere.
 """
 
 from collections.abc import Iterator
@@ -28,17 +28,19 @@ RUN_LOSSES = ("margin", "ce", "dlr")
 """Losses of successive hunts; the first one starts beyond the boundary that looks nearest."""
 
 START_SHARE = 0.1
-"""Where later hunts start: a random point at most this share of the diameter away."""
+"""Largest distance of the random start of later hunts, as a share of the diameter. A larger one
+leaves plateaus, a smaller one stays near the sample."""
 
 START_RADIUS = 0.1
-"""The same in the image-Wasserstein distance, as a radius."""
+"""Radius of the random start of later hunts in the image-Wasserstein distance (pixels × fraction of
+the mass)."""
 
 RIVALS, OVERSHOOT = 9, 1.1
 """Classes whose boundaries are compared for the first hunt, and how far beyond the nearest it
 starts."""
 
 SEGMENT_BISECTIONS = 6
-"""Halvings of the segment to the nearest find, towards the sample."""
+"""Bisections of the segment from the nearest result to the sample; each costs one model call."""
 
 
 def minimal_radius(
@@ -59,13 +61,15 @@ def minimal_radius(
         x0: (B, ...) correctly classified points of the box.
         labels: (B,) int64.
         metric: what to minimise.
-        generator: randomness of the starts.
-        hunts: how many.
-        first: number of the first one; earlier ones were made before, and are not repeated.
-        steps: gradients of each.
+        generator: random streams of the starts.
+        hunts: number of runs.
+        first: index of the first run; earlier ones were made before and are not repeated.
+        steps: gradients of each run.
 
     Returns:
         (B, ...) the nearest misclassified points found; ``x0`` itself where none was.
+
+    Source: Pintor et al. 2021 (FMN) for the runs; DeepFool for the first start.
     """
     best, nearest = x0.clone(), torch.full_like(labels, torch.inf, dtype=torch.float64)
 
@@ -86,7 +90,7 @@ def minimal_radius(
             offer(point, lost)
     found = nearest.isfinite().nonzero()[:, 0]
     if len(found):
-        # A hunt ends within a permille of the boundary, an anchor anywhere.
+        # A run ends within a permille of the boundary, a far point anywhere.
         offer(
             nearest_on_segment(
                 logits, x0[found], best[found], labels[found], steps=SEGMENT_BISECTIONS
@@ -112,7 +116,7 @@ def _one_run(
     loss: Loss,
     steps: int,
 ) -> Tensor:
-    """One hunt; mass is moved by its own attack, the norms share one."""
+    """Run one minimal-norm attack: `fmn` for norms, `minimal_transport` for mass."""
     if isinstance(metric, Wasserstein):
         start = metric.sample(x0, START_RADIUS, generator) if hunt else None
         return minimal_transport(
@@ -128,7 +132,7 @@ def _one_run(
 def _far_candidates(
     logits: Logits, x0: Tensor, labels: Tensor, metric: Metric, generator: SampleGenerator
 ) -> Iterator[Tensor]:
-    """Far points of the box; with mass conserved, a hunt that may carry it far."""
+    """Yield far points of the box, or for mass the result of a run with a wide window."""
     if isinstance(metric, Wasserstein):
         yield minimal_transport(logits, x0, labels, metric, generator=generator, reach=WIDE_REACH)
     else:
@@ -136,7 +140,7 @@ def _far_candidates(
 
 
 def beyond_nearest_class(logits: Logits, x0: Tensor, labels: Tensor, metric: Metric) -> Tensor:
-    """A point a little beyond the linearised boundary to the class that is nearest by it.
+    """Return a point slightly beyond the nearest linearised boundary between classes.
 
     The class with the second largest score need not be the nearest one: where scores have unequal
     slopes, climbing the margin from the sample itself leads to the wrong boundary.

@@ -30,9 +30,9 @@ def random_search(
         x0: (B, ...) in the box.
         labels: (B,) int64.
         threat: pointwise threat; ``delta`` is the radius, or one per sample.
-        generator: source of the points.
-        loss: what to increase, per sample.
-        steps: how many points.
+        generator: random streams of the points.
+        loss: per-sample loss to increase.
+        steps: number of points.
 
     Returns:
         (B, ...) inside ball and box.

@@ -41,8 +41,8 @@ def pgd(
         x0: (B, ...) in the box.
         labels: (B,) int64.
         threat: pointwise threat; ``delta`` is the radius, or one per sample.
-        generator: draws the start where ``start`` is None.
-        loss: what to increase, per sample.
+        generator: random streams that draw the start where ``start`` is None.
+        loss: per-sample loss to increase.
         steps: number of gradients.
         start: (B, ...) first iterate, projected onto the ball; a random point of it by default.
         first_step: length of the first step in units of the radius.
@@ -51,6 +51,8 @@ def pgd(
     Returns:
         (B, ...) inside ball and box: the first misclassified iterate of each sample, or the last
         iterate where none was.
+
+    Source: Madry et al. 2018, section 2.1.
     """
     metric = threat.metric
     if start is None:

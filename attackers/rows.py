@@ -1,4 +1,4 @@
-"""Row-wise arithmetic whose result for a sample never depends on the samples beside it."""
+"""Row-wise arithmetic whose result for a sample never depends on the other samples."""
 
 import torch
 from torch import Tensor

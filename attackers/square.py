@@ -22,7 +22,8 @@ WINDOW_SCHEDULE = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Trials, of 10000, after which the share of the input in a window is halved (section 5)."""
 
 TRIALS_PER_DRAW = 100
-"""Trials whose numbers are drawn at once: a random stream costs more than the numbers from it."""
+"""Trials whose random numbers are drawn at once: creating a stream costs more than drawing from it,
+and more trials need more memory."""
 
 
 @torch.no_grad()
@@ -80,7 +81,7 @@ def square(
     for step in range(queries):
         scores = logits(trial.reshape(-1, *x0.shape[1:]))
         value, fooled = loss(scores, y), misclassified(scores, y)
-        # Unlike the authors', a trial that ties is kept: on a plateau the search would stand still.
+        # Unlike the authors', a trial that ties is kept: on a plateau the search would stop.
         better = fooled | (value >= top)
         x, top = torch.where(over(better, x), trial, x), torch.where(better, value, top)
         if bool(fooled.any()):

@@ -1,4 +1,4 @@
-"""A threat: what the adversary may do."""
+"""Threat: the metric, budget and order that bound an adversary."""
 
 import math
 from dataclasses import dataclass

@@ -1,10 +1,10 @@
 """The image-Wasserstein attacks: climb the loss by moving mass between pixels.
 
-Gradients are averaged into a potential, the worth of a unit of mass at each pixel; its entropic
+Gradients are averaged into a potential, the value of mass at a pixel; its entropic
 coupling (`attackers.coupling`) turns it into the next image, always inside ball and box. The level
-of the coupling rises while the attack runs: at first mass spreads over all that looks worth it, at
-last it goes where it is worth most. Averaging decides against gradients that change from step to
-step, the rising level decides where single pixels matter; either alone is much weaker (measured).
+of the coupling rises while the attack runs: at first mass spreads over all pixels of high value, at
+last it goes where the value is largest. Averaging decides against gradients that change between
+steps, the rising level decides where single pixels matter; either alone is much weaker (measured).
 
 As the image is computed anew from the duals, the budget may change from step to step, and the same
 loop finds minimal radii.
@@ -27,24 +27,26 @@ from attackers.threat import Threat
 from attackers.wasserstein import WINDOW_REACH, Wasserstein, with_unit_slope
 
 FIRST_LEVEL, LAST_LEVEL = 5.0, 15.0
-"""Of the coupling; between them it rises geometrically."""
+"""First and last multiplier lam (1 / pixel) of the coupling; it rises geometrically in between. A
+small one spreads mass and a large one concentrates it."""
 
 POTENTIAL_MOMENTUM = 0.9
-"""Share of the potential that is kept at every step."""
+"""Share of the potential that is kept at every step: more averages noise, less adapts faster."""
 
 WIDE_REACH = 8
-"""The same where nothing was found: a window bounds the distance that mass can go."""
+"""Window, in pixels on each side, where no smaller one found a misclassified image: it bounds how
+far mass moves, and its cost grows with the number of offsets."""
 
 
 @dataclass(frozen=True)
 class TransportState:
-    """Images on their way: the originals, the potential so far, and the duals of its coupling.
+    """State of the attack: the originals, the potential so far, and the duals of its coupling.
 
     Attributes:
-        metric: the geometry.
+        metric: image-Wasserstein geometry.
         x0: (B, C, H, W) originals.
         potential: (B, C, H, W) float64, the decayed sum of normalised gradients.
-        coupling: warm duals.
+        coupling: duals, started from those of the last potential.
     """
 
     metric: Wasserstein
@@ -54,12 +56,12 @@ class TransportState:
 
     @classmethod
     def of(cls, metric: Wasserstein, x0: Tensor, radius: Tensor, reach: int) -> Self:
-        """Nothing has moved; ``radius``: (B,) float64."""
+        """Start with no mass moved; ``radius``: (B,) float64."""
         coupling = metric.coupling(x0, x0, radius, reach=reach, level=FIRST_LEVEL)
         return cls(metric, x0, torch.zeros_like(x0, dtype=torch.float64), coupling)
 
     def take(self, keep: Tensor) -> Self:
-        """The images of some rows."""
+        """Select some images."""
         return replace(
             self,
             x0=self.x0[keep],
@@ -68,14 +70,14 @@ class TransportState:
         )
 
     def resized(self, budget: Tensor) -> Self:
-        """Other budgets ``(B,)``, in mass × pixels."""
+        """Change the budgets ``(B,)``, in mass × pixels."""
         return replace(self, coupling=self.coupling.resized(budget))
 
     def ascended(self, grad: Tensor, progress: float) -> tuple[Self, Tensor, Tensor]:
         """Add a gradient to the potential and move mass along it.
 
         Args:
-            grad: (B, C, H, W) of the loss.
+            grad: (B, C, H, W) gradient of the loss.
             progress: share of the steps that are done, which sets the level.
 
         Returns:
@@ -86,7 +88,7 @@ class TransportState:
         )
         level = FIRST_LEVEL * (LAST_LEVEL / FIRST_LEVEL) ** progress
         coupling, change, cost = self.coupling.moved(potential, level)
-        # Rounded to the dtype of the images, which the budget's INWARD leaves room for.
+        # INWARD leaves room in the budget for rounding to the dtype of the images.
         x = self.metric.clamp((self.x0.double() + change).to(self.x0))
         return replace(self, potential=potential, coupling=coupling), x, cost
 
@@ -112,12 +114,12 @@ def transport(
         x0: (B, C, H, W) in the box.
         labels: (B,) int64.
         threat: pointwise threat in `Wasserstein`; ``delta`` is the radius, or one per sample.
-        generator: of random directions where a gradient is zero, and of the jitter.
+        generator: random directions where a gradient is zero, and of the jitter.
         loss: what to increase, per sample; of (logits, labels, targets) where there are targets.
         targets: (B,) int64 classes to be mistaken for, or None.
         steps: number of gradients.
         start: (B, C, H, W) inside the ball, where the first gradient is taken; ``x0`` by default.
-        reach: rows and columns that mass may move on each side.
+        reach: half-width of the window in pixels: how far mass may move on each side.
         jitter: share of the radius that a random first move takes; 0 starts at the original.
 
     Returns:
@@ -180,14 +182,14 @@ def minimal_transport(
         logits: differentiable classifier.
         x0: (B, C, H, W) correctly classified points of the box.
         labels: (B,) int64.
-        metric: the geometry.
-        generator: of random directions where a gradient is zero.
-        loss: what to climb.
+        metric: image-Wasserstein geometry.
+        generator: random directions where a gradient is zero.
+        loss: per-sample loss to increase.
         steps: number of gradients.
         start: (B, C, H, W) where the first gradient is taken; ``x0`` by default.
-        reach: rows and columns that mass may move on each side.
-        first_factor: share by which the radius changes at first.
-        last_factor: at last.
+        reach: half-width of the window in pixels: how far mass may move on each side.
+        first_factor: relative change of the radius at first.
+        last_factor: relative change of the radius at last.
 
     Returns:
         (B, C, H, W) the nearest misclassified iterates by their plans; ``x0`` where there was none.

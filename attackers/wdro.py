@@ -21,7 +21,7 @@ from attackers.rows import expand
 from attackers.threat import Threat
 
 W_PGD_STEPS = 50
-"""Of the official code."""
+"""Number of gradients of W-PGD, as in the official code."""
 
 
 def conjugate(order: float) -> float:
@@ -41,7 +41,7 @@ def power_mean(values: Tensor, power: float) -> Tensor:
 def budgets(norms: Tensor, delta: float, order: float) -> Tensor:
     """Lengths delta·(||g||_*/Upsilon)^(q-1) that spend exactly delta on average, ``(N,)`` float64.
 
-    Where all gradients vanish nothing is spent.
+    The result is zero where all gradients vanish.
     """
     q = conjugate(order)
     upsilon = power_mean(norms, q)
@@ -80,7 +80,7 @@ def contract(x0: Tensor, x: Tensor, threat: Threat) -> Tensor:
     """Shrink all displacements by one factor so that the average budget holds.
 
     Order inf projects every sample onto its own ball. The official code rescales interior points
-    *out* to the sphere for l2 there; a projection, as in its other branches, is what is meant.
+    *out* to the sphere for l2 there; a projection, as in its other branches, is intended.
     """
     if math.isinf(threat.order):
         return threat.metric.project(x0, x, threat.delta)
@@ -112,8 +112,8 @@ def w_pgd(
         loss: CE, DLR or ReDLR.
         steps: number of gradients.
         ratio: total step length in units of delta.
-        rows: how many samples to differentiate at once.
-        tick: called after every step.
+        rows: number of samples to differentiate at once; all by default.
+        tick: called after every step, e.g. for progress.
 
     Returns:
         (N, ...) the iterate of least accuracy; its average distance is at most delta.

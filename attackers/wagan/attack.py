@@ -11,8 +11,8 @@ from attackers.threat import Threat
 from attackers.wagan.networks import Generator
 
 IMAGES_PER_CALL = 32
-"""Images at once, always: results must not depend on how many there are, and what so few need stays
-in the processor's cache."""
+"""Images per call of the network. It is fixed, so that results do not depend on the size
+of the batch, and small so that activations stay in the cache of the processor."""
 
 
 @torch.no_grad()
@@ -26,16 +26,16 @@ def wagan(
     network: Generator,
     draws: int = 1,
 ) -> Tensor:
-    """Images of the generator, scaled back along the segment to ``x0`` where they left the ball.
+    """Generate images and scale them back towards ``x0`` where they leave the ball.
 
     Args:
-        logits: asked between draws only.
-        x0: (B, C, H, W).
+        logits: classifier, called between draws only.
+        x0: (B, C, H, W) in the box.
         labels: (B,) int64.
         threat: metric and radius.
-        generator: of the noise.
+        generator: random streams of the noise.
         network: the trained generator.
-        draws: of noise; the first that is misclassified is taken.
+        draws: number of draws of noise; the first misclassified image is returned.
 
     Returns:
         (B, C, H, W). Where the distance is infinite, as for an image that changed its mass under
@@ -61,7 +61,7 @@ def wagan(
 def generated(
     network: Generator, x0: Tensor, radius: Tensor | float, generator: SampleGenerator
 ) -> Tensor:
-    """What the generator makes of the images, as it is, ``(B, C, H, W)``."""
+    """Return the unscaled output of the generator, ``(B, C, H, W)``; ``radius``: (B,) or one."""
     noise = generator.normal(x0[:, :1])
     radii = expand(radius, x0).flatten()
     made = []
@@ -73,7 +73,7 @@ def generated(
 
 
 def scaled_into_ball(threat: Threat, x0: Tensor, x: Tensor) -> Tensor:
-    """Walk back towards ``x0`` as far as the radius demands; metrics are linear on segments."""
+    """Scale back towards ``x0`` onto the radius; metrics are linear on segments."""
     moved = threat.metric.distance(x0, x)
     share = expand(threat.delta, moved.double()).flatten() / moved.clamp_min(DIVISOR_FLOOR)
     outside = moved.isfinite() & (share < 1)

@@ -19,18 +19,18 @@ from attackers.wagan.flow import moved_mass
 Padding = Literal["zeros", "reflect"]
 
 SMALLEST_IMAGE = 28
-"""Rows and columns that an image needs at least: three convolutions without padding shrink it."""
+"""Smallest number of rows and columns: three convolutions without padding shrink the image."""
 
 RESIDUAL_BLOCKS = {"image": 4, "flow": 2}
-"""Residual blocks of each head."""
+"""Number of residual blocks of each head. More fit better and run slower."""
 
 INITIAL_SHARPNESS = 4.0
-"""By what the potential of an untrained flow head is multiplied."""
+"""Factor of the potential of an untrained flow head; training changes it."""
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What a generator is built from; with its weights it is the generator.
+    """Specification of a generator, which its weights complete.
 
     Attributes:
         head: a name of `HEADS`.
@@ -52,7 +52,7 @@ class Spec:
     width_factor: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
+        """Raise `ValueError` on an unknown head, a small image or a non-positive size."""
         if self.head not in HEADS:
             raise ValueError(f"unknown head {self.head!r}: choose from {', '.join(HEADS)}")
         if min(self.height, self.width) < SMALLEST_IMAGE or self.channels < 1:
@@ -64,7 +64,7 @@ class Spec:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of one image."""
+        """Shape of one image."""
         return self.channels, self.height, self.width
 
 
@@ -84,16 +84,16 @@ class Generator(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, noise: Tensor, radius: Tensor) -> Tensor:
-        """Attacked images.
+        """Return attacked images (B, C, H, W).
 
         Args:
             x: (B, C, H, W) in the box.
             noise: (B, 1, H, W) standard normal.
-            radius: (B,) in pixels × fraction of mass; the head ``image`` does not look at it.
+            radius: (B,) in pixels × fraction of mass; the head ``image`` ignores it.
         """
 
     def scaled(self, x: Tensor) -> Tensor:
-        """Images of the box in [0, 1], float32."""
+        """Scale images of the box to [0, 1], float32."""
         return (x.float() - self.spec.low) / (self.spec.high - self.spec.low)
 
 
@@ -161,7 +161,7 @@ class FlowGenerator(Generator):
         return moved_mass(x, potential, radius, reach=spec.reach, low=spec.low, high=spec.high)
 
     def potential(self, x: Tensor, noise: Tensor, radius: Tensor) -> Tensor:
-        """Worth of mass at every pixel, ``(B, C, H, W)``."""
+        """Return the value of mass at every pixel, ``(B, C, H, W)``."""
         height, width = x.shape[2:]
         budget = expand(radius, noise).expand_as(noise)
         given = pad(torch.cat([self.scaled(x), noise, budget], 1), (0, width % 2, 0, height % 2))
@@ -219,11 +219,11 @@ class Residual(nn.Module):
 
 
 HEADS: dict[str, type[Generator]] = {"image": ImageGenerator, "flow": FlowGenerator}
-"""How a generator attacks, by name."""
+"""Generators by the name of their head."""
 
 
 def untrained(spec: Spec) -> Generator:
-    """An untrained generator; its weights come from torch's global random state."""
+    """Build an untrained generator; its weights come from torch's global random state."""
     return HEADS[spec.head](spec)
 
 

@@ -1,4 +1,4 @@
-"""What generator and discriminator play for: the terms of WAGAN's loss, and its named variants.
+"""Losses of generator and discriminator: the terms of WAGAN's loss, and its named variants.
 
     min_G max_D  w·L_adv + alpha·L_gan + beta·L_norm + gamma·L_was + mu·L_mass,  z = G(x, n)
 
@@ -28,6 +28,7 @@ from attackers.rows import row_sum
 from attackers.sinkhorn import sinkhorn_distance
 
 NORM_FLOOR = 1e-12
+"""Added under the square root of a norm and least divisor of a mass: keeps gradients finite."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Objective:
     value: str = "bound"
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
+        """Raise `ValueError` on an unknown loss, negative weights or thresholds."""
         if self.loss not in ADVERSARIAL:
             raise ValueError(f"unknown loss {self.loss!r}: choose from {', '.join(ADVERSARIAL)}")
         positive = (self.adversarial, self.gan, self.transport, self.mass, self.norm_limit)
@@ -129,7 +130,7 @@ def generator_terms(
     discriminator: Callable[[Tensor], Tensor],
     low: float = 0.0,
 ) -> Terms:
-    """What the generator minimises, term by term.
+    """Compute the terms that the generator minimises.
 
     Args:
         objective: weights and thresholds.
@@ -166,7 +167,7 @@ def generator_terms(
 
 
 def generator_loss(objective: Objective, terms: Terms) -> Tensor:
-    """The weighted sum of the generator's terms."""
+    """Return the weighted sum of the generator's terms."""
     weights = {
         "adversarial": objective.adversarial,
         "gan": objective.gan,

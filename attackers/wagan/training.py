@@ -27,17 +27,18 @@ from attackers.wagan.objective import (
 NamedTensors = Mapping[str, Tensor]
 
 PARTS = ("weights", "buffers", "first", "second")
-"""Of a `Learner`."""
+"""Names of the fields of a `Learner`, as they are stored."""
 
 LEAST_RADIUS_SHARE = 0.2
-"""Of the radius, that a batch asks for; half of its images ask for all of it."""
+"""Smallest share of the radius that a training image requests. A smaller one covers more radii with
+fewer images at each."""
 
 FULL_RADIUS_SHARE = 0.5
-"""Share of a batch that asks for the whole radius."""
+"""Share of a batch that requests the full radius, for which the generator is trained most."""
 
 
 def under(prefix: str, tensors: NamedTensors) -> dict[str, Tensor]:
-    """The tensors of a part, without its name."""
+    """Return the tensors whose names begin with a prefix, without it."""
     start = f"{prefix}/"
     return {
         name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)
@@ -45,7 +46,7 @@ def under(prefix: str, tensors: NamedTensors) -> dict[str, Tensor]:
 
 
 def like(expected: NamedTensors, found: NamedTensors) -> dict[str, Tensor]:
-    """What was found, on the device and of the type of what is expected.
+    """Return ``found`` with the devices and dtypes of ``expected``.
 
     Raises:
         ValueError: names or shapes differ.
@@ -58,7 +59,7 @@ def like(expected: NamedTensors, found: NamedTensors) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Learner:
-    """A network's weights, and what Adam remembers of their gradients.
+    """Weights of a network and the moments that Adam keeps of their gradients.
 
     Attributes:
         weights: parameters by name.
@@ -73,7 +74,7 @@ class Learner:
 
     @classmethod
     def of(cls, network: nn.Module) -> Self:
-        """A network as it is, nothing learnt yet."""
+        """Start from a network, with zero moments."""
         weights = {name: value.detach().clone() for name, value in network.named_parameters()}
         first, second = (
             {name: torch.zeros_like(value) for name, value in weights.items()} for _ in range(2)
@@ -82,12 +83,12 @@ class Learner:
         return cls(weights, buffers, first, second)
 
     def tracked(self) -> "Tracked":
-        """Weights that collect gradients, and buffers that may be written to."""
+        """Return weights that require gradients, and copies of the buffers."""
         weights = {name: value.detach().requires_grad_() for name, value in self.weights.items()}
         return Tracked(weights, {name: value.clone() for name, value in self.buffers.items()})
 
     def stepped(self, loss: Tensor, tracked: "Tracked", number: int, rate: float) -> "Learner":
-        """One step of Adam, the ``number``-th from 1, down the gradient of the loss."""
+        """Take one step of Adam, the ``number``-th from 1, down the gradient of the loss."""
         names = list(self.weights)
         grads = torch.autograd.grad(loss, [tracked.weights[name] for name in names])
         kept = ([part[name] for name in names] for part in (self.weights, self.first, self.second))
@@ -97,17 +98,17 @@ class Learner:
         return Learner(weights_, tracked.buffers, first_, second_)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All of it under names, to be stored."""
+        """Return all tensors under names, to be stored."""
         return {
             f"{part}/{name}": value for part in PARTS for name, value in getattr(self, part).items()
         }
 
     def restored(self, tensors: NamedTensors) -> "Learner":
-        """A learner of the same shapes from what `tensors` gave."""
+        """Rebuild a learner of the same shapes from the result of `tensors`."""
         return Learner(*(like(getattr(self, part), under(part, tensors)) for part in PARTS))
 
     def to(self, device: torch.device) -> "Learner":
-        """The same on another device."""
+        """Copy to another device."""
         return Learner(
             *(
                 {name: value.to(device) for name, value in kept.items()}
@@ -118,13 +119,13 @@ class Learner:
 
 @dataclass(frozen=True)
 class Tracked:
-    """What a step differentiates: weights with a graph, buffers of its own."""
+    """Weights with a graph and copied buffers, which a step differentiates."""
 
     weights: dict[str, Tensor]
     buffers: dict[str, Tensor]
 
     def bound(self, network: nn.Module) -> Callable[..., Tensor]:
-        """The network as a function of its inputs, at these weights."""
+        """Return the network as a function of its inputs, at these weights."""
 
         def call(*inputs: Tensor) -> Tensor:
             value: Tensor = functional_call(network, (self.weights, self.buffers), inputs)
@@ -135,14 +136,14 @@ class Tracked:
 
 @dataclass(frozen=True)
 class Networks:
-    """The shapes of both players; their weights are in `State`."""
+    """Architectures of generator and discriminator; their weights are in `State`."""
 
     generator: Generator
     discriminator: Discriminator
 
     @classmethod
     def of(cls, spec: Spec, seed: int) -> Self:
-        """Untrained networks; torch's global random state is left as it was."""
+        """Build untrained networks without changing the global random state of torch."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls(untrained(spec).train(), Discriminator(spec.channels).train())
@@ -150,10 +151,10 @@ class Networks:
 
 @dataclass(frozen=True)
 class State:
-    """All that a step changes.
+    """Training state, everything that a step changes.
 
     Attributes:
-        generator, discriminator: of the players.
+        generator, discriminator: weights and moments of both networks.
         average: running mean of the generator's weights, empty where none is kept.
         number: steps taken.
     """
@@ -165,18 +166,18 @@ class State:
 
     @classmethod
     def of(cls, networks: Networks, *, averaged: bool = False) -> Self:
-        """The start."""
+        """Start from untrained networks."""
         generator = Learner.of(networks.generator)
         average = generator.weights if averaged else {}
         return cls(generator, Learner.of(networks.discriminator), average)
 
     @property
     def attacker(self) -> dict[str, Tensor]:
-        """Weights and buffers of the generator to use: the averaged ones where they are kept."""
+        """Weights and buffers of the generator to use, averaged where averages are kept."""
         return {**(self.average or self.generator.weights), **self.generator.buffers}
 
     def tensors(self) -> dict[str, Tensor]:
-        """All of it but the number under names, to be stored."""
+        """Return all tensors and the number of steps under names, to be stored."""
         return {
             **{f"generator/{name}": value for name, value in self.generator.tensors().items()},
             **{
@@ -188,7 +189,7 @@ class State:
         }
 
     def restored(self, tensors: NamedTensors) -> "State":
-        """A state of the same shapes from what `tensors` gave.
+        """Rebuild a state of the same shapes from the result of `tensors`.
 
         Raises:
             ValueError: names or shapes are not those of this state.
@@ -201,7 +202,7 @@ class State:
         )
 
     def to(self, device: torch.device) -> "State":
-        """The same on another device."""
+        """Copy to another device."""
         average = {name: value.to(device) for name, value in self.average.items()}
         return State(self.generator.to(device), self.discriminator.to(device), average, self.number)
 
@@ -219,19 +220,19 @@ def step(
     rate: float = 1e-3,
     decay: float = 0.999,
 ) -> tuple[State, Terms]:
-    """Let the discriminator, then the generator, take one step on a batch.
+    """Take one step of the discriminator, then one of the generator, on a batch.
 
     Args:
-        networks: both players.
-        state: where they are; it stays as it is.
-        logits: the classifier under attack, whose parameters collect nothing.
+        networks: architectures of both networks.
+        state: training state, which is not modified.
+        logits: the classifier under attack, whose parameters collect no gradients.
         x: (B, C, H, W) originals.
         labels: (B,) int64.
-        objective: what is played for.
-        radius: the largest that the generator is asked for.
-        seed: of noise and radii, together with the number of the step.
-        rate: of Adam, for both.
-        decay: of the average of the generator's weights, where it is kept.
+        objective: weights and thresholds of the losses.
+        radius: largest radius requested, in pixels × fraction of the mass.
+        seed: key of noise and radii, with the number of the step.
+        rate: learning rate of Adam, for both.
+        decay: decay of the running mean of the weights of the generator.
 
     Returns:
         The new state, and the generator's terms, detached, with those of the discriminator.
@@ -267,14 +268,14 @@ def step(
 
 
 def suited(objective: Objective, generator: Generator) -> Objective:
-    """The objective without the terms that a generator's results cannot violate."""
+    """Drop the terms of the objective that the generator satisfies by construction."""
     if "wasserstein" in generator.holds:
         return replace(objective, transport=0.0, mass=0.0)
     return objective
 
 
 def _drawn_radii(count: int, radius: float, random: torch.Generator) -> Tensor:
-    """Budgets to ask for, ``(count,)``."""
+    """Draw the radii to request, ``(count,)``."""
     share = LEAST_RADIUS_SHARE + (1 - LEAST_RADIUS_SHARE) * torch.rand(count, generator=random)
     full = torch.rand(count, generator=random) < FULL_RADIUS_SHARE
     return radius * torch.where(full, 1.0, share)
