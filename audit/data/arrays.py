@@ -6,41 +6,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audit.data.dataset import Dataset, Options, assemble
+from audit.data.dataset import Dataset, Manifest, StoredSamples, assemble
 from audit.data.pixels import check_dtype, scaled
 from audit.data.wording import brief
 from audit.errors import DataError
 
 CHANNELS = (1, 3, 4)
 
-LARGEST_BYTES = 16 << 30
+LARGEST_ARRAY_BYTES = 16 << 30
 """Decompressed size of an array above which a file is refused: a compressed file of a few
 megabytes can claim any size, and more than this does not fit a common machine anyway."""
 
 
-def from_array(
-    path: Path,
-    x: NDArray[Any],
-    labels: NDArray[np.int64],
-    *,
-    sha256: str,
-    options: Options,
-    notes: tuple[str, ...] = (),
-) -> Dataset:
-    """A `Dataset` over an array that stays in its own type until rows are read.
+def from_array(x: NDArray[Any], manifest: Manifest) -> Dataset:
+    """Make a `Dataset` over an array, which keeps its own type until rows are read.
 
     Args:
-        path: where it comes from.
         x: (N, ...) bool, uint8, uint16 or floating.
-        labels: (N,).
-        sha256: digest of the files.
-        options: how to read it.
-        notes: conversions already made.
+        manifest: everything but the samples.
 
     Raises:
         DataError: x cannot be read as samples, or not with the channels or size asked for.
         NothingToEvaluate: there is no sample.
     """
+    path, options = manifest.path, manifest.options
     check_dtype(x.dtype, f"{path}: x")
     if x.ndim < 2 or 0 in x.shape[1:]:
         raise DataError(
@@ -54,15 +43,9 @@ def from_array(
         values = np.ascontiguousarray(scaled(x[rows], options.low, options.high))
         return np.repeat(values, copies, axis=1) if copies > 1 else values
 
+    shape = (x.shape[1] * copies, *x.shape[2:])
     return assemble(
-        str(path),
-        sha256=sha256,
-        labels=labels,
-        samples=len(x),
-        shape=(x.shape[1] * copies, *x.shape[2:]),
-        options=options,
-        fetch=fetch,
-        notes=notes + image_notes + channel_notes,
+        manifest.noting(*image_notes, *channel_notes), StoredSamples(len(x), shape, fetch)
     )
 
 
@@ -110,14 +93,15 @@ def checked_bytes(path: Path, shape: tuple[int, ...], itemsize: int) -> int:
     """Bytes of an array as its header claims it, in exact arithmetic.
 
     Raises:
-        DataError: more than `LARGEST_BYTES`.
+        DataError: more than `LARGEST_ARRAY_BYTES`.
     """
     size = itemsize
     for length in shape:
         size *= length
-    if size > LARGEST_BYTES:
+    if size > LARGEST_ARRAY_BYTES:
         raise DataError(
-            f"{path}: an array of shape {brief(shape)} needs more than {LARGEST_BYTES >> 30} GiB; "
+            f"{path}: an array of shape {brief(shape)} needs more than "
+            f"{LARGEST_ARRAY_BYTES >> 30} GiB; "
             "the file is damaged, or store fewer samples, or image files in class folders, which "
             "are read one by one."
         )

@@ -25,7 +25,7 @@ def arrow(path: Path, module: str = "pyarrow") -> Any:
 
 
 @contextmanager
-def readable(file: Path, kind: str) -> Iterator[None]:
+def arrow_errors(file: Path, kind: str) -> Iterator[None]:
     """Whatever pyarrow finds wrong with a file becomes a `DataError`."""
     try:
         yield

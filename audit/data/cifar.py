@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audit.data.arrays import from_array
-from audit.data.dataset import Dataset, Options
+from audit.data.dataset import Dataset, Manifest, Options
 from audit.data.digest import sha256_of
 from audit.errors import DataError
 
@@ -62,11 +62,9 @@ def open_cifar(path: Path, options: Options) -> Dataset:
         )
     records = data.reshape(-1, layout.record)
     count = len(layout.classes)
+    labels = records[:, count - 1].astype(np.int64)
+    manifest = Manifest(path, sha256_of(path), labels, options)
     return from_array(
-        path,
         records[:, count:].reshape(-1, 3, 32, 32),
-        records[:, count - 1].astype(np.int64),
-        sha256=sha256_of(path),
-        options=options,
-        notes=(f"Read as {layout.name} records.",),
+        manifest.noting(f"Read as {layout.name} records."),
     )

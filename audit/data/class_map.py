@@ -14,7 +14,7 @@ NAME_COLUMNS = ("name", "class", "class_name")
 INDEX_COLUMNS = ("index", "label", "id")
 
 MOST_CLASSES = 1_000_000
-LARGEST_BYTES = 64 << 20
+LARGEST_MAP_BYTES = 64 << 20
 
 FORMS = (
     'a JSON object {"cat": 0, "dog": 1} or list ["cat", "dog"], a .csv with the columns '
@@ -30,8 +30,10 @@ def read_class_map(path: Path) -> ClassMap:
     """
     if not path.is_file():
         raise DataError(f"the class map {path} is not a file; expected {FORMS}.")
-    if path.stat().st_size > LARGEST_BYTES:
-        raise DataError(f"the class map {path} has more than {LARGEST_BYTES >> 20} MiB; is it one?")
+    if path.stat().st_size > LARGEST_MAP_BYTES:
+        raise DataError(
+            f"the class map {path} has more than {LARGEST_MAP_BYTES >> 20} MiB; is it one?"
+        )
     try:
         text = path.read_text(encoding="utf-8-sig")
         reader = {".json": from_json, ".csv": from_csv}.get(path.suffix.lower(), from_lines)

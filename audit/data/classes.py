@@ -5,13 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from audit.data.wording import brief
+from audit.data.wording import brief, shortened
 from audit.errors import DataError
 
 INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(nan|inf)", re.I)
 
-SHOWN = 4
+SHOWN_CLASSES = 4
 """Classes that a sentence lists before it skips to the last one."""
 
 
@@ -43,7 +43,7 @@ class Numbering:
     notes: tuple[str, ...]
 
 
-def number(
+def number_labels(
     labels: Sequence[str], where: Callable[[str], str], class_map: ClassMap | None
 ) -> Numbering:
     """Indices for labels that are text: class indices as digits, or class names.
@@ -71,7 +71,10 @@ def number(
             "labels are either all class indices, counted from 0, or all class names."
         )
     names = sorted(labels)
-    note = f"Labels are names; classes are the {len(names)} names in sorted order: {listed(names)}."
+    note = (
+        f"Labels are names; classes are the {len(names)} names in sorted order: "
+        f"{list_classes(names)}."
+    )
     return Numbering({name: k for k, name in enumerate(names)}, tuple(names), (note,))
 
 
@@ -83,21 +86,22 @@ def by_map(labels: Sequence[str], where: Callable[[str], str], class_map: ClassM
     """
     for label in labels:
         if label not in class_map.index:
+            known = brief(list_classes(list(class_map.index), class_map))
             raise DataError(
                 f"{where(label)}: class '{brief(label)}' is not in the class map "
-                f"{class_map.path}, which has {brief(listed(list(class_map.index), class_map))}; "
+                f"{class_map.path}, which has {known}; "
                 "add it there, or correct the spelling."
             )
     index = {label: class_map.index[label] for label in labels}
     by_index = sorted(index, key=index.__getitem__)
     note = (
         f"Class names were looked up in the class map {class_map.path.name}: "
-        f"{listed(by_index, class_map)}."
+        f"{list_classes(by_index, class_map)}."
     )
     return Numbering(index, class_map.names, (note,))
 
 
-def listed(names: Sequence[str], class_map: ClassMap | None = None) -> str:
+def list_classes(names: Sequence[str], class_map: ClassMap | None = None) -> str:
     """Classes with their indices in short: ``0 ant, 1 bee, 2 cat, 3 dog, …, 9 yak``.
 
     Args:
@@ -105,8 +109,4 @@ def listed(names: Sequence[str], class_map: ClassMap | None = None) -> str:
         class_map: where their indices stand; None: the positions are the indices.
     """
     pairs = [(class_map.index[name] if class_map else k, name) for k, name in enumerate(names)]
-    shown = pairs if len(pairs) <= SHOWN + 1 else pairs[:SHOWN]
-    text = [f"{index} {brief(name, 30)}" for index, name in shown]
-    if len(shown) < len(pairs):
-        text += ["…", f"{pairs[-1][0]} {brief(pairs[-1][1], 30)}"]
-    return ", ".join(text)
+    return shortened(pairs, SHOWN_CLASSES, lambda pair: f"{pair[0]} {brief(pair[1], 30)}")

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from audit.data.classes import number
-from audit.data.dataset import Dataset, Options
+from audit.data.classes import number_labels
+from audit.data.dataset import Dataset, Manifest, Options
 from audit.data.digest import sha256_named
 from audit.data.image_files import ImageFile, open_images
 from audit.data.wording import brief
 from audit.errors import DataError
 
-FILE_COLUMNS = ("file", "path", "filename", "image")
-LABEL_COLUMNS = ("label", "class", "target")
-NAME_COLUMNS = ("name",)
+CSV_FILE_COLUMNS = ("file", "path", "filename", "image")
+CSV_LABEL_COLUMNS = ("label", "class", "target")
+CSV_NAME_COLUMN = "name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +52,22 @@ def open_csv(path: Path, options: Options) -> Dataset:
     files = [find_file(path, folders, row) for row in rows]
     first = {row.label: row for row in reversed(rows)}
     unique = list(dict.fromkeys(row.label for row in rows))
-    numbering = number(unique, lambda label: f"{path}, line {first[label].line}", options.class_map)
+    numbering = number_labels(
+        unique, lambda label: f"{path}, line {first[label].line}", options.class_map
+    )
     labels = [numbering.index[row.label] for row in rows]
     class_names = numbering.class_names
     if class_names is None and options.class_map is None:
         class_names = names_by_label(labels, rows)
-    return open_images(
-        path,
-        files,
-        np.array(labels, dtype=np.int64),
+    manifest = Manifest(
+        path=path,
         sha256=sha256_named(chain([(path.name, path)], ((file.name, file.path) for file in files))),
+        labels=np.array(labels, dtype=np.int64),
         options=options,
         class_names=class_names,
         notes=numbering.notes,
     )
+    return open_images(files, manifest)
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -81,9 +83,9 @@ def read_rows(path: Path) -> list[Row]:
             stream.seek(0)
             reader = csv.reader(stream, delimiter=delimiter, strict=True)
             header = [cell.strip().lower() for cell in next(reader, [])]
-            file = column(path, header, FILE_COLUMNS)
-            label = column(path, header, LABEL_COLUMNS)
-            name = header.index(NAME_COLUMNS[0]) if NAME_COLUMNS[0] in header else None
+            file = column(path, header, CSV_FILE_COLUMNS)
+            label = column(path, header, CSV_LABEL_COLUMNS)
+            name = header.index(CSV_NAME_COLUMN) if CSV_NAME_COLUMN in header else None
             rows = []
             for cells in reader:
                 if not any(cell.strip() for cell in cells):

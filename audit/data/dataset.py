@@ -1,12 +1,13 @@
 """A labelled data set whose samples are read on demand, in the user's [low, high] units."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from audit.data.classes import ClassMap, listed
+from audit.data.classes import ClassMap, list_classes
 from audit.data.pixels import check_range, clip_inward
 from audit.errors import DataError, NothingToEvaluate, UsageError
 
@@ -43,6 +44,46 @@ class Options:
         if self.resize is not None and min(self.resize) < 1:
             height, width = self.resize
             raise UsageError(f"--resize {height}x{width}: both sides must be at least 1 pixel.")
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """A data set without its samples: what a loader knows before it reads any.
+
+    Attributes:
+        path: file or folder, as the user gave it.
+        sha256: hexadecimal digest over the bytes of all files (see `audit.data.digest`).
+        labels: (N,) int64.
+        options: how samples are read.
+        class_names: name of class k at position k, or None where the data does not name them.
+        notes: one sentence for each conversion or choice made so far.
+    """
+
+    path: Path
+    sha256: str
+    labels: NDArray[np.int64]
+    options: Options
+    class_names: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+    def noting(self, *notes: str) -> "Manifest":
+        """Return the manifest with further notes."""
+        return replace(self, notes=(*self.notes, *notes))
+
+
+@dataclass(frozen=True, eq=False)
+class StoredSamples:
+    """Samples that are read on demand.
+
+    Attributes:
+        count: number of samples.
+        shape: shape of one sample.
+        fetch: reads rows.
+    """
+
+    count: int
+    shape: tuple[int, ...]
+    fetch: Fetch
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,37 +136,37 @@ class Dataset:
         return clip_inward(x, self.options.low, self.options.high)
 
 
-def assemble(
-    path: str,
-    *,
-    sha256: str,
-    labels: NDArray[np.int64],
-    samples: int,
-    shape: tuple[int, ...],
-    options: Options,
-    fetch: Fetch,
-    class_names: tuple[str, ...] | None = None,
-    notes: tuple[str, ...] = (),
-) -> Dataset:
-    """A `Dataset` from its parts, with the checks that every format shares.
+def assemble(manifest: Manifest, samples: StoredSamples) -> Dataset:
+    """Combine labels and samples into a `Dataset`, with the checks that all formats share.
 
     Raises:
         DataError: the numbers of samples and labels differ, or the class map lacks a label.
         NothingToEvaluate: there is no sample.
     """
-    if samples != len(labels):
+    path, options = str(manifest.path), manifest.options
+    if samples.count != len(manifest.labels):
         raise DataError(
-            f"{path}: {samples} samples but {len(labels)} labels; "
+            f"{path}: {samples.count} samples but {len(manifest.labels)} labels; "
             "each sample needs exactly one label, in the same order."
         )
-    if samples == 0:
+    if samples.count == 0:
         raise NothingToEvaluate(f"{path} holds no samples.")
-    frozen = np.array(labels, dtype=np.int64)
-    frozen.setflags(write=False)
+    labels = np.array(manifest.labels, dtype=np.int64)
+    labels.setflags(write=False)
+    class_names, notes = manifest.class_names, manifest.notes
     if options.class_map is not None and class_names is None:
-        class_names, note = names_of_indices(path, frozen, options.class_map)
+        class_names, note = names_of_indices(path, labels, options.class_map)
         notes = (*notes, note)
-    return Dataset(path, sha256, frozen, shape, class_names, notes, options, fetch)
+    return Dataset(
+        path=path,
+        sha256=manifest.sha256,
+        labels=labels,
+        shape=samples.shape,
+        class_names=class_names,
+        notes=notes,
+        options=options,
+        fetch=samples.fetch,
+    )
 
 
 def names_of_indices(
@@ -145,7 +186,7 @@ def names_of_indices(
         )
     return names, (
         f"Labels are indices and stay as they are; the class map {class_map.path.name} names "
-        f"them: {listed(names)}."
+        f"them: {list_classes(names)}."
     )
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from audit.data.classes import ClassMap, by_map, listed
-from audit.data.dataset import Dataset, Options
+from audit.data.classes import ClassMap, by_map, list_classes
+from audit.data.dataset import Dataset, Manifest, Options
 from audit.data.digest import sha256_named
 from audit.data.image_files import ImageFile, open_images
-from audit.data.images import SUFFIXES
+from audit.data.images import IMAGE_SUFFIXES
 from audit.data.splits import is_split
 from audit.errors import DataError
 
@@ -39,7 +39,7 @@ def open_folder(path: Path, options: Options) -> Dataset:
     ignored = 0
     for name, index in zip(names, indices, strict=True):
         found = sorted(visible_files(path, name), key=lambda file: file.split("/"))
-        images = [file for file in found if os.path.splitext(file)[1].lower() in SUFFIXES]
+        images = [file for file in found if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES]
         ignored += len(found) - len(images)
         files += [ImageFile(file, path) for file in images]
         labels.append(np.full(len(images), index, dtype=np.int64))
@@ -47,15 +47,15 @@ def open_folder(path: Path, options: Options) -> Dataset:
     notes = [note]
     if ignored:
         notes.append(f"{ignored} files that are not images were ignored.")
-    opened = open_images(
-        path,
-        files,
-        np.concatenate(labels),
+    manifest = Manifest(
+        path=path,
         sha256=sha256_named((file.name, file.path) for file in files),
+        labels=np.concatenate(labels),
         options=options,
         class_names=class_names,
         notes=tuple(notes),
     )
+    opened = open_images(files, manifest)
     return replace(opened, folders=tuple(names) if class_names is None else ())
 
 
@@ -105,7 +105,7 @@ def number_folders(
         numbering = by_map(names, lambda name: str(path / name), class_map)
         indices = [numbering.index[name] for name in names]
         return indices, numbering.class_names, numbering.notes[0]
-    note = f"Classes are the {len(names)} sub-folders in sorted order: {listed(names)}."
+    note = f"Classes are the {len(names)} sub-folders in sorted order: {list_classes(names)}."
     return list(range(len(names))), tuple(names), note
 
 

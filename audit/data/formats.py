@@ -26,7 +26,7 @@ class Format:
     load: Callable[[Path, Options], Dataset]
 
 
-FORMATS = (
+DATA_FORMATS = (
     Format("a folder written by datasets' save_to_disk", is_saved, open_saved),
     Format(".parquet files, or a folder of them (columns image, label)", is_parquet, open_parquet),
     Format("a folder with one sub-folder of images per class", is_folder, open_folder),
@@ -93,8 +93,8 @@ def _check_present(path: Path) -> None:
 
 def _format_of(path: Path) -> Format:
     """The first format that claims the path."""
-    for candidate in FORMATS:
+    for candidate in DATA_FORMATS:
         if candidate.claims(path):
             return candidate
-    known = "; ".join(candidate.description for candidate in FORMATS)
+    known = "; ".join(candidate.description for candidate in DATA_FORMATS)
     raise DataError(f"{path}: unknown kind of data. Supported: {known}.")

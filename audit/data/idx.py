@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audit.data.arrays import checked_bytes, from_array
-from audit.data.dataset import Dataset, Options
+from audit.data.dataset import Dataset, Manifest, Options
 from audit.data.digest import sha256_of
 from audit.data.labels import as_labels
 from audit.data.wording import brief
@@ -47,7 +47,7 @@ def open_idx(path: Path, options: Options) -> Dataset:
         )
     labels_path = find_labels(path)
     labels = as_labels(read_idx(labels_path), str(labels_path))
-    return from_array(path, x, labels, sha256=sha256_of(path, labels_path), options=options)
+    return from_array(x, Manifest(path, sha256_of(path, labels_path), labels, options))
 
 
 def find_labels(images: Path) -> Path:

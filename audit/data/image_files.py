@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from audit.data.dataset import Dataset, Options
-from audit.data.image_rows import from_sources
+from audit.data.dataset import Dataset, Manifest
+from audit.data.image_rows import EncodedImages, from_encoded
 from audit.data.images import Source
 from audit.errors import NothingToEvaluate
 
@@ -33,46 +33,19 @@ class ImageFile:
         return self.folder / self.name
 
 
-def open_images(
-    path: Path,
-    files: Sequence[ImageFile],
-    labels: NDArray[np.int64],
-    *,
-    sha256: str,
-    options: Options,
-    class_names: tuple[str, ...] | None,
-    notes: tuple[str, ...],
-) -> Dataset:
-    """A `Dataset` over image files.
-
-    Args:
-        path: the folder or list, as the user gave it.
-        files: one per sample.
-        labels: (N,).
-        sha256: digest of everything read.
-        options: `channels` None means 1 or 3, as the first image has.
-        class_names: see `Dataset`.
-        notes: conversions already made.
+def open_images(files: Sequence[ImageFile], manifest: Manifest) -> Dataset:
+    """Make a `Dataset` over image files, one per sample.
 
     Raises:
         DataError: an image is unreadable, or sizes differ and no `resize` is given.
         NothingToEvaluate: there is no file.
     """
     if not files:
-        raise NothingToEvaluate(f"{path} holds no samples: no image file was found.")
+        raise NothingToEvaluate(f"{manifest.path} holds no samples: no image file was found.")
 
     def sources(rows: NDArray[np.int64]) -> Iterator[tuple[int, Source]]:
         for position, row in enumerate(rows):
             yield position, files[row].path
 
-    return from_sources(
-        path,
-        (file.path for file in files),
-        sources,
-        labels,
-        name=lambda row: files[row].name,
-        sha256=sha256,
-        options=options,
-        class_names=class_names,
-        notes=notes,
-    )
+    everything = (file.path for file in files)
+    return from_encoded(EncodedImages(everything, sources, lambda row: files[row].name), manifest)

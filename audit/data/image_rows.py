@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from audit.data.dataset import Dataset, Options, assemble
-from audit.data.images import PALETTE_MODES, Header, Source, decode, read_header
+from audit.data.dataset import Dataset, Manifest, StoredSamples, assemble
+from audit.data.images import PALETTE_MODES, Header, Source, decode, read_image_header
 from audit.data.pixels import scaled
 from audit.errors import DataError
 
@@ -17,7 +17,22 @@ Sources = Callable[[NDArray[np.int64]], Iterator[tuple[int, Source]]]
 
 
 @dataclass(frozen=True)
-class Kind:
+class EncodedImages:
+    """Encoded images in the order of the rows, at least one.
+
+    Attributes:
+        everything: all of them; walked once, for their headers.
+        of_rows: the images of some rows.
+        name: what messages call the image of a row.
+    """
+
+    everything: Iterable[Source]
+    of_rows: Sources
+    name: Callable[[int], str]
+
+
+@dataclass(frozen=True)
+class ImageKind:
     """Images with the same header: the first row that has it, and how many have."""
 
     header: Header
@@ -51,43 +66,21 @@ CONVERSIONS = (
 )
 
 
-def from_sources(
-    path: Path,
-    everything: Iterable[Source],
-    sources: Sources,
-    labels: NDArray[np.int64],
-    *,
-    name: Callable[[int], str],
-    sha256: str,
-    options: Options,
-    class_names: tuple[str, ...] | None,
-    notes: tuple[str, ...],
-) -> Dataset:
-    """A `Dataset` over encoded images.
-
-    Args:
-        path: the data, as the user gave it.
-        everything: at least one image, all of them in the order of the rows; walked once, for the
-            headers.
-        sources: the images of some rows.
-        labels: (N,).
-        name: what messages call the image of a row.
-        sha256: digest of everything read.
-        options: `channels` None means 1 or 3, as the first image has.
-        class_names: see `Dataset`.
-        notes: conversions already made.
+def from_encoded(images: EncodedImages, manifest: Manifest) -> Dataset:
+    """Make a `Dataset` over encoded images; without `channels`, 1 or 3 as the first image has.
 
     Raises:
         DataError: an image is unreadable, or sizes differ and no `resize` is given.
     """
-    kinds = survey(everything)
+    options = manifest.options
+    kinds = survey_images(images.everything)
     channels = options.channels or (1 if kinds[0].header.grey else 3)
-    height, width = options.resize or common_size(path, kinds, name)
+    height, width = options.resize or common_size(manifest.path, kinds, images.name)
     shape = (channels, height, width)
 
     def fetch(rows: NDArray[np.int64]) -> NDArray[np.float32]:
         x = np.empty((len(rows), *shape), dtype=np.float32)
-        for position, source in sources(rows):
+        for position, source in images.of_rows(rows):
             pixels = decode(source, channels, options.resize)
             if pixels.shape != shape:
                 raise DataError(f"{source} has changed since it was opened; start again.")
@@ -95,29 +88,24 @@ def from_sources(
         return x
 
     return assemble(
-        str(path),
-        sha256=sha256,
-        labels=labels,
-        samples=sum(kind.count for kind in kinds),
-        shape=shape,
-        options=options,
-        fetch=fetch,
-        class_names=class_names,
-        notes=(*notes, *conversions(kinds, channels), *resizing(kinds, options.resize)),
+        manifest.noting(*conversions(kinds, channels), *resizing(kinds, options.resize)),
+        StoredSamples(sum(kind.count for kind in kinds), shape, fetch),
     )
 
 
-def survey(sources: Iterable[Source]) -> list[Kind]:
+def survey_images(sources: Iterable[Source]) -> list[ImageKind]:
     """The kinds of images there are, in order of first appearance; no pixel is decoded."""
     found: dict[Header, tuple[int, int]] = {}
     for row, source in enumerate(sources):
-        header = read_header(source)
+        header = read_image_header(source)
         first, count = found.get(header, (row, 0))
         found[header] = (first, count + 1)
-    return [Kind(header, first, count) for header, (first, count) in found.items()]
+    return [ImageKind(header, first, count) for header, (first, count) in found.items()]
 
 
-def common_size(path: Path, kinds: Sequence[Kind], name: Callable[[int], str]) -> tuple[int, int]:
+def common_size(
+    path: Path, kinds: Sequence[ImageKind], name: Callable[[int], str]
+) -> tuple[int, int]:
     """(height, width) of all images.
 
     Raises:
@@ -135,7 +123,7 @@ def common_size(path: Path, kinds: Sequence[Kind], name: Callable[[int], str]) -
     return first.height, first.width
 
 
-def conversions(kinds: Sequence[Kind], channels: int) -> tuple[str, ...]:
+def conversions(kinds: Sequence[ImageKind], channels: int) -> tuple[str, ...]:
     """A sentence for each conversion that at least one image needs, with the number of images."""
     counted = (
         (
@@ -148,7 +136,7 @@ def conversions(kinds: Sequence[Kind], channels: int) -> tuple[str, ...]:
     return tuple(f"{count} of {total} images {sentence}" for count, sentence in counted if count)
 
 
-def resizing(kinds: Sequence[Kind], resize: tuple[int, int] | None) -> tuple[str, ...]:
+def resizing(kinds: Sequence[ImageKind], resize: tuple[int, int] | None) -> tuple[str, ...]:
     """The sentence about resizing, where any image has another size."""
     if resize is None:
         return ()

@@ -19,7 +19,7 @@ from PIL import Image, ImageFile
 from audit.data.wording import brief
 from audit.errors import DataError
 
-SUFFIXES = {
+IMAGE_SUFFIXES = {
     suffix: decoder
     for decoder, suffixes in {
         "PNG": (".png",),
@@ -98,7 +98,7 @@ def opened(source: Source) -> Iterator[ImageFile.ImageFile]:
             warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             file = io.BytesIO(source.content) if isinstance(source, Encoded) else source
-            with Image.open(file, formats=sorted(set(SUFFIXES.values()))) as image:
+            with Image.open(file, formats=sorted(set(IMAGE_SUFFIXES.values()))) as image:
                 yield image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(
@@ -112,7 +112,7 @@ def opened(source: Source) -> Iterator[ImageFile.ImageFile]:
         ) from error
 
 
-def read_header(source: Source) -> Header:
+def read_image_header(source: Source) -> Header:
     """Size and pixel type, without decoding.
 
     Raises:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from audit.data.arrays import from_array
 from audit.data.class_map import read_class_map
-from audit.data.dataset import Dataset, Options
+from audit.data.dataset import Dataset, Manifest, Options
 from audit.data.labels import as_labels
 from audit.errors import DataError, NothingToEvaluate
 from audit.options import ReadOptions
@@ -111,10 +111,6 @@ def _dataset(
     for array in (samples, labels):
         digest.update(f"{array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
-    return from_array(
-        Path(name),
-        samples,
-        as_labels(labels, f"{name}: labels"),
-        sha256=digest.hexdigest(),
-        options=Options(low, high, reading.resize, None, classes),
-    )
+    options = Options(low, high, reading.resize, None, classes)
+    numbers = as_labels(labels, f"{name}: labels")
+    return from_array(samples, Manifest(Path(name), digest.hexdigest(), numbers, options))

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from audit.data.arrays import channel_copies, channels_first, refuse_resize
 from audit.data.arrow import arrow
-from audit.data.dataset import Dataset, Options, assemble
+from audit.data.dataset import Dataset, Manifest, StoredSamples, assemble
 from audit.data.pixels import check_dtype, scaled
 from audit.data.table import Cursor, Table
 from audit.data.wording import brief
@@ -16,27 +16,20 @@ from audit.errors import DataError
 WIDE = {"int8", "int16", "int32", "int64", "uint32", "uint64"}
 """Integer types that are no pixel types, but which lists get that nobody gave a type."""
 
-MOST_BYTES = 1 << 30
+LARGEST_SAMPLE_BYTES = 1 << 30
 """Size of one sample above which a column is refused."""
 
 
-def from_lists(
-    table: Table,
-    column: str,
-    labels: NDArray[np.int64],
-    *,
-    options: Options,
-    class_names: tuple[str, ...] | None,
-    notes: tuple[str, ...],
-) -> Dataset:
-    """A `Dataset` over a column of lists of numbers, not kept in memory.
+def from_lists(table: Table, column: str, manifest: Manifest) -> Dataset:
+    """Make a `Dataset` over a column of lists of numbers, which is not kept in memory.
 
     Integers wider than a pixel are read as uint8 where every one of them is in 0..255.
 
     Raises:
         DataError: a cell is no list of numbers, rows differ in shape, or values say no pixel range.
     """
-    stored, shape, notes_of_values = survey(table, column)
+    options = manifest.options
+    stored, shape, notes_of_values = survey_lists(table, column)
     probe, image_notes = channels_first(np.empty((0, *shape), dtype=stored))
     copies, channel_notes = channel_copies(table.path, probe.shape[1:], options.channels)
     refuse_resize(table.path, probe.shape[1:], options.resize)
@@ -46,27 +39,23 @@ def from_lists(
         x = np.empty((len(rows), *shape), dtype=stored)
         for position, piece, place in cursor.take(rows):
             row = int(rows[position])
-            values = as_array(table, column, piece.slice(place, 1), row)
+            values = lists_as_array(table, column, piece.slice(place, 1), row)
             if values.shape[1:] != shape:
                 raise DataError(f"{table.path}, row {row} has changed since it was opened.")
             x[position] = values[0]
         values = np.ascontiguousarray(scaled(channels_first(x)[0], options.low, options.high))
         return np.repeat(values, copies, axis=1) if copies > 1 else values
 
+    shape_read = (probe.shape[1] * copies, *probe.shape[2:])
     return assemble(
-        str(table.path),
-        sha256=table.sha256,
-        labels=labels,
-        samples=len(table),
-        shape=(probe.shape[1] * copies, *probe.shape[2:]),
-        options=options,
-        fetch=fetch,
-        class_names=class_names,
-        notes=(*notes, *notes_of_values, *image_notes, *channel_notes),
+        manifest.noting(*notes_of_values, *image_notes, *channel_notes),
+        StoredSamples(len(table), shape_read, fetch),
     )
 
 
-def survey(table: Table, column: str) -> tuple[np.dtype[Any], tuple[int, ...], tuple[str, ...]]:
+def survey_lists(
+    table: Table, column: str
+) -> tuple[np.dtype[Any], tuple[int, ...], tuple[str, ...]]:
     """The pixel type and shape of every row, found by looking at each once, and notes.
 
     Raises:
@@ -78,7 +67,7 @@ def survey(table: Table, column: str) -> tuple[np.dtype[Any], tuple[int, ...], t
     for piece in table.pieces(column):
         if not len(piece):
             continue
-        values = as_array(table, column, piece, row)
+        values = lists_as_array(table, column, piece, row)
         shape = values.shape[1:] if shape is None else shape
         if values.shape[1:] != shape:
             raise DataError(ragged(table, column, row, values.shape[1:], shape))
@@ -88,7 +77,7 @@ def survey(table: Table, column: str) -> tuple[np.dtype[Any], tuple[int, ...], t
         row += len(piece)
     if shape is None or 0 in shape:
         raise DataError(f"{table.path}: column '{column}' holds empty lists, expected numbers.")
-    if np.prod(shape, dtype=float) * dtype.itemsize > MOST_BYTES:
+    if np.prod(shape, dtype=float) * dtype.itemsize > LARGEST_SAMPLE_BYTES:
         raise DataError(f"{table.path}: one sample of shape {brief(shape)} is larger than 1 GiB.")
     if dtype.name in WIDE and least >= 0 and 1 < most <= 255:
         note = f"Values are {dtype.name}, all in 0..255; read as uint8, 255 is mapped to high."
@@ -97,7 +86,7 @@ def survey(table: Table, column: str) -> tuple[np.dtype[Any], tuple[int, ...], t
     return dtype, shape, ()
 
 
-def as_array(table: Table, column: str, piece: Any, row: int) -> NDArray[Any]:
+def lists_as_array(table: Table, column: str, piece: Any, row: int) -> NDArray[Any]:
     """The lists of a piece as one array (n, *shape).
 
     Args:

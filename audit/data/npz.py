@@ -10,7 +10,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from audit.data.arrays import checked_bytes, from_array
-from audit.data.dataset import Dataset, Options
+from audit.data.dataset import Dataset, Manifest, Options
 from audit.data.digest import sha256_of
 from audit.data.labels import as_labels
 from audit.data.wording import brief
@@ -35,8 +35,8 @@ def open_npz(path: Path, options: Options) -> Dataset:
     try:
         with zipfile.ZipFile(path) as archive:
             members = {name.removesuffix(".npy"): name for name in archive.namelist()}
-            x_name = choose(path, members, X_NAMES, "samples")
-            y_name = choose(path, members, Y_NAMES, "labels")
+            x_name = choose_array(path, members, X_NAMES, "samples")
+            y_name = choose_array(path, members, Y_NAMES, "labels")
             x = read_member(path, archive, members[x_name])
             y = read_member(path, archive, members[y_name])
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
@@ -47,10 +47,10 @@ def open_npz(path: Path, options: Options) -> Dataset:
     used = f"Samples are the array '{x_name}', labels the array '{y_name}'."
     notes = () if (x_name, y_name) == ("x", "y") else (used,)
     labels = as_labels(y, f"{path}: {y_name}")
-    return from_array(path, x, labels, sha256=sha256_of(path), options=options, notes=notes)
+    return from_array(x, Manifest(path, sha256_of(path), labels, options, notes=notes))
 
 
-def choose(path: Path, found: dict[str, str], names: tuple[str, ...], what: str) -> str:
+def choose_array(path: Path, found: dict[str, str], names: tuple[str, ...], what: str) -> str:
     """The array that holds samples (or labels): the first name, else the only other known one.
 
     Raises:
@@ -78,7 +78,7 @@ def read_member(path: Path, archive: zipfile.ZipFile, member: str) -> NDArray[An
     """
     try:
         with archive.open(member) as stream:
-            shape, dtype, start = read_header(stream)
+            shape, dtype, start = read_npy_header(stream)
             if dtype.hasobject:
                 raise DataError(
                     f"{path}: array '{brief(member)}' holds Python objects (a pickle, which could "
@@ -100,7 +100,7 @@ def read_member(path: Path, archive: zipfile.ZipFile, member: str) -> NDArray[An
         ) from error
 
 
-def read_header(stream: Any) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+def read_npy_header(stream: Any) -> tuple[tuple[int, ...], np.dtype[Any], int]:
     """Shape, type and length in bytes of an ``.npy`` header; ValueError if it is not one."""
     version = npy.read_magic(stream)
     if version == (1, 0):

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from audit.data.arrow import arrow, readable
+from audit.data.arrow import arrow, arrow_errors
 from audit.data.dataset import Dataset, Options
 from audit.data.digest import sha256_named, sha256_of
 from audit.data.splits import choose_split, is_split
@@ -14,7 +14,7 @@ from audit.data.table import Part, Table, common_types, features_of
 from audit.data.table_data import open_table
 from audit.errors import DataError
 
-SUFFIXES = (".parquet", ".pq")
+PARQUET_SUFFIXES = (".parquet", ".pq")
 SHARD = re.compile(r"(?P<stem>.+?)-(?P<number>\d{5})-of-(?P<total>\d{5})(-[0-9a-f]+)?")
 NUMBERS = re.compile(r"(\d+)")
 
@@ -31,7 +31,7 @@ def is_parquet(path: Path) -> bool:
     """Whether it is a parquet file by name, a folder that holds one, or the name of shards."""
     if path.is_dir():
         return next(found(path), None) is not None
-    return path.suffix.lower() in SUFFIXES or bool(shards_called(path))
+    return path.suffix.lower() in PARQUET_SUFFIXES or bool(shards_called(path))
 
 
 def open_parquet(path: Path, options: Options) -> Dataset:
@@ -55,14 +55,14 @@ def parquet_table(path: Path, files: list[Path], notes: tuple[str, ...]) -> Tabl
     schemas = []
     parts = []
     for file in files:
-        with readable(file, "parquet"):
+        with arrow_errors(file, "parquet"):
             metadata = parquet.read_metadata(file)
             schemas.append(metadata.schema.to_arrow_schema())
             for group in range(metadata.num_row_groups):
                 rows = metadata.row_group(group).num_rows
                 if rows < 0:
                     raise ValueError(f"row group {group} claims {rows} rows")
-                parts.append(Part(file, rows, partial(stream, file, group, metadata)))
+                parts.append(Part(file, rows, partial(stream_row_group, file, group, metadata)))
     if path.is_file():
         sha256 = sha256_of(path)
     else:
@@ -72,10 +72,10 @@ def parquet_table(path: Path, files: list[Path], notes: tuple[str, ...]) -> Tabl
     return Table(path, sha256, types, features_of(schemas[0].metadata), tuple(parts), notes)
 
 
-def stream(file: Path, group: int, metadata: Any, column: str) -> Iterator[Any]:
+def stream_row_group(file: Path, group: int, metadata: Any, column: str) -> Iterator[Any]:
     """A column of a row group, a batch at a time; the file is read as the batches are."""
     parquet = arrow(file, "pyarrow.parquet")
-    with readable(file, "parquet"):
+    with arrow_errors(file, "parquet"):
         reader = parquet.ParquetFile(
             file, metadata=metadata, buffer_size=BUFFER_BYTES, pre_buffer=False
         )
@@ -91,7 +91,9 @@ def found(folder: Path) -> Iterator[Path]:
     for depth in range(DEPTH):
         for file in folder.glob("*/" * depth + "*"):
             parts = file.relative_to(folder).parts
-            if file.suffix.lower() in SUFFIXES and not any(p.startswith(".") for p in parts):
+            if file.suffix.lower() in PARQUET_SUFFIXES and not any(
+                p.startswith(".") for p in parts
+            ):
                 yield file
 
 
@@ -109,18 +111,20 @@ def choose_files(path: Path) -> tuple[list[Path], tuple[str, ...]]:
     splits: dict[str, list[Path]] = {}
     for file in sorted(found(path), key=natural):
         splits.setdefault(split_of(file, path), []).append(file)
-    split = "" if set(splits) == {""} else choose_split(path, shown(splits), example(splits))
+    split = "" if set(splits) == {""} else choose_split(path, split_names(splits), example(splits))
     files = splits[split]
     folders = sorted({file.parent for file in files})
     if len(folders) > 1:
         names = ", ".join(folder.relative_to(path).as_posix() for folder in folders)
         raise DataError(f"{path} holds several tables: {names}; pass one of these folders.")
-    chosen = f"The split {split} was taken (found: {', '.join(shown(splits))}). " if split else ""
+    chosen = (
+        f"The split {split} was taken (found: {', '.join(split_names(splits))}). " if split else ""
+    )
     count = "1 parquet file" if len(files) == 1 else f"{len(files)} parquet files"
     return complete(path, files), (f"{chosen}Read from {count}.",)
 
 
-def shown(splits: dict[str, list[Path]]) -> list[str]:
+def split_names(splits: dict[str, list[Path]]) -> list[str]:
     """The names of splits, files without one under a name that says so."""
     return [split or "files without a split" for split in splits]
 
@@ -150,7 +154,7 @@ def shards_called(path: Path) -> list[Path]:
     """The files ``NAME-00000-of-00002.parquet`` … beside which a path would be called NAME."""
     if not path.parent.is_dir():
         return []
-    candidates = (file for file in path.parent.iterdir() if file.suffix.lower() in SUFFIXES)
+    candidates = (file for file in path.parent.iterdir() if file.suffix.lower() in PARQUET_SUFFIXES)
     matches = ((file, SHARD.fullmatch(file.stem)) for file in candidates)
     return sorted(
         (file for file, shard in matches if shard and shard["stem"] == path.name), key=natural

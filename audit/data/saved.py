@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from audit.data.arrow import arrow, readable
+from audit.data.arrow import arrow, arrow_errors
 from audit.data.dataset import Dataset, Options
 from audit.data.digest import sha256_named
-from audit.data.table import Part, Table, common_types, described, features_of
+from audit.data.table import Part, Table, common_types, described_columns, features_of
 from audit.data.table_data import open_table
 from audit.data.wording import brief
 from audit.errors import DataError
@@ -87,14 +87,14 @@ def saved_table(path: Path, files: list[Path]) -> Table:
     schemas = []
     parts = []
     for file in files:
-        with readable(file, "Arrow"):
+        with arrow_errors(file, "Arrow"):
             reader = ipc.open_stream(pyarrow.memory_map(str(file)))
             schemas.append(reader.schema)
             for batch in reader:
-                parts.append(Part(file, batch.num_rows, partial(stream, file, batch)))
+                parts.append(Part(file, batch.num_rows, partial(stream_batch, file, batch)))
     info = path / INFO
     extra = [(INFO, info)] if info.is_file() else []
-    features = described(read_json(info).get("features")) if extra else {}
+    features = described_columns(read_json(info).get("features")) if extra else {}
     return Table(
         path=path,
         sha256=sha256_named([*((file.name, file) for file in files), *extra]),
@@ -105,9 +105,9 @@ def saved_table(path: Path, files: list[Path]) -> Table:
     )
 
 
-def stream(file: Path, batch: Any, column: str) -> Iterator[Any]:
+def stream_batch(file: Path, batch: Any, column: str) -> Iterator[Any]:
     """A column of a record batch, after its offsets have been checked against its data."""
-    with readable(file, "Arrow"):
+    with arrow_errors(file, "Arrow"):
         values = batch.column(batch.schema.get_field_index(column))
         # A damaged offset would otherwise be followed out of the file.
         values.validate(full=True)

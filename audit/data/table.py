@@ -106,13 +106,13 @@ def features_of(metadata: dict[bytes, bytes] | None) -> dict[str, dict[str, Any]
     """Column -> feature, from the metadata that Hugging Face `datasets` puts into a schema."""
     try:
         info = json.loads((metadata or {}).get(b"huggingface", b"{}"))
-        return described(info["info"]["features"])
+        return described_columns(info["info"]["features"])
     except (ValueError, KeyError, TypeError):
         return {}
 
 
-def described(features: object) -> dict[str, dict[str, Any]]:
-    """The columns that are described by an object, as plain data."""
+def described_columns(features: object) -> dict[str, dict[str, Any]]:
+    """Return the columns whose description is a JSON object; everything else is left out."""
     if not isinstance(features, dict):
         return {}
     return {name: value for name, value in features.items() if isinstance(value, dict)}

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audit.data.arrow import arrow
-from audit.data.classes import by_map, number
-from audit.data.dataset import Dataset, Options
-from audit.data.image_rows import from_sources
+from audit.data.classes import by_map, number_labels
+from audit.data.dataset import Dataset, Manifest, Options
+from audit.data.image_rows import EncodedImages, from_encoded
 from audit.data.images import Encoded, Source
 from audit.data.labels import as_labels
 from audit.data.lists import from_lists
@@ -46,23 +46,15 @@ def open_table(table: Table, options: Options) -> Dataset:
         notes = (f"Samples are the column '{image}', labels the column '{label}'.", *notes)
     notes = (*table.notes, *notes)
 
+    manifest = Manifest(table.path, table.sha256, labels, options, class_names, notes)
     types = arrow(table.path).types
     kind = table.types[image]
     if (types.is_struct(kind) and kind.get_field_index("bytes") >= 0) or is_binary(types, kind):
         sources = encoded(table, image)
         everything = (source for _, source in sources(np.arange(len(table))))
-        return from_sources(
-            table.path,
-            everything,
-            sources,
-            labels,
-            name=lambda row: f"row {row}",
-            sha256=table.sha256,
-            options=options,
-            class_names=class_names,
-            notes=notes,
-        )
-    return from_lists(table, image, labels, options=options, class_names=class_names, notes=notes)
+        images = EncodedImages(everything, sources, lambda row: f"row {row}")
+        return from_encoded(images, manifest)
+    return from_lists(table, image, manifest)
 
 
 def choose_column(table: Table, names: Sequence[str], feature: str, what: str) -> str:
@@ -164,7 +156,7 @@ def named_labels(table: Table, values: Any, options: Options) -> Labels:
     def where(text: str) -> str:
         return f"{table.path}, row {int(np.argmax(codes == texts.index(text)))}"
 
-    numbering = number(list(dict.fromkeys(texts)), where, options.class_map)
+    numbering = number_labels(list(dict.fromkeys(texts)), where, options.class_map)
     index = np.array([numbering.index[text] for text in texts], dtype=np.int64)
     return index[codes], numbering.class_names, numbering.notes
 

@@ -11,7 +11,7 @@ from audit.evidence.samples import Samples, tied
 from audit.models.classifier import Classifier
 from audit.models.preprocess import InputSpec, alternatives
 
-TRIED = 256
+TRIAL_SAMPLES = 256
 """Samples on which other readings of the data are tried."""
 
 
@@ -51,7 +51,7 @@ def require_better_than_chance(
     tried = [(option, share) for option, _, share in other_readings(classifier, samples)]
     best = max(tried, key=lambda entry: entry[1], default=None)
     listing = "; ".join(f"{option}: {accuracy:.1%}" for option, accuracy in tried) or "nothing else"
-    looks_right = best and best[1] > chance_level(classifier.classes, min(n, TRIED))
+    looks_right = best and best[1] > chance_level(classifier.classes, min(n, TRIAL_SAMPLES))
     steps = [doubt.rstrip(".") for doubt in doubts]
     if best and looks_right:
         steps.append(f"{best[0]} looks right")
@@ -62,7 +62,7 @@ def require_better_than_chance(
     raise DataError(
         f"The model is at chance: {correct} of {n} samples ({samples.accuracy:.1%}) are classified "
         f"correctly with {classifier.classes} classes, so data and model do not fit "
-        f"together.{found} Tried on {min(n, TRIED)} samples: {listing}. Do: {advice}."
+        f"together.{found} Tried on {min(n, TRIAL_SAMPLES)} samples: {listing}. Do: {advice}."
     )
 
 
@@ -112,7 +112,7 @@ def other_readings(
     classifier: Classifier, samples: Samples
 ) -> Iterator[tuple[str, InputSpec, float]]:
     """Every other reading of the data that the model takes: options, reading, clean accuracy."""
-    x, labels = samples.x[:TRIED], samples.labels[:TRIED]
+    x, labels = samples.x[:TRIAL_SAMPLES], samples.labels[:TRIAL_SAMPLES]
     for option, spec in alternatives(classifier.spec):
         try:
             scores = replace(classifier, spec=spec).deployed(x)

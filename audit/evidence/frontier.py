@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from audit.evidence.judge import Verdict
+from audit.evidence.judge import Judgement
 from audit.evidence.samples import Samples
 from audit.runtime.storage import copy
 
@@ -37,12 +37,12 @@ class Frontier:
         """(N,) bool: a confirmed example exists (samples wrong from the start not counted)."""
         return self.radius.isfinite() & (self.radius > 0)
 
-    def offer(self, rows: Tensor, verdict: Verdict, attack: str) -> None:
-        """Take over what is nearer than before; ``rows``: (B,) int64 of the verdict's samples."""
-        nearer = verdict.distance < self.radius[rows]
+    def offer(self, rows: Tensor, judgement: Judgement, attack: str) -> None:
+        """Take over what is nearer than before; ``rows``: (B,) int64 of the judgement's samples."""
+        nearer = judgement.distance < self.radius[rows]
         chosen = rows[nearer]
-        self.radius[chosen] = verdict.distance[nearer]
-        self.x[chosen] = verdict.x[nearer]
-        self.prediction[chosen] = verdict.prediction[nearer]
+        self.radius[chosen] = judgement.distance[nearer]
+        self.x[chosen] = judgement.x[nearer]
+        self.prediction[chosen] = judgement.prediction[nearer]
         for row in chosen.tolist():
             self.attack[row] = attack

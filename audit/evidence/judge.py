@@ -28,7 +28,7 @@ STRETCHES = (1.05, 1.15, 1.35, 1.7)
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Judgement:
     """What the served model says of a batch of candidates.
 
     Attributes:
@@ -52,7 +52,7 @@ def judge(
     labels: Tensor,
     *,
     line_search: int = LINE_SEARCH,
-) -> Verdict:
+) -> Judgement:
     """Confirm or reject candidates on the deployed model.
 
     Args:
@@ -97,7 +97,7 @@ def judge(
         x[rows] = torch.where(over(nearer, near), near, x[rows])
     x = torch.where(over(broken, x), x, x0)
     distance = torch.where(broken, metric.distance(x0, x), torch.inf)
-    return Verdict(broken, distance, x, classifier.predict(x))
+    return Judgement(broken, distance, x, classifier.predict(x))
 
 
 def _settle(

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from attackers.losses import misclassified
 from audit.data import Dataset, check_labels
+from audit.data.wording import shortened
 from audit.errors import DataError, ModelError
-from audit.evidence.chance import TRIED, chance_level
-from audit.evidence.relabellings import listed, relabellings
+from audit.evidence.chance import TRIAL_SAMPLES, chance_level
+from audit.evidence.relabellings import SHOWN_LABELS, relabellings
 from audit.evidence.samples import Samples
 from audit.models.classifier import CUT, Classifier, two_columns
 from audit.statistics.pairs import paired
@@ -62,7 +63,7 @@ class Candidate:
 
 
 def findings(classifier: Classifier, samples: Samples, dataset: Dataset) -> tuple[Finding, ...]:
-    """What other readings of the model and of the data say, on at most `TRIED` samples each."""
+    """What other readings of the model and of the data say, each on `TRIAL_SAMPLES` samples."""
     candidates = [
         *_outputs(classifier, samples),
         *_relabelled(classifier, samples, dataset),
@@ -102,7 +103,7 @@ def require_labels(dataset: Dataset, classifier: Classifier, x: Tensor, labels: 
 def _hints(dataset: Dataset, classifier: Classifier, x: Tensor, labels: Tensor) -> Iterator[str]:
     declared = classifier.declared.labels
     if declared and classifier.output != "labels":
-        yield f"The file lists the labels {listed(declared)} for its scores."
+        yield f"The file lists the labels {shortened(declared, SHOWN_LABELS)} for its scores."
     rows = spread(len(x))
     prediction = classifier.predict(x[rows])
     for other in relabellings(classifier, dataset):
@@ -116,8 +117,10 @@ def _hints(dataset: Dataset, classifier: Classifier, x: Tensor, labels: Tensor) 
 
 
 def spread(n: int) -> Tensor:
-    """Up to `TRIED` rows of n, evenly spread: data is often sorted by class."""
-    return torch.from_numpy(np.unique(np.linspace(0, n - 1, min(n, TRIED)).astype(np.int64)))
+    """Up to `TRIAL_SAMPLES` rows of n, evenly spread: data is often sorted by class."""
+    return torch.from_numpy(
+        np.unique(np.linspace(0, n - 1, min(n, TRIAL_SAMPLES)).astype(np.int64))
+    )
 
 
 def _relabelled(classifier: Classifier, samples: Samples, dataset: Dataset) -> Iterator[Candidate]:
@@ -140,7 +143,8 @@ def _of_listed_labels(
     if not labels or classifier.output == "labels":
         return
     opening = (
-        f"The file lists the labels {listed(labels)} for its scores, and the labels of the data "
+        f"The file lists the labels {shortened(labels, SHOWN_LABELS)} for its scores, and the "
+        "labels of the data "
         f"were read as positions in that list, 0 to {classifier.classes - 1}."
     )
     for candidate in candidates:

@@ -1,6 +1,6 @@
 """Other numberings of the data's labels that are usual, and what to do if one is right."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from audit.data import Dataset
+from audit.data.wording import shortened
 from audit.models.classifier import Classifier
 
-SHOWN = 6
+SHOWN_LABELS = 6
 """Labels that a sentence lists before it skips to the last one."""
 
 
@@ -59,7 +60,7 @@ def _by_file(classifier: Classifier, dataset: Dataset, used: list[int]) -> Itera
         "lists of files pass --class-map FILE, a text file with the file's labels in that order, "
         "one per line."
     )
-    name = f"Read as the labels that the file lists ({listed(declared)})"
+    name = f"Read as the labels that the file lists ({shortened(declared, SHOWN_LABELS)})"
     integers, names = classifier.declared.integers, dataset.class_names
     if integers is not None:
         index = {label: place for place, label in enumerate(integers)}
@@ -81,14 +82,14 @@ def _by_folders(dataset: Dataset) -> Iterator[Relabelling]:
     yield Relabelling(
         "labels",
         "With the class folders numbered in text order, as torchvision's ImageFolder numbers them "
-        f"({listed(text)}),",
+        f"({shortened(text, SHOWN_LABELS)}),",
         advice.format(lines),
         {int(name): place for place, name in enumerate(text)},
     )
     numbers = sorted({int(name) for name in dataset.folders})
     yield Relabelling(
         "labels",
-        f"With the class folders numbered from 0 in the order {listed(list(map(str, numbers)))},",
+        f"With the class folders numbered from 0 in the order {shortened(numbers, SHOWN_LABELS)},",
         advice.format(lines),
         {number: place for place, number in enumerate(numbers)},
     )
@@ -99,9 +100,3 @@ def _by_folders(dataset: Dataset) -> Iterator[Relabelling]:
             advice.format("a .csv of name,index with every index one less than the folder's name"),
             {number: number - 1 for number in numbers},
         )
-
-
-def listed(labels: Sequence[str]) -> str:
-    """List some labels; skip to the last one where they are many."""
-    shown = list(labels) if len(labels) <= SHOWN + 1 else [*labels[:SHOWN], "…", labels[-1]]
-    return ", ".join(shown)

@@ -10,7 +10,7 @@ from torch import Tensor
 from attackers.wagan.networks import SMALLEST_IMAGE, Spec
 from audit.data import Dataset, check_labels
 from audit.errors import ModelError, NothingToEvaluate, UsageError
-from audit.evidence.chance import TRIED
+from audit.evidence.chance import TRIAL_SAMPLES
 from audit.evidence.samples import Samples, choose, evaluate, read_samples
 from audit.generators.epochs import steps_per_epoch
 from audit.generators.held_out import LARGEST_HELD_OUT_SHARE, split_held_out
@@ -70,7 +70,7 @@ def plan_training(dataset: Dataset, config: TrainConfig, load: Load) -> Training
             f"{math.ceil(1 / LARGEST_HELD_OUT_SHARE)} are needed, and thousands are usual."
         )
     x_held_out = read_samples(dataset, kept)
-    classifier = load(x_held_out[:TRIED], int(np.max(dataset.labels)) + 1)
+    classifier = load(x_held_out[:TRIAL_SAMPLES], int(np.max(dataset.labels)) + 1)
     check_labels(dataset, classifier.classes)
     if classifier.white_box is None:
         raise ModelError(

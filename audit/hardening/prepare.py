@@ -9,7 +9,7 @@ from torch import Tensor
 
 from audit.data import Dataset, check_labels
 from audit.errors import DataError, UsageError
-from audit.evidence.chance import TRIED
+from audit.evidence.chance import TRIAL_SAMPLES
 from audit.evidence.samples import choose, read_samples
 from audit.generators.generator_files import Trained
 from audit.generators.held_out import split_held_out
@@ -72,7 +72,9 @@ def prepare_hardening(
         )
     kept, used = split_held_out(index, config.seed)
     x_held_out = read_samples(train, kept)
-    classifier = request.load(request.model)(x_held_out[:TRIED], int(np.max(train.labels)) + 1)
+    classifier = request.load(request.model)(
+        x_held_out[:TRIAL_SAMPLES], int(np.max(train.labels)) + 1
+    )
     check_labels(train, classifier.classes)
     check_labels(evaluation, classifier.classes)
     if "wasserstein" in config.metrics and x_held_out.dim() != 4:

@@ -61,7 +61,7 @@ def prepare(dataset: Dataset, config: ScanConfig, load: Load) -> Subject:
     index = choose(len(dataset), config.samples, config.seed)
     x = read_samples(dataset, index)
     classes = int(np.max(dataset.labels)) + 1
-    classifier = load(x[: chance.TRIED], classes)
+    classifier = load(x[: chance.TRIAL_SAMPLES], classes)
     labels = torch.from_numpy(np.asarray(dataset.labels)[index].astype(np.int64))
     readings.require_labels(dataset, classifier, x, labels)
     samples = evaluate(classifier, x, labels, index, config.seed)

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from audit.data import Dataset
-from audit.data.dataset import Options, assemble
+from audit.data.dataset import Manifest, Options, StoredSamples, assemble
 from audit.evidence.samples import Samples, evaluate
 from audit.models.classifier import Classifier, Differentiable, Made, Output, Provenance
 from audit.models.execution import in_calls_of
@@ -80,15 +81,11 @@ def samples_of(
 
 def dataset_of(x: Tensor, labels: Tensor) -> Dataset:
     """A data set in memory."""
-    return assemble(
-        "data.npz",
-        sha256="1" * 64,
-        labels=labels.numpy(),
-        samples=len(x),
-        shape=tuple(x.shape[1:]),
-        options=Options(0.0, 1.0),
-        fetch=lambda rows: x[torch.from_numpy(rows)].numpy(),
+    manifest = Manifest(Path("data.npz"), "1" * 64, labels.numpy(), Options(0.0, 1.0))
+    stored = StoredSamples(
+        len(x), tuple(x.shape[1:]), lambda rows: x[torch.from_numpy(rows)].numpy()
     )
+    return assemble(manifest, stored)
 
 
 def noisy_labels(x: Tensor, share: float = 0.1) -> Tensor:

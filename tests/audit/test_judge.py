@@ -11,7 +11,7 @@ from torch import Tensor
 from attackers.geometry import L2, NORMS, Linf, Metric
 from attackers.losses import misclassified
 from audit.evidence.frontier import Frontier
-from audit.evidence.judge import Verdict, admissible, judge
+from audit.evidence.judge import Judgement, admissible, judge
 
 MODEL = classifier(linear)
 every_metric = pytest.mark.parametrize("metric", [NORMS[n]() for n in NORMS], ids=NORMS)
@@ -141,7 +141,7 @@ def test_the_frontier_only_improves() -> None:
 def test_a_verdict_that_broke_nothing_changes_nothing() -> None:
     x0 = inputs(3)
     frontier = Frontier.of(samples_of(MODEL, x0))
-    nothing = Verdict(
+    nothing = Judgement(
         torch.zeros(3, dtype=torch.bool), torch.full((3,), math.inf).double(), x0, MODEL.predict(x0)
     )
     frontier.offer(torch.arange(3), nothing, "none")
