@@ -211,12 +211,12 @@ def _accuracy(
 
 def _fit(samples: Samples, doubts: Sequence[str]) -> str:
     """What an accuracy above chance says of the reading of the data."""
-    found = health.majority(samples)
+    found = health.compare_with_majority(samples)
     if found.status == "pass" and doubts:
         return "doubtful: accuracy is well above chance, but another reading may be right"
     if found.status == "pass":
         return "fits: accuracy is well above chance"
-    return f"doubtful: {found.detail}"
+    return f"doubtful: {found.finding}"
 
 
 def _better(classifier: Classifier, samples: Samples) -> InputSpec | None:

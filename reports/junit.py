@@ -20,7 +20,7 @@ def render(report: Report) -> str:
     root = ET.Element("testsuites", name="audit")
     _suite(root, "scan", report, [_status(report)])
     _suite(root, "gates", report, [_gate(gate) for gate in report.gates])
-    _suite(root, "health", report, [_health(entry) for entry in report.health])
+    _suite(root, "health", report, [_health_case(entry) for entry in report.health])
     for name in ("tests", "failures", "errors"):  # the common schema knows no skipped here
         root.set(name, str(sum(int(suite.get(name, "0")) for suite in root)))
     ET.indent(root)
@@ -59,11 +59,18 @@ def _gate(gate: Gate) -> ET.Element:
     return case
 
 
-def _health(entry: Health) -> ET.Element:
-    case = ET.Element("testcase", classname="audit.health", name=_clean(entry.check), time="0")
-    _say(case, {"fail": "error", "not_applicable": "skipped"}.get(entry.status), entry.detail)
+def _health_case(entry: Health) -> ET.Element:
+    name, message = summary.check_name(entry), summary.check_text(entry)
+    case = ET.Element(
+        "testcase", classname=_clean(f"audit.health.{entry.id}"), name=_clean(name), time="0"
+    )
+    numbers = summary.check_numbers(entry)
+    kind = {"fail": "error", "error": "error", "not_applicable": "skipped"}.get(entry.status)
+    _say(case, kind, message)
     if entry.status == "warn":
-        ET.SubElement(case, "system-out").text = _clean(f"warning: {entry.detail}")
+        ET.SubElement(case, "system-out").text = _clean(f"warning: {message} [{numbers}]")
+    elif numbers:
+        ET.SubElement(case, "system-out").text = _clean(f"{entry.finding} [{numbers}]")
     return case
 
 

@@ -37,7 +37,10 @@ def render(report: Report) -> str:
         lines += _threat(threat)
     worst, passed = summary.trouble(report)
     lines += ["", f"{count(passed)} of {count(len(report.health))} health checks passed."]
-    lines += [f"- **{h.status}** {text(h.check)}: {text(h.detail)}" for h in worst]
+    lines += [
+        f"- **{h.status}** {text(summary.check_name(h))}: {text(summary.check_text(h))}"
+        for h in worst
+    ]
     lines += [f"- {text(warning)}" for warning in report.warnings]
     lines += ["", text(summary.NO_REPAIR)]
     rendered = "\n".join(lines) + "\n"

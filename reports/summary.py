@@ -286,9 +286,28 @@ def generator(report: Report) -> list[tuple[str, str]]:
 
 def trouble(report: Report) -> tuple[list[Health], int]:
     """The health checks that did not pass, worst first, and how many did."""
-    ranking = ("fail", "warn", "not_applicable")
+    ranking = ("fail", "error", "warn", "not_applicable")
     worst = [entry for status in ranking for entry in report.health if entry.status == status]
     return worst, sum(entry.status == "pass" for entry in report.health)
+
+
+def check_name(entry: Health) -> str:
+    """Return the title of a check, with its metric where it has one."""
+    return entry.title if entry.metric is None else f"{entry.title} ({entry.metric})"
+
+
+def check_numbers(entry: Health) -> str:
+    """Return the measured numbers of a check: 'tied 3; samples 1,000'."""
+    return "; ".join(
+        f"{name.replace('_', ' ')} "
+        f"{count(value) if isinstance(value, int) else significant(value, 'nearest')}"
+        for name, value in entry.numbers.items()
+    )
+
+
+def check_text(entry: Health) -> str:
+    """Return the finding of a check and what to do about it."""
+    return " ".join(part for part in (entry.finding, entry.advice) if part)
 
 
 def reliability_line(report: Report) -> tuple[Reliability, str]:

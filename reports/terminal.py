@@ -405,12 +405,21 @@ def _generator(report: Report) -> Group:
 
 def _health(report: Report, full: bool) -> Group:
     worst, passed = summary.trouble(report)
-    lines = [_item(_text(_status(h.status), f" {h.check}: {h.detail}")) for h in worst]
+    lines = [_item(_text(_status(h.status), " ", *_check_parts(h, full))) for h in worst]
     lines.append(_item(f"{count(passed)} of {count(len(report.health))} checks passed"))
     if full:
         passes = (h for h in report.health if h.status == "pass")
-        lines += [_item(_text((f"pass {h.check}: {h.detail}", "dim"))) for h in passes]
+        lines += [_item(_text(_status(h.status), " ", *_check_parts(h, full))) for h in passes]
     return Group(_title("Health of the evidence"), *lines)
+
+
+def _check_parts(entry: Health, full: bool) -> list[str | tuple[str, str]]:
+    """Title, finding and advice of a check, and its numbers where everything is shown."""
+    numbers = summary.check_numbers(entry) if full else ""
+    return [
+        f"{summary.check_name(entry)}: {summary.check_text(entry)}",
+        (f" [{entry.id}{': ' if numbers else ''}{numbers}]", "dim"),
+    ]
 
 
 def _gates(report: Report) -> Group:

@@ -1,7 +1,7 @@
 """The scan: samples, attacks, judge, certificates, health; the state it leaves is the outcome."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -9,11 +9,11 @@ from torch import Tensor
 
 from attackers.geometry import METRICS, Metric
 from attackers.losses import outvoted
-from audit import certify, health
+from audit import certify
 from audit.certify import Certified, bounding, smoothing
 from audit.certify.smoothing import law_of
 from audit.data import Dataset
-from audit.errors import InternalError, ModelError, NothingToEvaluate, UsageError, contained
+from audit.errors import InternalError, NothingToEvaluate, UsageError, contained
 from audit.evidence import chance, readings
 from audit.evidence.frontier import Frontier
 from audit.evidence.samples import Samples, choose, evaluate, read_samples
@@ -22,15 +22,16 @@ from audit.models.classifier import Classifier, Load
 from audit.models.smoothed import Noise, smooth
 from audit.runtime.progress import Progress, silent
 from audit.scanning.attacks import attack_all
-from audit.scanning.checks import check_metric
+from audit.scanning.checks import (
+    NO_IMAGES,
+    check_completeness,
+    check_metric,
+    check_model,
+    has_pixels,
+    skip_wasserstein,
+)
 from audit.scanning.config import ScanConfig
 from audit.scanning.state import MetricRun, Scan
-from audit.schema import Health, Parity
-
-NO_IMAGES = (
-    "The wasserstein threat moves mass between the pixels of images (channels, height, width), and "
-    "is not applicable to other inputs."
-)
 
 
 def prepare(dataset: Dataset, config: ScanConfig, load: Load) -> Scan:
@@ -95,25 +96,20 @@ def undecided(scan: Scan) -> Iterator[str]:
 
 def _require_images(config: ScanConfig, x: Tensor) -> None:
     """Stop when the image-Wasserstein threat is all that is asked for, and the inputs are none."""
-    if set(config.metrics) == {"wasserstein"} and not _has_pixels(x):
+    if set(config.metrics) == {"wasserstein"} and not has_pixels(x):
         raise UsageError(
             f"{NO_IMAGES} Found inputs of shape {tuple(x.shape[1:])}: choose linf, l2 or l1."
         )
 
 
-def _has_pixels(x: Tensor) -> bool:
-    return x.dim() == 4 and x.shape[2] * x.shape[3] > 1
-
-
 def run(scan: Scan, progress: Progress = silent) -> Scan:
     """Attack, certify and check, metric by metric; an interrupt keeps what was found."""
     try:
-        _check_model(scan, progress)
+        check_model(scan, progress)
         _describe_generator(scan, progress)
         for name in scan.config.metrics:
-            if name == "wasserstein" and not _has_pixels(scan.samples.x):
-                scan.health.append(health.entry("wasserstein", "not_applicable", NO_IMAGES))
-                scan.warnings.append(NO_IMAGES)
+            if name == "wasserstein" and not has_pixels(scan.samples.x):
+                skip_wasserstein(scan)
                 continue
             metric = METRICS[name](low=scan.config.low, high=scan.config.high)
             _scan_metric(scan, metric, progress)
@@ -123,7 +119,7 @@ def run(scan: Scan, progress: Progress = silent) -> Scan:
             "The scan was interrupted: attacks are incomplete, so attacked accuracies are only "
             "the upper bounds reached so far."
         )
-    scan.health.append(_completeness(scan))
+    check_completeness(scan)
     return scan
 
 
@@ -139,56 +135,6 @@ def _describe_generator(scan: Scan, progress: Progress) -> None:
         scan.generated = used(
             scan.generator, scan.classifier, scan.samples, scan.config.confidence, progress
         )
-
-
-def _completeness(scan: Scan) -> Health:
-    reached = {run.metric.name: run.attacks for run in scan.runs}
-    return health.completeness(
-        reached,
-        [*scan.failures, *(failure for run in scan.runs for failure in run.failed)],
-        [name for name in scan.config.metrics if scan.interrupted and name not in reached],
-        interrupted=scan.interrupted,
-    )
-
-
-def _check_model(scan: Scan, progress: Progress) -> None:
-    samples = scan.samples
-    served = scan.classifier.base or scan.classifier
-    with progress("health checks", 10) as tick:
-        entry, difference, count = health.parity(served, samples)
-        if difference is not None:
-            scan.parity = Parity(max_abs_difference=difference, samples=count)
-        if entry.status != "pass" and served.copy is not None:
-            scan.classifier = scan.classifier.score_only(entry.detail)
-            scan.warnings.append(entry.detail)
-        checks: dict[str, Callable[[], Health]] = {
-            "clean_accuracy": lambda: health.clean_accuracy(samples, scan.classifier.classes),
-            "majority": lambda: health.majority(samples, scan.dataset.class_names),
-            "ties": lambda: health.ties(scan.classifier, samples),
-            "distinct": lambda: health.distinct(samples),
-            "reading": lambda: health.reading(scan.readings),
-            "sample_size": lambda: health.sample_size(samples, scan.config.confidence),
-            "output": lambda: health.output_kind(served, samples),
-            "quantised_kernels": lambda: health.quantised_kernels(served, samples),
-            "determinism": lambda: health.determinism(scan.classifier, samples),
-            "batch_invariance": lambda: health.batch_invariance(scan.classifier, samples),
-            "finite_differences": lambda: health.finite_differences(scan.classifier, samples),
-        }
-        for name, check in checks.items():
-            scan.health.append(health.guarded(name, check))
-            tick(1)
-        scan.health.append(entry)
-    _require_independent_rows(scan.health)
-
-
-def _require_independent_rows(checks: list[Health]) -> None:
-    """Stop when a sample's scores depend on the samples beside it: no radius would mean anything.
-
-    A model that is random differs in every call; that is a finding of its own.
-    """
-    found = {entry.check: entry for entry in checks}
-    if found["determinism"].status != "fail" and found["batch_invariance"].status == "fail":
-        raise ModelError(found["batch_invariance"].detail)
 
 
 def _scan_metric(scan: Scan, metric: Metric, progress: Progress) -> None:

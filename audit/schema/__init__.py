@@ -3,10 +3,12 @@
 This and `audit.errors` are all that renderers may import.
 """
 
-from audit.schema.base import SCHEMA_VERSION, Interval, Record, Reliability, Tool, now
+from audit.schema.base import Interval, Record, Reliability, Tool, now
 from audit.schema.comparison import Comparison, Paired, PairedPoint, ThreatChange
 from audit.schema.hardening import Epoch, HardenedThreat, HardenReport
+from audit.schema.health import Health, HealthStatus
 from audit.schema.scan import (
+    REPORT_VERSION,
     Artifacts,
     AsGenerated,
     Attack,
@@ -22,8 +24,6 @@ from audit.schema.scan import (
     Gate,
     GateStatus,
     GeneratorUsed,
-    Health,
-    HealthStatus,
     Histogram,
     Model,
     ModelInput,
@@ -46,9 +46,10 @@ from audit.schema.scan import (
     certificate_tried,
     reliability,
 )
+from audit.schema.upgrade import upgraded
 
 __all__ = [
-    "SCHEMA_VERSION",
+    "REPORT_VERSION",
     "Artifacts",
     "AsGenerated",
     "Attack",
@@ -99,4 +100,5 @@ __all__ = [
     "certificate_tried",
     "now",
     "reliability",
+    "upgraded",
 ]

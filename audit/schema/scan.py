@@ -1,4 +1,4 @@
-"""The report object: plain data, schema version 1, the only thing its renderers ever read.
+"""The report object: plain data, the only thing its renderers ever read.
 
 Numbers are numbers in the unit that their field states; ``None`` means *not measured*, never zero.
 An *attacked* value is an upper bound on the true adversarial accuracy, a *certified* one a lower
@@ -9,11 +9,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from audit.schema.base import SCHEMA_VERSION, Interval, Record, Reliability, Tool
+from audit.schema.base import Interval, Record, Reliability, Tool
+from audit.schema.health import Health
+
+REPORT_VERSION: Literal[2] = 2
+"""Version of the layout below; `audit.schema.upgrade` reads earlier ones, a larger one is refused."""
 
 Status = Literal["complete", "partial", "interrupted"]
 Verdict = Literal["pass", "fail", "inconclusive", "none"]
-HealthStatus = Literal["pass", "warn", "fail", "not_applicable"]
 RunStatus = Literal["ran", "not_applicable", "error"]
 GateStatus = Literal["pass", "fail", "warn", "inconclusive", "waived"]
 
@@ -289,14 +292,6 @@ class ThreatResult(Record):
     classes: list[ClassResult] = Field(default=[])
 
 
-class Health(Record):
-    """One check of the evidence itself; ``detail`` is a sentence of finding and advice."""
-
-    check: str
-    status: HealthStatus
-    detail: str
-
-
 class Gate(Record):
     """One condition on the report, and how it came out; ``value`` is the number judged.
 
@@ -344,7 +339,7 @@ class Artifacts(Record):
 class Report(Record):
     """One scan, whole."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = REPORT_VERSION
     tool: Tool
     status: Status
     verdict: Verdict
@@ -365,11 +360,13 @@ class Report(Record):
 def reliability(report: Report) -> Reliability:
     """GREEN when every health check that applies passed, AMBER on a warning, RED on a failure.
 
+    A check that stopped on an error counts as failed.
+
     Where no check applied nothing speaks for the numbers: AMBER. A scan that did not run to its
     end is RED: what it left out may break more samples.
     """
     statuses = {entry.status for entry in report.health}
-    if "fail" in statuses or report.status != "complete":
+    if statuses & {"fail", "error"} or report.status != "complete":
         return "RED"
     return "GREEN" if "pass" in statuses and "warn" not in statuses else "AMBER"
 

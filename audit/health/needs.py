@@ -1,0 +1,89 @@
+"""The conditions without which health checks do not apply, each with the reason that is reported."""
+
+from typing import Protocol
+
+from attackers import defined
+from attackers.geometry import Wasserstein
+from audit.evidence.samples import Samples
+from audit.health.registry import Need
+from audit.health.subjects import MetricSubject, ModelSubject
+from audit.models.classifier import Classifier
+
+
+class Audited(Protocol):
+    """Any subject that holds a classifier and samples."""
+
+    @property
+    def classifier(self) -> Classifier:
+        """The audited model."""
+
+    @property
+    def samples(self) -> Samples:
+        """All audited samples."""
+
+
+GRADIENTS: Need[Audited] = Need(
+    "It needs gradients, and the model has none.",
+    lambda subject: subject.classifier.attackable is not None,
+)
+
+SCORES: Need[Audited] = Need(
+    "It needs scores, and the model names a class only.",
+    lambda subject: subject.classifier.output != "labels" and subject.classifier.base is None,
+)
+
+LOGITS: Need[Audited] = Need(
+    "It needs logits, and the model serves none.",
+    lambda subject: subject.classifier.output == "logits",
+)
+
+CONTINUOUS_INPUTS: Need[Audited] = Need(
+    "It needs floating-point inputs, and the model takes integers.",
+    lambda subject: subject.classifier.spec.dtype.is_floating_point,
+)
+
+IMAGES: Need[Audited] = Need(
+    "It needs images, and the inputs of the model are not images.",
+    lambda subject: subject.classifier.spec.layout is not None,
+)
+
+UNSMOOTHED: Need[Audited] = Need(
+    "It is not made for a smoothed model, whose votes it cannot afford or compare: scan without "
+    "--smooth.",
+    lambda subject: subject.classifier.base is None,
+)
+
+CORRECT_SAMPLES: Need[Audited] = Need(
+    "No sample is classified correctly.",
+    lambda subject: bool(subject.samples.correct.any()),
+)
+
+SERVED_COPY: Need[ModelSubject] = Need(
+    "There is no differentiable copy to compare.",
+    lambda subject: subject.served.copy is not None,
+)
+
+QUANTISED_OPERATORS: Need[ModelSubject] = Need(
+    "The file holds no quantised operators.",
+    lambda subject: subject.served.unfused is not None,
+)
+
+COPY: Need[MetricSubject] = Need(
+    "There is no differentiable copy to compare.",
+    lambda subject: subject.classifier.copy is not None,
+)
+
+EXAMPLES: Need[MetricSubject] = Need(
+    "No adversarial example was found.",
+    lambda subject: bool((subject.radius.isfinite() & (subject.radius > 0)).any()),
+)
+
+FREE_PIXELS: Need[MetricSubject] = Need(
+    "Rounding to 8 bits changes the mass, which this metric conserves.",
+    lambda subject: not isinstance(subject.metric, Wasserstein),
+)
+
+SQUARE_SEARCH: Need[MetricSubject] = Need(
+    "The search without gradients (square) is defined for linf and l2 only.",
+    lambda subject: defined("square", subject.metric),
+)
