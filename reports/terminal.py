@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from audit.schema import Curve, Interval, Point, Report, ThreatResult
+from audit.schema import Curve, Health, Interval, Point, Report, ThreatResult
 from reports import summary
 from reports.numbers import (
     NOT_MEASURED,

@@ -96,8 +96,8 @@ def unbounded_attack(subject: MetricSubject) -> CheckResult:
     "random_noise",
     MetricSubject,
     title="Gradient steps beat random points",
-    advice="Attack a smooth version of the model: its gradients mislead (gradient masking), and the "
-    "attacked accuracy is too optimistic.",
+    advice="Attack a smooth version of the model: its gradients mislead (gradient masking), and "
+    "the attacked accuracy is too optimistic.",
     needs=(GRADIENTS,),
 )
 def random_not_better(subject: MetricSubject) -> CheckResult:

@@ -25,8 +25,8 @@ LEVEL_TOLERANCE = 1e-3
     "representable",
     MetricSubject,
     title="Examples survive 8-bit rounding",
-    advice="If your adversary must send an image file, use the attacked accuracy with 8 bits: it is "
-    "nearer to the truth, though attacks that aim at 8-bit images may find more.",
+    advice="If your adversary must send an image file, use the attacked accuracy with 8 bits: it "
+    "is nearer to the truth, though attacks that aim at 8-bit images may find more.",
     needs=(FREE_PIXELS, IMAGES, CONTINUOUS_INPUTS),
 )
 def representable(subject: MetricSubject) -> CheckResult:

@@ -65,9 +65,9 @@ def finite_differences(subject: ModelSubject) -> CheckResult:
     "gradients",
     ModelSubject,
     title="Gradients are finite and not zero",
-    advice="Attack a smooth version of the model: gradient attacks do not see where to go (gradient "
-    "masking by a step function, rounding or saturation), and the attacked accuracy is far too "
-    "optimistic.",
+    advice="Attack a smooth version of the model: gradient attacks do not see where to go "
+    "(gradient masking by a step function, rounding or saturation), and the attacked accuracy is "
+    "far too optimistic.",
 )
 def gradients(subject: ModelSubject) -> CheckResult:
     """Gradients of the margin exist, are finite and not zero, at random points near the samples."""

@@ -1,4 +1,4 @@
-"""The conditions without which health checks do not apply, each with the reason that is reported."""
+"""Conditions without which health checks do not apply, each with the reason that is reported."""
 
 from typing import Protocol
 

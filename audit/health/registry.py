@@ -115,7 +115,7 @@ CHECKS: dict[str, Check[Any]] = {}
 
 
 def check(
-    id: str,  # noqa: A002 -- the word of the report
+    id: str,
     of: type[S],
     *,
     title: str,

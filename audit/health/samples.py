@@ -18,8 +18,8 @@ MOST_TIES = 0.01
     "majority",
     ModelSubject,
     title="Accuracy beats the most frequent class",
-    advice="Check how labels and outputs are read ('audit inspect'), and evaluate on samples of all "
-    "classes: robustness of such an accuracy means little.",
+    advice="Check how labels and outputs are read ('audit inspect'), and evaluate on samples of "
+    "all classes: robustness of such an accuracy means little.",
 )
 def majority(subject: ModelSubject) -> CheckResult:
     """The model is right more often than one that always names the most frequent class."""

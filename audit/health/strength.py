@@ -147,8 +147,8 @@ def convergence(subject: MetricSubject, *, probe: int = 4 * PROBE_SIZE) -> Check
     "square",
     MetricSubject,
     title="Search without gradients finds no more",
-    advice="Run the black-box attack longer, or attack a smooth version of the model: gradients are "
-    "masked, and the samples that remain may be no more robust.",
+    advice="Run the black-box attack longer, or attack a smooth version of the model: gradients "
+    "are masked, and the samples that remain may be no more robust.",
     needs=(UNSMOOTHED, GRADIENTS, SQUARE_SEARCH, CORRECT_SAMPLES),
 )
 def square_not_better(subject: MetricSubject) -> CheckResult:

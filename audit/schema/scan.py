@@ -13,7 +13,7 @@ from audit.schema.base import Interval, Record, Reliability, Tool
 from audit.schema.health import Health
 
 REPORT_VERSION: Literal[2] = 2
-"""Version of the layout below; `audit.schema.upgrade` reads earlier ones, a larger one is refused."""
+"""Version of the layout below; `audit.schema.upgrade` reads earlier ones."""
 
 Status = Literal["complete", "partial", "interrupted"]
 Verdict = Literal["pass", "fail", "inconclusive", "none"]
