@@ -216,7 +216,7 @@ def _fit(samples: Samples, doubts: Sequence[str]) -> str:
         return "doubtful: accuracy is well above chance, but another reading may be right"
     if found.status == "pass":
         return "fits: accuracy is well above chance"
-    return f"doubtful: {found.finding}"
+    return f"doubtful: {found.finding} {health.samples.majority.advice}"
 
 
 def _better(classifier: Classifier, samples: Samples) -> InputSpec | None:

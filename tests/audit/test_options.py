@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import pytest
-from fakes import classifier, inputs, linear, noisy_labels, scan_of, threat_result
+from fakes import classifier, finding, inputs, linear, noisy_labels, scan_of, threat_result
 
 from audit import values
 from audit.cli.arguments import Gates
@@ -12,7 +12,7 @@ from audit.errors import UsageError
 from audit.gates import verdict as gates
 from audit.scanning.assemble import report_of
 from audit.scanning.config import ATTACK_NAMES, ScanConfig
-from audit.schema import Gate, Health, Report
+from audit.schema import Gate, Report
 from audit.values import order_name
 from tests.reports.golden import golden
 
@@ -191,7 +191,7 @@ def test_exit_codes(
         update={
             "verdict": verdict,
             "status": status,
-            "health": [Health(check="c", status=health, detail="d")],
+            "health": [finding(health)],
         }
     )
     assert gates.exit_code(changed, strict=strict) == code

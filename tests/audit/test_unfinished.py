@@ -1,11 +1,12 @@
 """Scans that did not run to their end: what they may say, and what an error may cost."""
 
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
 import pytest
 import torch
-from fakes import classifier, inputs, linear, scan_of, stop_at
+from fakes import classifier, inputs, key, linear, scan_of, stop_at
 from torch import Tensor
 
 from audit import comparison
@@ -13,7 +14,7 @@ from audit.certify import bounding
 from audit.cli.arguments import Gates
 from audit.errors import InternalError
 from audit.gates.policy import Policy, Rule, judge
-from audit.health import completeness
+from audit.health import CHECKS, ScanSubject
 from audit.scanning import scan
 from audit.scanning.assemble import report_of
 from audit.scanning.state import Scan
@@ -104,7 +105,7 @@ def test_an_interrupted_scan_passes_nothing_in_any_format() -> None:
     assert [attack.name for attack in made.threats[0].attacks] == ["fgsm", "minimal"]
     assert {gate.status for gate in made.gates} == {"inconclusive", "warn"}
     assert (made.status, made.verdict, reliability(made)) == ("interrupted", "inconclusive", "RED")
-    checks = {entry.check: entry for entry in made.health}
+    checks = {key(entry): entry for entry in made.health}
     assert checks["completeness"].status == "fail"
     for name in ("html", "text", "markdown", "junit", "sarif"):
         rendered = RENDERERS[name](made)
@@ -120,7 +121,7 @@ def test_a_metric_that_was_not_reached_has_a_gate_that_is_open() -> None:
     assert [(g.expression, g.status) for g in made.gates if "l2" in g.id] == [
         ("attacked.l2 >= 0", "inconclusive")
     ]
-    assert "did not reach: l2" in {h.check: h.detail for h in made.health}["completeness"]
+    assert "did not reach: l2" in {key(h): h.finding for h in made.health}["completeness"]
 
 
 @pytest.mark.parametrize("status", ["interrupted", "partial"])
@@ -183,7 +184,7 @@ def test_an_error_in_an_attack_costs_that_attack_alone(monkeypatch: pytest.Monke
     assert torch.equal(state.runs[0].frontier.radius, expected.runs[0].frontier.radius)
     made = report(state, Gates(minimum=0.0))
     assert (made.status, reliability(made), made.verdict) == ("partial", "RED", "inconclusive")
-    detail = {entry.check: entry.detail for entry in made.health}["completeness"]
+    detail = {key(entry): entry.finding for entry in made.health}["completeness"]
     assert "linf, apgd: It stopped on an error: Boom: no kernel image." in detail
 
 
@@ -204,19 +205,22 @@ def test_an_error_in_a_certificate_costs_the_certificate_alone(
 
 
 def test_an_error_in_a_check_fails_the_check_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    from audit import health
-
     def broken(*_: object, **__: object) -> None:
         raise Boom("unexpected")
 
-    monkeypatch.setattr(health, "budget_monotone", broken)
-    monkeypatch.setattr(health, "output_kind", broken)
+    for check in ("budget_monotone", "output"):
+        monkeypatch.setitem(CHECKS, check, replace(CHECKS[check], run=broken))
     state = scan.run(scan_of(classifier(linear), X, LABELS, **OPTIONS, attacks=("minimal",)))
-    found = {entry.check: entry for entry in state.health}
+    found = {key(entry): entry for entry in state.health}
     for check in ("budget_monotone.linf", "output"):
-        assert found[check].status == "fail"
-        assert "Boom: unexpected" in found[check].detail
-    assert found["transfer.linf"].status != "fail"
+        assert found[check].status == "error"
+        assert "--verbose" in (found[check].advice or "")
+        assert "Boom: unexpected" in found[check].finding
+    assert {found[check].status for check in ("transfer.linf", "iterative.linf")} <= {
+        "pass",
+        "not_applicable",
+    }
+    assert reliability(report(state)) == "RED"
 
 
 def test_a_model_whose_gradients_raise_is_still_attacked_without_them() -> None:
@@ -235,16 +239,14 @@ def test_a_model_whose_gradients_raise_is_still_attacked_without_them() -> None:
     assert state.runs[0].frontier.broken.all()
 
 
-@pytest.mark.parametrize("place", ["budget_monotone", "parity_on_adversarial"])
+@pytest.mark.parametrize("place", ["budget_monotone", "parity_adversarial"])
 def test_a_contradiction_is_raised_wherever_it_shows(
     monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    from audit import health
-
     def contradiction(*_: object, **__: object) -> None:
         raise InternalError("certified beyond an attack")
 
-    monkeypatch.setattr(health, place, contradiction)
+    monkeypatch.setitem(CHECKS, place, replace(CHECKS[place], run=contradiction))
     with pytest.raises(InternalError):
         scan.run(scan_of(classifier(linear), X, LABELS, **OPTIONS, attacks=("minimal",)))
 
@@ -292,12 +294,12 @@ def test_an_attack_that_did_not_run_is_no_search(
 def test_a_scan_in_which_no_attack_could_run_is_red() -> None:
     model = classifier(linear, gradients=False)
     state = scan.run(scan_of(model, X, LABELS, **OPTIONS, attacks=("apgd", "minimal")))
-    entry = {h.check: h for h in state.health}["completeness"]
+    entry = {key(h): h for h in state.health}["completeness"]
     assert entry.status == "fail"
-    assert "No attack that was chosen could run under linf" in entry.detail
+    assert "No attack that was chosen could run under linf" in entry.finding
     assert reliability(report(state)) == "RED"
 
 
 def test_a_whole_scan_is_complete() -> None:
-    entry = completeness({"linf": []}, [], [], interrupted=False)
+    entry = CHECKS["completeness"](ScanSubject({"linf": []}, [], [], interrupted=False))
     assert entry.status == "pass"

@@ -24,7 +24,7 @@ def test_round_trip_is_byte_identical() -> None:
 def test_keys_stand_in_declared_order() -> None:
     document = json.loads(TEXT)
     assert list(document) == list(type(golden()).model_fields)
-    assert TEXT.startswith('{\n  "schema_version": 1,\n')
+    assert TEXT.startswith('{\n  "schema_version": 2,\n')
 
 
 def test_committed_schema_is_current_and_sound() -> None:
@@ -78,9 +78,9 @@ POINT = ("threats", 0, "curves", 0, "points", 0)
         ("[]", "no 'schema_version'"),
         ('{"lighthouseVersion": "12"}', "no 'schema_version'"),
         ('{"schema_version": 1}', "not valid at 'tool'"),
-        (changed("schema_version", to=2), "reads up to 1; upgrade"),
-        (changed("schema_version", to="1"), "expected 1"),
-        (changed("schema_version", to=True), "expected 1"),
+        (changed("schema_version", to=3), "reads up to 2; upgrade"),
+        (changed("schema_version", to="1"), "expected 2"),
+        (changed("schema_version", to=True), "expected 2"),
         (changed("note", to="mine"), "not valid at 'note'"),
         (changed("verdict", to="great"), "not valid at 'verdict'"),
         (changed("clean", "value", to="0.989"), "not valid at 'clean.value'"),
