@@ -11,7 +11,7 @@ al. 2022 (indicators of attack failure).
 # attacks left come after it.
 # isort: off
 from audit.health import model, samples, gradient
-from audit.health import attack, strength, active, transferred, eight_bit
+from audit.health import attack, strength, active, transferred, eight_bit, agreement
 from audit.health import completeness
 # isort: on
 
@@ -27,6 +27,7 @@ __all__ = [
     "ModelSubject",
     "ScanSubject",
     "active",
+    "agreement",
     "attack",
     "check",
     "checks_of",

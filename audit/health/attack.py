@@ -1,4 +1,4 @@
-"""Checks of what a working attack and a correct certificate do on any classifier."""
+"""Checks of what a working attack does on any classifier."""
 
 import itertools
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from attackers.geometry import NORMS, Metric
 from attackers.losses import misclassified
 from attackers.noise import random_search
 from attackers.threat import Threat
-from audit.health.needs import GRADIENTS
+from audit.health.needs import CORRECT_SAMPLES, GRADIENTS
 from audit.health.registry import CheckResult, check
 from audit.health.subjects import PROBE_SIZE, MetricSubject
 from audit.schema import HealthStatus
@@ -39,7 +39,7 @@ BUDGET_FACTORS = (0.5, 1.0, 2.0, 4.0)
     title="Larger budgets break more samples",
     advice="Trust the minimal radii more than this attack, whose steps do not suit the model, and "
     "look at the gradient checks.",
-    needs=(GRADIENTS,),
+    needs=(GRADIENTS, CORRECT_SAMPLES),
 )
 def budget_monotone(subject: MetricSubject) -> CheckResult:
     """A larger budget never breaks fewer samples."""
@@ -69,7 +69,7 @@ def budget_monotone(subject: MetricSubject) -> CheckResult:
     title="Unlimited budget breaks every sample",
     advice="Do not rely on any attacked accuracy: the gradients lead nowhere, since an attack that "
     "may move anywhere breaks every real classifier. Attack a smooth version of the model.",
-    needs=(GRADIENTS,),
+    needs=(GRADIENTS, CORRECT_SAMPLES),
 )
 def unbounded_attack(subject: MetricSubject) -> CheckResult:
     """With the whole box to move in, an attack breaks nearly every sample.
@@ -98,7 +98,7 @@ def unbounded_attack(subject: MetricSubject) -> CheckResult:
     title="Gradient steps beat random points",
     advice="Attack a smooth version of the model: its gradients mislead (gradient masking), and "
     "the attacked accuracy is too optimistic.",
-    needs=(GRADIENTS,),
+    needs=(GRADIENTS, CORRECT_SAMPLES),
 )
 def random_not_better(subject: MetricSubject) -> CheckResult:
     """Random points break no more samples than steps along gradients do."""
@@ -119,23 +119,6 @@ def random_not_better(subject: MetricSubject) -> CheckResult:
         "delta": subject.delta,
     }
     return CheckResult("fail" if by_noise > by_gradient else "pass", finding, numbers)
-
-
-@check(
-    "certified_below_attacked",
-    MetricSubject,
-    title="Certificates agree with attacks",
-    advice="This is a bug of the program: please report it with the model.",
-)
-def certified_below_attacked(subject: MetricSubject) -> CheckResult:
-    """No certified radius exceeds a verified adversarial distance (the scan stops if one does)."""
-    above, n = int((subject.certified > subject.radius).sum()), len(subject.radius)
-    numbers = {"contradictions": above, "samples": n}
-    if above:
-        finding = f"{above} of {n} samples are certified beyond an adversarial example."
-        return CheckResult("fail", finding, numbers)
-    finding = f"No certified radius exceeds the attacked one on any of {n} samples."
-    return CheckResult("pass", finding, numbers)
 
 
 def by_steps(metric: Metric) -> Callable[..., Tensor]:

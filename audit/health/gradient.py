@@ -5,7 +5,7 @@ from torch import Tensor
 from attackers.gradient import value_and_grad
 from attackers.losses import margin
 from attackers.rows import expand, row_sum
-from audit.health.needs import CONTINUOUS_INPUTS, GRADIENTS, LOGITS
+from audit.health.needs import CONTINUOUS_INPUTS, CORRECT_SAMPLES, GRADIENTS, LOGITS
 from audit.health.registry import CheckResult, check
 from audit.health.subjects import PROBE_SIZE, ModelSubject
 from audit.models.classifier import Classifier
@@ -24,7 +24,7 @@ that may disagree."""
     title="Gradients match finite differences",
     advice="Gradient attacks may be weak: trust the attacks without gradients more, and look for "
     "rounding or quantisation in the model.",
-    needs=(GRADIENTS, LOGITS, CONTINUOUS_INPUTS),
+    needs=(GRADIENTS, LOGITS, CONTINUOUS_INPUTS, CORRECT_SAMPLES),
 )
 def finite_differences(subject: ModelSubject) -> CheckResult:
     """The gradient predicts how the *served* model's margin moves along it."""
@@ -68,6 +68,7 @@ def finite_differences(subject: ModelSubject) -> CheckResult:
     advice="Attack a smooth version of the model: gradient attacks do not see where to go "
     "(gradient masking by a step function, rounding or saturation), and the attacked accuracy is "
     "far too optimistic.",
+    needs=(CORRECT_SAMPLES,),
 )
 def gradients(subject: ModelSubject) -> CheckResult:
     """Gradients of the margin exist, are finite and not zero, at random points near the samples."""

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from audit.health.common import scale_of
-from audit.health.needs import COPY, EXAMPLES, QUANTISED_OPERATORS, SERVED_COPY
+from audit.health.needs import CORRECT_SAMPLES, QUANTISED_OPERATORS, SERVED_COPY
 from audit.health.registry import CheckResult, check
-from audit.health.subjects import PROBE_SIZE, MetricSubject, ModelSubject
+from audit.health.subjects import PROBE_SIZE, ModelSubject
 from audit.models.classifier import Classifier, looks_like_probabilities
 from audit.statistics.confidence import clopper_pearson
 
@@ -31,7 +31,7 @@ FEWEST_SAMPLES, WIDEST_INTERVAL = 100, 0.1
     title="Copy agrees with the served model",
     advice="Attacks see scores only, which is weaker evidence: please report the operators of the "
     "model.",
-    needs=(SERVED_COPY,),
+    needs=(SERVED_COPY, CORRECT_SAMPLES),
 )
 def parity(subject: ModelSubject) -> CheckResult:
     """The differentiable copy computes what the runtime serves."""
@@ -116,6 +116,7 @@ def sample_size(subject: ModelSubject) -> CheckResult:
     ModelSubject,
     title="Model returns logits",
     advice="Export the logits of the model.",
+    needs=(CORRECT_SAMPLES,),
 )
 def output_kind(subject: ModelSubject) -> CheckResult:
     """Attacks reach the logits: losses need them, and probabilities saturate."""
@@ -147,7 +148,7 @@ def output_kind(subject: ModelSubject) -> CheckResult:
     title="8-bit kernels compute what the file states",
     advice="Audit on a machine of the kind that serves the model: these numbers hold for the "
     "machine of the scan.",
-    needs=(QUANTISED_OPERATORS,),
+    needs=(QUANTISED_OPERATORS, CORRECT_SAMPLES),
 )
 def quantised_kernels(subject: ModelSubject) -> CheckResult:
     """The runtime's fused 8-bit kernels compute what the file states, on this machine."""
@@ -178,6 +179,7 @@ def quantised_kernels(subject: ModelSubject) -> CheckResult:
     title="Scores are deterministic",
     advice="Export the model in evaluation mode (dropout may be active): a single attack tells "
     "little about a random model.",
+    needs=(CORRECT_SAMPLES,),
 )
 def determinism(subject: ModelSubject) -> CheckResult:
     """The same input gives the same scores every time."""
@@ -204,6 +206,7 @@ def determinism(subject: ModelSubject) -> CheckResult:
     title="Scores do not depend on the batch",
     advice="Export the model in evaluation mode: batch normalisation may be in training mode, or "
     "samples of a batch may see each other.",
+    needs=(CORRECT_SAMPLES,),
 )
 def batch_invariance(subject: ModelSubject) -> CheckResult:
     """The scores of a sample do not depend on the other samples of its batch."""
@@ -229,30 +232,6 @@ def batch_invariance(subject: ModelSubject) -> CheckResult:
         )
     finding = f"Scores move by {difference:.3g} with the other samples of the batch."
     return CheckResult("fail", finding, numbers)
-
-
-@check(
-    "parity_adversarial",
-    MetricSubject,
-    title="Copy agrees on adversarial examples",
-    advice="Attacks may miss examples that the served model has: run attacks without gradients too "
-    "(--effort max). Every example counted was confirmed by the runtime.",
-    needs=(COPY, EXAMPLES),
-)
-def parity_on_adversarial(subject: MetricSubject) -> CheckResult:
-    """The copy still agrees with the runtime on the adversarial examples found."""
-    found = subject.radius.isfinite() & (subject.radius > 0)
-    x = subject.x[found.nonzero()[: 4 * PROBE_SIZE, 0]]
-    served, copied = subject.classifier.deployed(x), subject.classifier.copied(x)
-    difference = float((served - copied).abs().max())
-    numbers = {"max_abs_difference": difference, "examples": len(x)}
-    if difference <= PARITY_TOLERANCE * scale_of(served):
-        finding = (
-            f"Runtime and copy differ by at most {difference:.1e} on {len(x)} adversarial examples."
-        )
-        return CheckResult("pass", finding, numbers)
-    finding = f"Runtime and copy differ by {difference:.3g} on {len(x)} adversarial examples."
-    return CheckResult("warn", finding, numbers)
 
 
 def without_fusion(classifier: Classifier, x: Tensor) -> Tensor:

@@ -16,10 +16,20 @@ from safetensors.numpy import load_file
 EXCLUDED = ("seconds", "created", "path", "version", "schema_version", "environment", "command")
 """Keys of JSON files that are not compared, wherever they are: times, paths, versions."""
 
-SENTENCES = ("detail", "warnings", "notes", "note", "expression", "unit")
+SENTENCES = (
+    "detail",
+    "finding",
+    "advice",
+    "title",
+    "warnings",
+    "notes",
+    "note",
+    "expression",
+    "unit",
+)
 """Keys whose text may be worded anew: a change is counted apart and is no difference."""
 
-IDENTITY = ("check", "id", "metric", "order", "loss", "delta", "label", "name", "index", "epoch")
+IDENTITY = ("id", "metric", "order", "loss", "delta", "label", "name", "index", "epoch")
 """Keys that tell the entries of a list apart."""
 
 PICTURE = "data:image/"
@@ -93,6 +103,7 @@ def compare_values(old: Any, new: Any, at: str, found: Found) -> None:
 
 def _compare_lists(old: list[Any], new: list[Any], at: str, found: Found) -> None:
     """Compare entry by entry: by what tells them apart where they are objects, else by position."""
+    old, new = ([_current_check(entry) for entry in entries] for entries in (old, new))
     before, after = _identified(old), _identified(new)
     for key, value in before.items():
         if key in after:
@@ -100,10 +111,22 @@ def _compare_lists(old: list[Any], new: list[Any], at: str, found: Found) -> Non
         else:
             found.differences.append(f"{at} {key}: missing")
     for key in after.keys() - before.keys():
-        if isinstance(after[key], dict) and "check" in after[key]:
+        if isinstance(after[key], dict) and "finding" in after[key]:
             found.new.append(f"{at} {key}")
         else:
             found.differences.append(f"{at} {key}: was not there")
+
+
+def _current_check(entry: Any) -> Any:
+    """Return a health check of schema version 1 with the keys of version 2 that it can fill.
+
+    There the metric was part of the name, "square.linf", and one text held finding and advice.
+    """
+    if not isinstance(entry, dict) or set(entry) != {"check", "status", "detail"}:
+        return entry
+    name, _, metric = entry["check"].partition(".")
+    found = {"id": name, "status": entry["status"], "finding": entry["detail"]}
+    return found | ({"metric": metric} if metric else {})
 
 
 def _identified(entries: list[Any]) -> dict[str, Any]:
@@ -111,7 +134,9 @@ def _identified(entries: list[Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for position, entry in enumerate(entries):
         parts = (
-            [] if not isinstance(entry, dict) else [str(entry[k]) for k in IDENTITY if k in entry]
+            []
+            if not isinstance(entry, dict)
+            else [str(entry[k]) for k in IDENTITY if entry.get(k) is not None]
         )
         name, number = " ".join(parts) or f"[{position}]", 1
         while (key := name if number == 1 else f"{name} ({number})") in found:

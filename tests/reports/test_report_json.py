@@ -11,6 +11,7 @@ from golden import golden
 
 import audit
 from audit.errors import AuditError
+from audit.schema import upgraded
 from reports.json import ReportError, parse, render, schema
 
 TEXT = render(golden())
@@ -103,3 +104,40 @@ def test_anything_else_is_one_sentence(text: str, found: str) -> None:
     assert "\n" not in message
     assert isinstance(caught.value, AuditError)
     assert caught.value.exit_code == 2
+
+
+def saved_by_version_1() -> dict[str, Any]:
+    """The golden report as schema version 1 wrote it."""
+    document = json.loads(TEXT)
+    document["schema_version"] = 1
+    document["health"] = [
+        {"check": "clean_accuracy", "status": "pass", "detail": "98.9 % is far from chance."},
+        {"check": "square.linf", "status": "warn", "detail": "It broke more. Look again."},
+    ]
+    return document
+
+
+def test_reports_of_version_1_are_read_as_reports_of_version_2() -> None:
+    document = saved_by_version_1()
+    before = json.dumps(document)
+    report = parse(before)
+    assert report.schema_version == 2
+    model, square = report.health
+    assert (model.id, model.metric, model.status) == ("clean_accuracy", None, "pass")
+    assert (square.id, square.metric, square.status) == ("square", "linf", "warn")
+    assert (square.title, square.finding) == ("Square", "It broke more. Look again.")
+    assert (square.numbers, square.advice) == ({}, None)
+    assert parse(render(report)) == report
+    upgraded(document)
+    assert json.dumps(document) == before, "the argument stays as it is"
+
+
+def test_the_form_of_version_1_is_refused_in_version_2() -> None:
+    with pytest.raises(ReportError, match=r"not valid at 'health\.0"):
+        parse(json.dumps(saved_by_version_1() | {"schema_version": 2}))
+
+
+@pytest.mark.parametrize("health", [3, [3], [{"check": "a"}], None])
+def test_a_damaged_report_of_version_1_is_one_sentence(health: Any) -> None:
+    with pytest.raises(ReportError, match="not valid at 'health"):
+        parse(json.dumps(saved_by_version_1() | {"health": health}))
