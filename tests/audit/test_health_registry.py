@@ -13,7 +13,6 @@ from fakes import (
     linear,
     metric_subject,
     model_subject,
-    radius_of,
     samples_of,
 )
 
@@ -26,7 +25,7 @@ from audit.models.classifier import Classifier
 from audit.schema import Health
 
 MANUAL = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
-X = inputs(40, (1, 2, 2))
+X = inputs(6, (1, 2, 2))
 
 every_check = pytest.mark.parametrize("entry", CHECKS.values(), ids=CHECKS.keys())
 
@@ -83,8 +82,7 @@ def run(entry: Check, model: Classifier, samples: Samples) -> Iterator[Health]:
         broken = torch.arange(len(samples)) % 2 == 0
         radius = torch.where(broken, 0.01, torch.inf).double()
         for metric in (Linf(), L2(), L1(), Wasserstein()):
-            for reached in (radius, radius_of(~broken)):
-                yield entry(metric_subject(model, samples, metric, radius=reached, steps=2))
+            yield entry(metric_subject(model, samples, metric, radius=radius, steps=2))
     else:
         yield entry(ScanSubject({}, (), (), interrupted=False))
 
