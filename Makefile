@@ -1,4 +1,4 @@
-# Two commands, each from nothing: `make demo` and `make test`.
+# Three commands, each from nothing: `make demo`, `make check` (under a minute) and `make test`.
 PYTHON ?= python3
 VENV ?= .venv
 # onnxruntime and onnxruntime-gpu own the same folder: exactly one is installed, the second only
@@ -8,10 +8,13 @@ PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --c
 INSTALLED := $(VENV)/.installed-$(RUNTIME)
 DEVELOPED := $(VENV)/.developed-$(RUNTIME)
 
-.PHONY: demo test format lint types unit schema clean
+.PHONY: demo check test quick format lint types unit schema clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/audit demo
+
+# For every change: formatting, lint, types, and the tests that are not marked slow.
+check: lint types quick
 
 test: lint types unit
 
@@ -25,6 +28,9 @@ types: $(DEVELOPED)
 # One thread per worker: two would only fight for the same cores.
 unit: $(DEVELOPED)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto
+
+quick: $(DEVELOPED)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses 2 -m "not slow"
 
 format: $(DEVELOPED)
 	$(VENV)/bin/ruff format .

@@ -1,4 +1,4 @@
-"""One step of Adam as a function: what it is given stays as it is."""
+"""One step of Adam as a pure function: inputs are not modified."""
 
 from collections.abc import Sequence
 
@@ -7,8 +7,6 @@ from torch import Tensor
 from torch.optim.adam import adam
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
-
-Tensors = list[Tensor]
 
 
 @torch.no_grad()
@@ -20,16 +18,19 @@ def adam_step(
     *,
     number: int,
     rate: float,
-) -> tuple[Tensors, Tensors, Tensors]:
-    """New weights and moments.
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Compute the next weights and moments.
 
     Args:
-        weights: of any shapes.
-        grads: of the same shapes.
+        weights: tensors of any shapes, floating.
+        grads: gradients of the same shapes.
         first: mean of the gradients so far, zeros at first.
         second: mean of their squares, zeros at first.
-        number: steps taken before.
-        rate: of this one.
+        number: steps taken before this one.
+        rate: learning rate.
+
+    Returns:
+        New weights, first moments and second moments, each of the shapes of ``weights``.
 
     Source: Kingma & Ba 2015, algorithm 1, by torch's implementation.
     """

@@ -15,7 +15,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from attackers.flight import Flight, asks, usable
+from attackers.active_samples import ActiveSamples, may_synchronise, usable_gradient
 from attackers.gradient import Logits, value_and_grad
 from attackers.losses import Loss, TargetedLoss, aimed, margin, misclassified
 from attackers.random_streams import SampleGenerator
@@ -45,8 +45,8 @@ def apgd(
         x0: (B, ...) in the box.
         labels: (B,) int64.
         threat: pointwise threat; ``delta`` is the radius, or one per sample.
-        generator: draws the start where ``start`` is None.
-        loss: what to increase, per sample; of (logits, labels, targets) where there are targets.
+        generator: random streams that draw the start where ``start`` is None.
+        loss: per-sample loss to increase, of (logits, labels, targets) where there are targets.
         targets: (B,) int64 classes to be mistaken for, or None.
         steps: number of gradients.
         start: (B, ...) first iterate, projected onto the ball; a random point of it by default.
@@ -57,6 +57,8 @@ def apgd(
     Returns:
         (B, ...) inside ball and box: the first misclassified iterate of each sample, or the one
         of largest loss where none was.
+
+    Source: Croce & Hein 2020, algorithm 1.
     """
     metric = threat.metric
     if start is None:
@@ -64,7 +66,7 @@ def apgd(
     ball = metric.ball(x0, threat.delta)
     x = ball.project(start)
     result = x.clone()
-    flight, pace = Flight.of(x, labels), Pace.of(ball.radius.flatten() * first_step)
+    active, sizes = ActiveSamples.of(x, labels), StepSizes.of(ball.radius.flatten() * first_step)
     aims = labels if targets is None else torch.stack([labels, targets], 1)
     previous = torch.zeros_like(x)
     best_grad = previous
@@ -72,35 +74,35 @@ def apgd(
 
     for step in range(steps + 1):
         scores, value, grad = value_and_grad(logits, aimed(loss), x, aims)
-        raised = value > flight.top
-        flight = flight.seen(x, value, misclassified(scores, flight.labels))
+        raised = value > active.best_loss
+        active = active.keep_best(x, value, misclassified(scores, active.labels))
         best_grad = torch.where(over(raised, grad), grad, best_grad)
         if step == steps:
             break
-        if asks(x, step):
-            keep = flight.land(result)
+        if may_synchronise(x, step):
+            keep = active.write_fooled(result)
             if keep is not None:
                 if not len(keep):
                     break
-                flight, ball, pace = flight.take(keep), ball.take(keep), pace.take(keep)
+                active, ball, sizes = active.take(keep), ball.take(keep), sizes.take(keep)
                 x, grad, value, aims = x[keep], grad[keep], value[keep], aims[keep]
                 previous, best_grad = previous[keep], best_grad[keep]
-            grad = usable(grad, generator, flight.rows, step)
-        pace = pace.watched(value)
+            grad = usable_gradient(grad, generator, active.rows, step)
+        sizes = sizes.count_step(value)
         if step in ends:
-            pace, halved = pace.checked(flight.top, rho)
-            x = torch.where(over(halved, x), flight.best, x)
+            sizes, halved = sizes.at_checkpoint(active.best_loss, rho)
+            x = torch.where(over(halved, x), active.best, x)
             grad = torch.where(over(halved, x), best_grad, grad)
         weight = share if step else 1.0
-        z = ball.project(x + ball.step(x, grad, pace.step))
+        z = ball.project(x + ball.step(x, grad, sizes.step))
         x, old = ball.project(x + weight * (z - x) + (1 - weight) * previous), x
         previous = x - old
-    flight.write(result)
+    active.write_all(result)
     return metric.project(x0, result, threat.delta)
 
 
 def checkpoints(steps: int) -> frozenset[int]:
-    """Iterations at which the step size is reconsidered: 22 % of the steps, then ever sooner.
+    """Return the iterations that may halve the step: at 22 % of the steps, then ever sooner.
 
     p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06), in shares of the steps.
     """
@@ -114,16 +116,16 @@ def checkpoints(steps: int) -> frozenset[int]:
 
 
 @dataclass(frozen=True)
-class Pace:
-    """Each sample's step size, and what decides whether it is halved.
+class StepSizes:
+    """Step size of each sample, with the counts that decide whether it is halved.
 
     Attributes:
         step: (B,) length of a step.
         last: (B,) loss at the previous iterate.
-        raised: (B,) how many steps raised the loss since the last checkpoint.
-        taken: how many steps there were since.
+        raised: (B,) number of steps that raised the loss since the last checkpoint.
+        taken: number of steps since the last checkpoint.
         top: (B,) best loss at the last checkpoint.
-        halved: (B,) bool, whether the step was halved there.
+        halved: (B,) bool, True if the step was halved at the last checkpoint.
     """
 
     step: Tensor
@@ -135,13 +137,13 @@ class Pace:
 
     @classmethod
     def of(cls, step: Tensor) -> Self:
-        """Before the first step."""
+        """Start before the first step; ``step``: (B,)."""
         lowest = torch.full_like(step, -torch.inf)
-        # The first checkpoint may only halve for oscillation: nothing was the same before it.
+        # The first checkpoint halves for oscillation only: there is no earlier one to compare with.
         return cls(step, -lowest, torch.zeros_like(step), -1, lowest, torch.ones_like(step).bool())
 
     def take(self, keep: Tensor) -> Self:
-        """The pace of some samples."""
+        """Select some samples."""
         return replace(
             self,
             step=self.step[keep],
@@ -151,13 +153,13 @@ class Pace:
             halved=self.halved[keep],
         )
 
-    def watched(self, value: Tensor) -> Self:
+    def count_step(self, value: Tensor) -> Self:
         """Count a step; ``value``: (B,) loss after it."""
         raised = self.raised + (value > self.last)
         return replace(self, last=value, raised=raised, taken=self.taken + 1)
 
-    def checked(self, top: Tensor, rho: float) -> tuple[Self, Tensor]:
-        """Halve steps that oscillate or stall; returns who was, ``(B,)`` bool."""
+    def at_checkpoint(self, top: Tensor, rho: float) -> tuple[Self, Tensor]:
+        """Halve the steps that oscillate or stall; return also which, ``(B,)`` bool."""
         stalled = ~self.halved & (top <= self.top)
         halved = (self.raised <= rho * self.taken) | stalled
         step = torch.where(halved, self.step / 2, self.step)

@@ -16,16 +16,18 @@ from torch import Tensor
 from attackers.metric import Ball
 from attackers.rows import over, row_max, row_sum
 
-STRETCHES, RESCALINGS = 3, 2
-"""Evaluations of the length of a clipped l2 step, and of an l2 projection."""
+L2_STEP_EVALUATIONS, L2_PROJECTION_EVALUATIONS = 3, 2
+"""Evaluations of the norm of a clipped l2 step, and of an l2 projection. More are slower and
+use the length or the radius more fully."""
 
-BISECTIONS = 12
-"""Of an l1 level."""
+L1_BISECTIONS = 12
+"""Bisections of the level of an l1 step or projection. More are slower and use the radius more
+fully; the result is inside the ball after any number."""
 
 
 @dataclass(frozen=True)
 class LinfBall(Ball):
-    """A box inside the box: its faces are computed once."""
+    """Intersection of two boxes, whose faces are computed once."""
 
     lower: Tensor = field(init=False)
     upper: Tensor = field(init=False)
@@ -46,7 +48,7 @@ class LinfBall(Ball):
 
 @dataclass(frozen=True)
 class L2Ball(Ball):
-    """Both clip a multiple t of a direction to the box, so that the norm n(t) is the one asked."""
+    """Ball whose methods clip a multiple t of a direction to the box, for a given norm n(t)."""
 
     def step(self, x: Tensor, grad: Tensor, length: Tensor) -> Tensor:
         """Clip t·g to the box, t such that about the whole length is spent.
@@ -60,7 +62,7 @@ class L2Ball(Ball):
         wanted, tiny = length.to(x), torch.finfo(x.dtype).tiny
         t = (wanted / _norm(free).clamp_min(tiny)).clamp_max(1 / tiny)
         before, stretch = torch.full_like(t, tiny), torch.ones_like(t)
-        for _ in range(STRETCHES):
+        for _ in range(L2_STEP_EVALUATIONS):
             spent = _norm(self._clipped(x, free, t)).clamp_min(tiny)
             growth, needed = (spent / before).clamp_max(1e3), (wanted / spent).clamp(1e-3, 1e3)
             for _ in range(3):
@@ -79,7 +81,7 @@ class L2Ball(Ball):
         moved, radius = x - self.x0, self.radius.flatten()
         tiny = torch.finfo(x.dtype).tiny
         t = (radius / _norm(moved).clamp_min(tiny)).clamp_max(1)
-        for _ in range(RESCALINGS):
+        for _ in range(L2_PROJECTION_EVALUATIONS):
             spent = _norm(self._clipped(self.x0, moved, t))
             t = (t * (radius / spent.clamp_min(tiny)).clamp_min(1)).clamp_max(1)
         return self.clamp(self.x0 + moved * over(t, x))
@@ -90,18 +92,18 @@ class L2Ball(Ball):
 
 @dataclass(frozen=True)
 class L1Ball(Ball):
-    """Both by bisecting one level per sample, where the exact solutions sort all coordinates."""
+    """Ball whose methods bisect one level per sample, instead of sorting all coordinates."""
 
     def step(self, x: Tensor, grad: Tensor, length: Tensor) -> Tensor:
         """Fill the coordinates of largest |g| up to the box until the length is spent.
 
-        What is left of it goes in equal shares to the coordinates within a hair of the level.
+        The rest goes in equal shares to the coordinates just below the level.
         """
         sign, size, budget = grad.sign(), grad.abs(), length.to(x)
         room = self.room(x, sign)
         top = row_max(size)
         low, high = top * 1e-6, top.clone()
-        for _ in range(BISECTIONS):
+        for _ in range(L1_BISECTIONS):
             level = (low * high).sqrt()
             fits = row_sum(room * _above(size, level)) <= budget
             low, high = torch.where(fits, low, level), torch.where(fits, level, high)
@@ -122,7 +124,7 @@ class L1Ball(Ball):
         low, high = torch.zeros_like(radius), row_max(size)
         at_low, at_high = spent(low), torch.zeros_like(radius)
         inside = at_low <= radius
-        for round_ in range(BISECTIONS):
+        for round_ in range(L1_BISECTIONS):
             # Secant and midpoint in turn: exact on a linear piece, and never slower than halving.
             share = (at_low - radius) / (at_low - at_high).clamp_min(_tiny(x))
             level = low + (high - low) * (share.clamp(0, 1) if round_ % 2 else 0.5)

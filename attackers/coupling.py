@@ -29,23 +29,21 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from attackers.rows import over, row_max, row_sum
+from attackers.rows import DIVISOR_FLOOR, over, row_max, row_sum
 
-ROUNDS = 4
+DUAL_UPDATES = 4
 """Updates of the duals for every potential."""
 
-SCALINGS, CLOSINGS = 3, 3
+OPEN_PASSES, CLOSED_PASSES = 3, 3
 """Passes of the repair: those that let a full pixel pass mass on, and those that close it."""
 
-SPARE = 1.02
+BUDGET_TARGET = 1.02
 """Part of the budget that the duals aim at; a plan that costs too much is scaled back."""
 
-STEEPEST, CHEAPEST = 80.0, 1e-17
+LARGEST_EXPONENT, SMALLEST_PRICE = 80.0, 1e-17
 """Largest exponent of a potential, smallest factor exp(-phi) of a price."""
 
-TINY = 1e-300
-
-TOGETHER = 2**15
+VALUES_PER_PART = 2**15
 """Values that are worked on at once on a CPU: they stay in its cache, and torch does not divide so
 few between threads, which costs more than it brings where other work runs beside."""
 
@@ -166,7 +164,7 @@ class Coupling:
             <= room and a sum of zero in each channel up to float64 rounding; and what it costs at
             most (B,) float64, at most the budget.
         """
-        rows = max(1, TOGETHER // max(1, self.mass[:1].numel()))
+        rows = max(1, VALUES_PER_PART // max(1, self.mass[:1].numel()))
         if self.mass.device.type == "cpu" and len(self.mass) > rows:
             every = torch.arange(len(self.mass)).split(rows)
             parts = [self.take(part).moved(potential[part], level) for part in every]
@@ -174,15 +172,15 @@ class Coupling:
             return first.together(rest), torch.cat(changes), torch.cat(costs)
         up = potential.double() * over(self.sharpness, potential)
         middle = (row_max(up) - row_max(-up)) / 2
-        up = _exp((up - over(middle, up)).clamp(-STEEPEST, STEEPEST))
+        up = _exp((up - over(middle, up)).clamp(-LARGEST_EXPONENT, LARGEST_EXPONENT))
         now, stay, weights = self, self.mass, self._weights(self.level)
         arriving = torch.zeros_like(stay)
-        for _ in range(ROUNDS):
+        for _ in range(DUAL_UPDATES):
             target, source = up * now.price, 1 / (up * now.price)
-            reach = now.window.sums(target)
-            now = replace(now, level=now._newton(source, reach))
+            nearby = now.window.sums(target)
+            now = replace(now, level=now._newton(source, nearby))
             weights = now._weights(now.level)
-            moving = source * _combined(weights, reach)
+            moving = source * _combined(weights, nearby)
             stay = now.mass / (1 + moving)
             arriving = target * _combined(weights, now.window.sums(source * stay))
             now = replace(now, price=now._repriced(arriving, stay * moving))
@@ -192,18 +190,18 @@ class Coupling:
     def _weights(self, level: Tensor) -> list[Tensor]:
         return [_exp(-level * cost) for cost in self.window.costs]
 
-    def _newton(self, source: Tensor, reach: Sequence[Tensor]) -> Tensor:
+    def _newton(self, source: Tensor, nearby: Sequence[Tensor]) -> Tensor:
         """One step towards the level at which the plan costs the stretched budget."""
         weights, costs = self._weights(self.level), self.window.costs
-        moving = source * _combined(weights, reach)
+        moving = source * _combined(weights, nearby)
         stay = self.mass / (1 + moving)
-        once = source * _combined(_times(weights, costs), reach)
-        twice = source * _combined(_times(_times(weights, costs), costs), reach)
+        once = source * _combined(_times(weights, costs), nearby)
+        twice = source * _combined(_times(_times(weights, costs), costs), nearby)
         cost = row_sum(stay * once)
         slope = row_sum(stay * (twice - once.square() / (1 + moving)))
-        ratio = (cost / (self.budget * self.stretch).clamp_min(TINY)).clamp(0.05, 20)
+        ratio = (cost / (self.budget * self.stretch).clamp_min(DIVISOR_FLOOR)).clamp(0.05, 20)
         # 2 (h - 1) / (h + 1) is log h to second order: the cost falls exponentially in the level.
-        step = 2 * (ratio - 1) / (ratio + 1) * cost / slope.clamp_min(TINY)
+        step = 2 * (ratio - 1) / (ratio + 1) * cost / slope.clamp_min(DIVISOR_FLOOR)
         return (self.level + step.clamp(-3, 3)).clamp_min(0)
 
     def _repriced(self, arriving: Tensor, leaving: Tensor) -> Tensor:
@@ -214,7 +212,7 @@ class Coupling:
         """
         root = (self.room.square() + 4 * arriving * leaving).sqrt()
         scale = torch.where(arriving > 0, (self.room + root) / (2 * arriving), torch.inf)
-        return (self.price * scale.clamp(1e-6, 1e6)).clamp(CHEAPEST, 1)
+        return (self.price * scale.clamp(1e-6, 1e6)).clamp(SMALLEST_PRICE, 1)
 
     def _repaired(
         self, source: Tensor, target: Tensor, arriving: Tensor, weights: list[Tensor], level: float
@@ -227,28 +225,28 @@ class Coupling:
         """
         closed = torch.zeros_like(target)
         leaving = source * _combined(weights, self.window.sums(target))
-        for number in range(SCALINGS + CLOSINGS + 1):
+        for number in range(OPEN_PASSES + CLOSED_PASSES + 1):
             over_full = ((arriving - leaving) > self.room * (1 + 1e-12)).to(target)
-            if number >= SCALINGS:
+            if number >= OPEN_PASSES:
                 closed = torch.maximum(closed, over_full)
-            if number == SCALINGS + CLOSINGS:
+            if number == OPEN_PASSES + CLOSED_PASSES:
                 closed = torch.maximum(closed, over(row_max(over_full), closed))
             # An image that is in order is left alone, whatever the others need.
             open_room = self.room + leaving * (1 - closed)
-            scale = (open_room / arriving.clamp_min(TINY)).clamp_max(1)
+            scale = (open_room / arriving.clamp_min(DIVISOR_FLOOR)).clamp_max(1)
             scale = torch.where(over(row_max(over_full) > 0, scale), scale, 1.0)
             target, arriving = target * scale, arriving * scale
             leaving = source * _combined(weights, self.window.sums(target))
         costs = _times(weights, self.window.costs)
         cost = row_sum(source * _combined(costs, self.window.sums(target)))
-        part = (self.budget / cost.clamp_min(TINY)).clamp_max(1)
+        part = (self.budget / cost.clamp_min(DIVISOR_FLOOR)).clamp_max(1)
         change = (arriving - leaving) * over(part, arriving)
         return self._adapted(cost, level), change, cost * part
 
     def _adapted(self, cost: Tensor, level: float) -> Self:
         """Sharpen towards the level wanted, and aim higher where the repair saved much."""
         ratio = (level / self.level.clamp_min(1e-3)).clamp(0.2, 5)
-        saved = (SPARE * self.budget / cost.clamp_min(TINY)).clamp(0.5, 2)
+        saved = (BUDGET_TARGET * self.budget / cost.clamp_min(DIVISOR_FLOOR)).clamp(0.5, 2)
         return replace(
             self,
             sharpness=(self.sharpness * ratio.sqrt()).clamp(1e-2, 50 * level),

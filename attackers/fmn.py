@@ -1,4 +1,4 @@
-"""Minimal-norm attack that hunts along the decision boundary (after Pintor et al. 2021, FMN).
+"""Minimal-norm attack along the decision boundary (after Pintor et al. 2021, FMN).
 
     minimise d(x0, x)  subject to  x misclassified, x in the box
 
@@ -18,7 +18,7 @@ import math
 import torch
 from torch import Tensor
 
-from attackers.flight import asks, usable
+from attackers.active_samples import may_synchronise, usable_gradient
 from attackers.geometry import Metric
 from attackers.gradient import Logits, value_and_grad
 from attackers.losses import Loss, margin, misclassified
@@ -47,18 +47,20 @@ def fmn(
         logits: differentiable classifier.
         x0: (B, ...) correctly classified points of the box.
         labels: (B,) int64.
-        metric: what to minimise.
-        generator: of the random directions where a gradient is zero.
-        loss: what to climb.
+        metric: distance to minimise.
+        generator: random directions where a gradient is zero.
+        loss: per-sample loss to increase.
         steps: number of gradients.
         start: (B, ...) first iterate; ``x0`` by default.
         first_step: length of the first step in units of the ball's radius.
-        last_step: of the last one.
-        first_factor: share by which the radius changes at first.
-        last_factor: at last.
+        last_step: length of the last step, likewise.
+        first_factor: relative change of the radius at first.
+        last_factor: relative change of the radius at the last step.
 
     Returns:
         (B, ...) the nearest misclassified iterates; ``x0`` itself where there was none.
+
+    Source: Pintor, Roli, Brendel, Biggio 2021, with the departures that the module states.
     """
     x = x0 if start is None else start
     best, nearest = x0, torch.full((len(x0),), torch.inf, dtype=torch.float64, device=x0.device)
@@ -68,8 +70,8 @@ def fmn(
 
     for step in range(steps + 1):
         scores, _, grad = value_and_grad(logits, loss, x, labels)
-        broken, distance = misclassified(scores, labels), metric.distance(x0, x)
-        closer = broken & (distance < nearest)
+        fooled, distance = misclassified(scores, labels), metric.distance(x0, x)
+        closer = fooled & (distance < nearest)
         best = torch.where(over(closer, x), x, best)
         nearest = torch.where(closer, distance, nearest)
         if step == steps:
@@ -82,10 +84,10 @@ def fmn(
         unknown = torch.minimum(torch.maximum(guess, 1.2 * distance), diameter)
         grown = torch.where(nearest.isfinite(), radius * (1 + factor), unknown)
         shrunk = torch.minimum(radius * (1 - factor), nearest)
-        radius = torch.where(broken, shrunk, grown).clamp_max(diameter)
+        radius = torch.where(fooled, shrunk, grown).clamp_max(diameter)
         ball = metric.ball(x0, radius)
         length = radius * (last_step + (first_step - last_step) * fall)
-        if asks(x, step):
-            grad = usable(grad, generator, rows, step)
+        if may_synchronise(x, step):
+            grad = usable_gradient(grad, generator, rows, step)
         x = ball.project(x + ball.step(x, grad, length))
     return best

@@ -20,10 +20,10 @@ from attackers.losses import misclassified
 from attackers.random_streams import SampleGenerator
 from attackers.rows import expand, over
 
-HALVINGS = 10
+LINE_SEARCH_STEPS = 10
 """Of a walk back, and at most of a step that left the misclassified side."""
 
-CHUNK = 25
+PROBES_PER_CALL = 25
 """Neighbours asked at once, which bounds memory."""
 
 
@@ -54,22 +54,22 @@ def hop_skip_jump(
 
     Source: Chen, Jordan, Wainwright 2020, algorithm 2, with the baseline of equation 16.
     """
-    best, found, used = _far(logits, x0, labels, metric, generator, queries)
+    best, found, used = _nearest_far_point(logits, x0, labels, metric, generator, queries)
     rows = found.nonzero()[:, 0]
     spent = torch.full_like(labels, used)
 
     def walk_back(rows: Tensor, x: Tensor) -> Tensor:
-        spent[rows] += HALVINGS
+        spent[rows] += LINE_SEARCH_STEPS
         return nearest_on_balls(logits, x0[rows], x, labels[rows], metric)
 
-    rows = rows[spent[rows] + HALVINGS <= queries]
+    rows = rows[spent[rows] + LINE_SEARCH_STEPS <= queries]
     if not len(rows):
         return best
     x = walk_back(rows, best[rows])
     best[rows] = x
     for hop in range(1, queries):
         probes = int(first_probes * math.sqrt(hop))
-        able = spent[rows] + probes + 2 * HALVINGS <= queries
+        able = spent[rows] + probes + 2 * LINE_SEARCH_STEPS <= queries
         rows, x = rows[able], x[able]
         if not len(rows):
             break
@@ -96,7 +96,7 @@ def nearest_on_balls(
     coordinates that moved farthest come back first.
     """
     low, high = torch.zeros_like(metric.distance(x0, x)), metric.distance(x0, x)
-    for _ in range(HALVINGS):
+    for _ in range(LINE_SEARCH_STEPS):
         middle = (low + high) / 2
         point = metric.project(x0, x, middle)
         wrong = misclassified(logits(point), labels)
@@ -105,7 +105,7 @@ def nearest_on_balls(
     return x
 
 
-def _far(
+def _nearest_far_point(
     logits: Logits,
     x0: Tensor,
     labels: Tensor,
@@ -150,8 +150,8 @@ def _normal(
     """
     signed, plain = torch.zeros_like(x), torch.zeros_like(x)
     total = torch.zeros_like(length)
-    for start in range(0, probes, CHUNK):
-        count = min(CHUNK, probes - start)
+    for start in range(0, probes, PROBES_PER_CALL):
+        count = min(PROBES_PER_CALL, probes - start)
         like = x[:, None].expand(-1, count, *x.shape[1:])
         u = generator.fold(f"probe {start}").normal(like)
         u = u / u.flatten(2).norm(dim=2).reshape(len(x), count, *[1] * (x.dim() - 1))
@@ -184,7 +184,7 @@ def _jump(
     tried = torch.zeros_like(labels)
     open_rows = torch.arange(len(x), device=x.device)
     result = x.clone()
-    for _ in range(HALVINGS):
+    for _ in range(LINE_SEARCH_STEPS):
         here = x[open_rows]
         move = metric.ascent(x0[open_rows], here, normal[open_rows], step[open_rows])
         point = metric.clamp(here + move)

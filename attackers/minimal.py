@@ -21,23 +21,23 @@ from attackers.losses import LOSSES, Loss, margin, misclassified, targeted_margi
 from attackers.random_streams import SampleGenerator
 from attackers.restarts import rivals
 from attackers.rows import over
-from attackers.transport import WIDER, transport_hunt
+from attackers.transport import WIDE_REACH, minimal_transport
 from attackers.wasserstein import Wasserstein
 
-HUNTED_LOSSES = ("margin", "ce", "dlr")
+RUN_LOSSES = ("margin", "ce", "dlr")
 """Losses of successive hunts; the first one starts beyond the boundary that looks nearest."""
 
-START = 0.1
+START_SHARE = 0.1
 """Where later hunts start: a random point at most this share of the diameter away."""
 
-JITTER = 0.1
+START_RADIUS = 0.1
 """The same in the image-Wasserstein distance, as a radius."""
 
-RIVALS, BEYOND = 9, 1.1
+RIVALS, OVERSHOOT = 9, 1.1
 """Classes whose boundaries are compared for the first hunt, and how far beyond the nearest it
 starts."""
 
-WALK = 6
+SEGMENT_BISECTIONS = 6
 """Halvings of the segment to the nearest find, towards the sample."""
 
 
@@ -78,16 +78,21 @@ def minimal_radius(
     every = torch.arange(len(x0), device=x0.device)
     for hunt in range(first, first + hunts):
         streams = generator.fold(f"hunt {hunt}")
-        loss = LOSSES[HUNTED_LOSSES[hunt % len(HUNTED_LOSSES)]]
-        offer(_hunted(logits, x0, labels, metric, streams, hunt, loss, steps), every)
+        loss = LOSSES[RUN_LOSSES[hunt % len(RUN_LOSSES)]]
+        offer(_one_run(logits, x0, labels, metric, streams, hunt, loss, steps), every)
     lost = nearest.isinf().nonzero()[:, 0]
     if len(lost):
-        for point in _last_resorts(logits, x0[lost], labels[lost], metric, generator.take(lost)):
+        for point in _far_candidates(logits, x0[lost], labels[lost], metric, generator.take(lost)):
             offer(point, lost)
     found = nearest.isfinite().nonzero()[:, 0]
     if len(found):
         # A hunt ends within a permille of the boundary, an anchor anywhere.
-        offer(nearest_on_segment(logits, x0[found], best[found], labels[found], steps=WALK), found)
+        offer(
+            nearest_on_segment(
+                logits, x0[found], best[found], labels[found], steps=SEGMENT_BISECTIONS
+            ),
+            found,
+        )
         offer(
             nearest_on_steepest_path(
                 logits, x0[found], best[found], labels[found], metric, nearest[found]
@@ -97,7 +102,7 @@ def minimal_radius(
     return best
 
 
-def _hunted(
+def _one_run(
     logits: Logits,
     x0: Tensor,
     labels: Tensor,
@@ -109,23 +114,23 @@ def _hunted(
 ) -> Tensor:
     """One hunt; mass is moved by its own attack, the norms share one."""
     if isinstance(metric, Wasserstein):
-        start = metric.sample(x0, JITTER, generator) if hunt else None
-        return transport_hunt(
+        start = metric.sample(x0, START_RADIUS, generator) if hunt else None
+        return minimal_transport(
             logits, x0, labels, metric, generator=generator, loss=loss, steps=steps, start=start
         )
     if hunt:
-        start = metric.sample(x0, START * metric.diameter(x0), generator)
+        start = metric.sample(x0, START_SHARE * metric.diameter(x0), generator)
     else:
         start = beyond_nearest_class(logits, x0, labels, metric)
     return fmn(logits, x0, labels, metric, generator=generator, loss=loss, steps=steps, start=start)
 
 
-def _last_resorts(
+def _far_candidates(
     logits: Logits, x0: Tensor, labels: Tensor, metric: Metric, generator: SampleGenerator
 ) -> Iterator[Tensor]:
     """Far points of the box; with mass conserved, a hunt that may carry it far."""
     if isinstance(metric, Wasserstein):
-        yield transport_hunt(logits, x0, labels, metric, generator=generator, reach=WIDER)
+        yield minimal_transport(logits, x0, labels, metric, generator=generator, reach=WIDE_REACH)
     else:
         yield from anchors(metric, x0, generator)
 
@@ -160,8 +165,8 @@ def beyond_nearest_class(logits: Logits, x0: Tensor, labels: Tensor, metric: Met
         closer = radius < nearest
         nearest = torch.where(closer, radius, nearest)
         chosen = torch.where(over(closer, x0), grad, chosen)
-    reach = torch.minimum(BEYOND * nearest, metric.diameter(x0).double())
-    return metric.farthest(x0, chosen, reach)
+    length = torch.minimum(OVERSHOOT * nearest, metric.diameter(x0).double())
+    return metric.farthest(x0, chosen, length)
 
 
 @torch.no_grad()
@@ -173,7 +178,7 @@ def nearest_on_steepest_path(
     metric: Metric,
     radius: Tensor,
     *,
-    steps: int = WALK + 4,
+    steps: int = SEGMENT_BISECTIONS + 4,
 ) -> Tensor:
     """Bisect r for the smallest misclassified x0 + argmax {<grad, d> : d(x0, x0 + d) <= r, box}.
 

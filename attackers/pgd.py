@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from attackers.flight import Flight, asks, usable
+from attackers.active_samples import ActiveSamples, may_synchronise, usable_gradient
 from attackers.gradient import Logits, value_and_grad
 from attackers.losses import Loss, margin, misclassified
 from attackers.random_streams import SampleGenerator
@@ -58,26 +58,26 @@ def pgd(
     ball = metric.ball(x0, threat.delta)
     x = ball.project(start)
     result = x.clone()
-    flight = Flight.of(x0, labels)
+    active = ActiveSamples.of(x0, labels)
     previous = torch.zeros_like(x0)
 
     for step in range(steps + 1):
-        scores, _, grad = value_and_grad(logits, loss, x, flight.labels)
-        flight = flight.passed(x, misclassified(scores, flight.labels))
+        scores, _, grad = value_and_grad(logits, loss, x, active.labels)
+        active = active.keep_latest(x, misclassified(scores, active.labels))
         if step == steps:
             break
-        if asks(x, step):
-            keep = flight.land(result)
+        if may_synchronise(x, step):
+            keep = active.write_fooled(result)
             if keep is not None:
                 if not len(keep):
                     break
-                flight, ball = flight.take(keep), ball.take(keep)
+                active, ball = active.take(keep), ball.take(keep)
                 x, grad, previous = x[keep], grad[keep], previous[keep]
-            grad = usable(grad, generator, flight.rows, step)
+            grad = usable_gradient(grad, generator, active.rows, step)
         fall = first_step * (1 + math.cos(math.pi * step / steps)) / 2
         moved = ball.step(x, grad, ball.radius.flatten() * fall).add_(previous.mul_(momentum))
         # The displacement after projection is what momentum should remember.
         x, old = ball.project(moved.add_(x)), x
         previous = x - old
-    flight.write(result)
+    active.write_all(result)
     return metric.project(x0, result, threat.delta)

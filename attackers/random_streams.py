@@ -1,6 +1,6 @@
-"""Random numbers that belong to a sample, not to its place in a batch.
+"""Random numbers keyed by a sample, not by its position in a batch.
 
-One stream per sample, keyed by what the sample *is*: results are the same for every batch size,
+One stream per sample, keyed by its content: results are the same for every batch size,
 every order of the samples and every device, and a per-sample attack stays a function of the
 sample alone, which is what the finite-sample intervals assume.
 """
@@ -29,30 +29,30 @@ class SampleGenerator:
     @classmethod
     def seeded(cls, contents: Iterable[bytes], seed: int) -> Self:
         """Key each sample by its content and the user's seed."""
-        return cls(tuple(_hash(content, seed.to_bytes(8, "little")) for content in contents))
+        return cls(tuple(_stream_key(content, seed.to_bytes(8, "little")) for content in contents))
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def fold(self, purpose: str) -> Self:
-        """Streams independent of this one's, for a named purpose."""
+        """Derive streams for a named purpose, independent of these."""
         tag = purpose.encode()
-        return type(self)(tuple(_hash(key.to_bytes(8, "little"), tag) for key in self.keys))
+        return type(self)(tuple(_stream_key(key.to_bytes(8, "little"), tag) for key in self.keys))
 
     def folds(self, purposes: Iterable[str]) -> Self:
-        """The streams of several purposes, one after the other: all samples of the first first."""
+        """Concatenate the streams of several purposes, all samples of the first one first."""
         return type(self)(tuple(key for purpose in purposes for key in self.fold(purpose).keys))
 
     def take(self, rows: Tensor) -> Self:
-        """The streams of the given rows; ``rows``: (K,) int64."""
+        """Select the streams of the given rows; ``rows``: (K,) int64."""
         return type(self)(tuple(self.keys[row] for row in rows.tolist()))
 
     def uniform(self, like: Tensor) -> Tensor:
-        """Uniform numbers in [0, 1) of the shape, dtype and device of ``like``, ``(B, ...)``."""
+        """Draw uniform numbers in [0, 1) of the shape, dtype, device of ``like`` (B, ...)."""
         return self._draw(torch.rand, like)
 
     def normal(self, like: Tensor) -> Tensor:
-        """Standard normal numbers of the shape, dtype and device of ``like``, ``(B, ...)``."""
+        """Draw standard normal numbers of the shape, dtype and device of ``like`` (B, ...)."""
         return self._draw(torch.randn, like)
 
     def _draw(self, draw: object, like: Tensor) -> Tensor:
@@ -63,6 +63,6 @@ class SampleGenerator:
         return out.to(like)
 
 
-def _hash(content: bytes, salt: bytes) -> int:
+def _stream_key(content: bytes, salt: bytes) -> int:
     digest = blake2b(content, digest_size=8, key=salt[:64]).digest()
     return int.from_bytes(digest, "little") >> 1

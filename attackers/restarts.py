@@ -16,11 +16,12 @@ from attackers.random_streams import SampleGenerator
 from attackers.rows import over
 from attackers.threat import Threat
 
-TOGETHER = 4
-"""Runs in one batch."""
+RUNS_PER_BATCH = 4
+"""Runs that share one batch. More use a model call better and waste the runs after a success."""
 
-LEAST = 16
-"""Samples whose runs share a batch at least; more where that keeps the batch as large as it was."""
+LEAST_BATCH = 16
+"""Smallest number of samples whose runs share a batch; larger where the batch would shrink. A model
+call on fewer costs nearly as much."""
 
 
 def restarted(
@@ -37,13 +38,13 @@ def restarted(
     """Run an attack until it succeeds, at most ``runs`` times, each from its own random start.
 
     Args:
-        attack: takes what this function takes, and ``targets`` ``(B,)`` where those are given.
+        attack: pointwise attack; it also takes ``targets`` ``(B,)`` where those are given.
         logits: classifier.
         x0: (B, ...) in the box.
         labels: (B,) int64.
         threat: pointwise threat; ``delta`` is the radius, or one per sample.
         generator: one stream per sample; every run folds its number into it.
-        runs: how many at most.
+        runs: largest number of runs.
         targets: (B, runs) int64, the class each run aims at, or None.
 
     Returns:
@@ -51,9 +52,9 @@ def restarted(
     """
     result = x0.clone()
     rows = torch.arange(len(x0), device=x0.device)
-    size = max(LEAST, -(-len(x0) // TOGETHER))
-    for done in range(0, runs, TOGETHER):
-        copies = min(TOGETHER, runs - done)
+    size = max(LEAST_BATCH, -(-len(x0) // RUNS_PER_BATCH))
+    for done in range(0, runs, RUNS_PER_BATCH):
+        copies = min(RUNS_PER_BATCH, runs - done)
         left = []
         for part in rows.split(size):
             y = _tiled(labels[part], copies)
@@ -81,7 +82,7 @@ def restarted(
 
 
 def rivals(scores: Tensor, labels: Tensor, count: int) -> Tensor:
-    """The ``count`` classes of largest score other than the label, ``(B, min(count, K - 1))``."""
+    """Return the ``count`` highest classes but the label, ``(B, min(count, K - 1))`` int64."""
     others = scores.scatter(1, labels[:, None], -torch.inf)
     return others.topk(min(count, scores.shape[1] - 1), dim=1).indices
 

@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+DIVISOR_FLOOR = 1e-300
+"""Smallest divisor of float64 quotients that would otherwise divide by zero: 0 / 1e-300 is 0."""
+
 
 def flat(x: Tensor) -> Tensor:
     """View ``(B, ...)`` as ``(B, D)``."""

@@ -18,10 +18,10 @@ from attackers.random_streams import SampleGenerator
 from attackers.rows import expand, over, row_sum
 from attackers.threat import Threat
 
-HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+WINDOW_SCHEDULE = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Trials, of 10000, after which the share of the input in a window is halved (section 5)."""
 
-CHUNK = 100
+TRIALS_PER_DRAW = 100
 """Trials whose numbers are drawn at once: a random stream costs more than the numbers from it."""
 
 
@@ -90,11 +90,11 @@ def square(
             top, uniform = top[keep], uniform[keep]
         if not len(rows):
             break
-        if step % CHUNK == 0:
-            numbers = centre.new_empty((len(rows), CHUNK, 6 + centre.shape[1]))
+        if step % TRIALS_PER_DRAW == 0:
+            numbers = centre.new_empty((len(rows), TRIALS_PER_DRAW, 6 + centre.shape[1]))
             uniform = generator.take(rows).fold(f"square {step}").uniform(numbers)
-        share = p_init / 2 ** bisect_left(HALVINGS, 10000 * (step + 1) / queries)
-        trial = propose(metric, centre, x, radius, share, uniform[:, step % CHUNK])
+        share = p_init / 2 ** bisect_left(WINDOW_SCHEDULE, 10000 * (step + 1) / queries)
+        trial = propose(metric, centre, x, radius, share, uniform[:, step % TRIALS_PER_DRAW])
     best[rows] = x
     return best.reshape(x0.shape)
 

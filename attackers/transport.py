@@ -17,27 +17,27 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from attackers.active_samples import ActiveSamples, may_synchronise, usable_gradient
 from attackers.coupling import Coupling
-from attackers.flight import Flight, asks, usable
 from attackers.gradient import Logits, value_and_grad
 from attackers.losses import Loss, TargetedLoss, aimed, margin, misclassified
 from attackers.random_streams import SampleGenerator
 from attackers.rows import expand_down, over
 from attackers.threat import Threat
-from attackers.wasserstein import REACH, Wasserstein, steepened
+from attackers.wasserstein import WINDOW_REACH, Wasserstein, with_unit_slope
 
 FIRST_LEVEL, LAST_LEVEL = 5.0, 15.0
 """Of the coupling; between them it rises geometrically."""
 
-MEMORY = 0.9
+POTENTIAL_MOMENTUM = 0.9
 """Share of the potential that is kept at every step."""
 
-WIDER = 8
+WIDE_REACH = 8
 """The same where nothing was found: a window bounds the distance that mass can go."""
 
 
 @dataclass(frozen=True)
-class Mover:
+class TransportState:
     """Images on their way: the originals, the potential so far, and the duals of its coupling.
 
     Attributes:
@@ -71,7 +71,7 @@ class Mover:
         """Other budgets ``(B,)``, in mass × pixels."""
         return replace(self, coupling=self.coupling.resized(budget))
 
-    def climbed(self, grad: Tensor, progress: float) -> tuple[Self, Tensor, Tensor]:
+    def ascended(self, grad: Tensor, progress: float) -> tuple[Self, Tensor, Tensor]:
         """Add a gradient to the potential and move mass along it.
 
         Args:
@@ -79,9 +79,11 @@ class Mover:
             progress: share of the steps that are done, which sets the level.
 
         Returns:
-            The mover, the new images (B, C, H, W), and what they cost (B,) float64.
+            The state, the new images (B, C, H, W), and what they cost (B,) float64.
         """
-        potential = MEMORY * self.potential + steepened(grad.double().nan_to_num())
+        potential = POTENTIAL_MOMENTUM * self.potential + with_unit_slope(
+            grad.double().nan_to_num()
+        )
         level = FIRST_LEVEL * (LAST_LEVEL / FIRST_LEVEL) ** progress
         coupling, change, cost = self.coupling.moved(potential, level)
         # Rounded to the dtype of the images, which the budget's INWARD leaves room for.
@@ -100,7 +102,7 @@ def transport(
     targets: Tensor | None = None,
     steps: int = 100,
     start: Tensor | None = None,
-    reach: int = REACH,
+    reach: int = WINDOW_REACH,
     jitter: float = 0.0,
 ) -> Tensor:
     """Maximise the loss over the image-Wasserstein ball and the box.
@@ -125,37 +127,37 @@ def transport(
     metric = threat.metric
     assert isinstance(metric, Wasserstein)
     radius = expand_down(threat.delta, x0).flatten()
-    mover = Mover.of(metric, x0, radius.double(), reach)
+    state = TransportState.of(metric, x0, radius.double(), reach)
     x = x0 if start is None else start
     if jitter:
         x = metric.sample(x0, jitter * radius, generator.fold("jitter"))
     result = x0.clone()
-    flight = Flight.of(x, labels)
+    active = ActiveSamples.of(x, labels)
     aims = labels if targets is None else torch.stack([labels, targets], 1)
 
     for step in range(steps + 1):
         scores, _, grad = value_and_grad(logits, aimed(loss), x, aims)
-        flight = flight.passed(x, misclassified(scores, flight.labels))
+        active = active.keep_latest(x, misclassified(scores, active.labels))
         if step == steps:
             break
-        if asks(x, step):
-            keep = flight.land(result)
+        if may_synchronise(x, step):
+            keep = active.write_fooled(result)
             if keep is not None:
                 if not len(keep):
                     break
-                flight, mover, grad, aims = (
-                    flight.take(keep),
-                    mover.take(keep),
+                active, state, grad, aims = (
+                    active.take(keep),
+                    state.take(keep),
                     grad[keep],
                     aims[keep],
                 )
-            grad = usable(grad, generator, flight.rows, step)
-        mover, x, _ = mover.climbed(grad, step / steps)
-    flight.write(result)
+            grad = usable_gradient(grad, generator, active.rows, step)
+        state, x, _ = state.ascended(grad, step / steps)
+    active.write_all(result)
     return result
 
 
-def transport_hunt(
+def minimal_transport(
     logits: Logits,
     x0: Tensor,
     labels: Tensor,
@@ -165,7 +167,7 @@ def transport_hunt(
     loss: Loss = margin,
     steps: int = 60,
     start: Tensor | None = None,
-    reach: int = REACH,
+    reach: int = WINDOW_REACH,
     first_factor: float = 0.2,
     last_factor: float = 0.005,
 ) -> Tensor:
@@ -195,13 +197,13 @@ def transport_hunt(
     largest = metric.diameter(x0).double() * mass
     nearest = torch.full_like(mass, torch.inf)
     best, cost, budget = x0, torch.zeros_like(mass), nearest
-    mover = Mover.of(metric, x0, torch.zeros_like(mass), reach)
+    state = TransportState.of(metric, x0, torch.zeros_like(mass), reach)
     rows = torch.arange(len(x0), device=x0.device)
 
     for step in range(steps + 1):
         scores, _, grad = value_and_grad(logits, loss, x, labels)
-        broken = misclassified(scores, labels) & (cost > 0)
-        closer = broken & (cost < nearest)
+        fooled = misclassified(scores, labels) & (cost > 0)
+        closer = fooled & (cost < nearest)
         best = torch.where(over(closer, x), x, best)
         nearest = torch.where(closer, cost, nearest)
         if step == steps:
@@ -213,8 +215,8 @@ def transport_hunt(
         unknown = torch.maximum(guess, (1 + factor) * cost)
         grown = torch.where(nearest.isfinite(), budget * (1 + factor), unknown)
         shrunk = torch.minimum(budget * (1 - factor), nearest)
-        budget = torch.minimum(torch.where(broken, shrunk, grown), largest)
-        if asks(x, step):
-            grad = usable(grad, generator, rows, step)
-        mover, x, cost = mover.resized(budget).climbed(grad, step / steps)
+        budget = torch.minimum(torch.where(fooled, shrunk, grown), largest)
+        if may_synchronise(x, step):
+            grad = usable_gradient(grad, generator, rows, step)
+        state, x, cost = state.resized(budget).ascended(grad, step / steps)
     return best

@@ -8,7 +8,6 @@ curves is resampled over samples, both reports with the same draws (paired boots
 import csv
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -35,21 +34,18 @@ class Radii:
     columns: dict[str, Floats]
 
 
-def read_radii(report: Report, folder: Path) -> Radii:
-    """Read the per-sample radii that lie beside a report.
+def radii_of(report: Report, table: str) -> Radii:
+    """Read the radii of a report's samples.
+
+    Args:
+        report: the report.
+        table: contents of its ``samples.csv``.
 
     Raises:
-        UsageError: they are not there, or are not those of the report.
+        UsageError: the table is not the one of the report.
     """
-    path = folder / (report.artifacts.samples or "samples.csv")
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise UsageError(
-            f"{path} cannot be read ({error.strerror}): a comparison pairs samples, so it needs "
-            "the samples.csv that the scan wrote beside its report."
-        ) from error
+    path = report.artifacts.samples or "samples.csv"
+    rows = list(csv.DictReader(table.splitlines()))
     if len(rows) != report.data.evaluated:
         raise UsageError(
             f"{path} has {len(rows)} samples, its report {report.data.evaluated}: they do not "
@@ -66,7 +62,7 @@ def read_radii(report: Report, folder: Path) -> Radii:
         raise UsageError(f"{path} is no samples.csv of a scan ({error}).") from error
 
 
-def compare(
+def compare_reports(
     old: Report, new: Report, old_radii: Radii, new_radii: Radii, *, limit: float | None = None
 ) -> Comparison:
     """Compare two reports.

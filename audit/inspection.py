@@ -25,11 +25,12 @@ from audit.evidence.chance import (
     ties_explain,
 )
 from audit.evidence.samples import Samples, choose, evaluate, read_samples, tied
-from audit.models import Classifier, LoadOptions, load_classifier
+from audit.models import Classifier, LoadOptions
+from audit.models.classifier import Load
 from audit.models.execution import call_rows
 from audit.models.files import digest, identify
 from audit.models.preprocess import InputSpec, show_shape
-from audit.scanning.config import ScanConfig
+from audit.options import ScanConfig
 
 Fact = tuple[str, str]
 """A name and what was found, as shown to the user."""
@@ -46,20 +47,60 @@ class Inspection:
     command: str | None
 
 
-def inspect(
-    path: Path, dataset: Dataset | None, options: LoadOptions, data_path: Path | None
+def inspect_model(
+    path: Path | None,
+    dataset: Dataset | None,
+    options: LoadOptions,
+    data_path: Path | None,
+    load: Load,
 ) -> Inspection:
-    """Look into a model file, and try it on data or on random inputs.
+    """Describe a model, and try it on data or on random inputs.
 
     Args:
-        path: the model.
+        path: file of the model, or None for a model that is given in Python.
         dataset: labelled data, or None.
-        options: what the user says about the model.
-        data_path: as the user named the data, for the command.
+        options: what the user states about the model.
+        data_path: data as the user named it, for the command; None where it has no path.
+        load: loads the model.
 
     Raises:
-        ModelError: the file is no model, or is not trusted.
+        ModelError: the file is not a model, or is not trusted.
     """
+    facts, shape = ([], ()) if path is None else _file_facts(path, dataset, options)
+    sample = _sample(dataset, shape, options)
+    if sample is None:
+        facts.append(
+            ("input", "unknown without data: pass --data to see gradients, parity and speed")
+        )
+        return Inspection(tuple(facts), None)
+    classes = 2 if dataset is None else int(dataset.labels.max()) + 1
+    classifier = load(sample, classes)
+    if dataset is not None:
+        readings.require_labels(dataset, classifier, sample, _labels(dataset))
+    if classifier.threshold:
+        # The importer names what the graph shows; the values have shown more.
+        facts = [fact for fact in facts if fact[0] != "served output"]
+    facts += _classifier_facts(classifier, sample)
+    if dataset is None:
+        return Inspection(tuple(facts), None)
+    found, spec = _accuracy(classifier, dataset, sample)
+    facts += found
+    if spec is None or path is None or data_path is None:
+        return Inspection(tuple(facts), None)
+    words = ["audit", "scan", str(path), "--data", str(data_path)]
+    words += _reading(spec, options, detected=classifier.spec.layout)
+    if dataset.options.resize is not None:
+        words += ["--resize", "x".join(map(str, dataset.options.resize))]
+    if dataset.options.class_map is not None:
+        words += ["--class-map", str(dataset.options.class_map.path)]
+    words += ["--threat", ",".join(ScanConfig.metrics), "--samples", "1000"]
+    return Inspection(tuple(facts), shlex.join(words))
+
+
+def _file_facts(
+    path: Path, dataset: Dataset | None, options: LoadOptions
+) -> tuple[list[Fact], tuple[int | None, ...]]:
+    """Return what a file itself shows, and the shape of its input as far as it is known."""
     kind = identify(path)
     facts: list[Fact] = [("file", f"{path}, {path.stat().st_size:,} bytes"), ("format", kind)]
     shape: tuple[int | None, ...] = ()
@@ -83,34 +124,7 @@ def inspect(
         facts += _module_facts(read_script(path, trusted=True, device=torch.device("cpu")))
     elif dataset is None:
         facts.append(("opened", "no, it can run code of its own: pass --trust-model"))
-    sample = _sample(dataset, shape, options)
-    if sample is None:
-        facts.append(
-            ("input", "unknown without data: pass --data to see gradients, parity and speed")
-        )
-        return Inspection(tuple(facts), None)
-    classes = 2 if dataset is None else int(dataset.labels.max()) + 1
-    classifier = load_classifier(path, sample, options, label_classes=classes)
-    if dataset is not None:
-        readings.require_labels(dataset, classifier, sample, _labels(dataset))
-    if classifier.threshold:
-        # The importer names what the graph shows; the values have shown more.
-        facts = [fact for fact in facts if fact[0] != "served output"]
-    facts += _classifier_facts(classifier, sample)
-    if dataset is None:
-        return Inspection(tuple(facts), None)
-    found, spec = _accuracy(classifier, dataset, sample)
-    facts += found
-    if spec is None:
-        return Inspection(tuple(facts), None)
-    words = ["audit", "scan", str(path), "--data", str(data_path)]
-    words += _reading(spec, options, detected=classifier.spec.layout)
-    if dataset.options.resize is not None:
-        words += ["--resize", "x".join(map(str, dataset.options.resize))]
-    if dataset.options.class_map is not None:
-        words += ["--class-map", str(dataset.options.class_map.path)]
-    words += ["--threat", ",".join(ScanConfig.metrics), "--samples", "1000"]
-    return Inspection(tuple(facts), shlex.join(words))
+    return facts, shape
 
 
 def _onnx_facts(proto: onnx.ModelProto) -> Iterator[Fact]:

@@ -1,72 +1,145 @@
-"""Reading the values of command-line options: lists, fractions, sizes."""
+"""Reading the values of options: words, lists, fractions, sizes; from text or from Python values.
+
+Each function takes a value as a user gives it and the name of the option, for the message, and
+raises `UsageError` where the value cannot be read.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
 from audit.errors import UsageError
 
 
-def split(values: Sequence[str] | None) -> tuple[str, ...]:
-    """Flatten an option given with commas, repeatedly, or both."""
-    return tuple(
-        part.strip() for value in values or () for part in value.split(",") if part.strip()
-    )
+def split(values: Any) -> tuple[Any, ...]:
+    """Flatten a list that is given with commas, repeatedly, or both; None is an empty list."""
+    return tuple(_parts(values))
 
 
-def number(text: str, option: str) -> float:
+def _parts(value: Any) -> Iterator[Any]:
+    if isinstance(value, str):
+        yield from filter(None, map(str.strip, value.split(",")))
+    elif isinstance(value, Iterable):
+        for part in value:
+            yield from _parts(part)
+    elif value is not None:
+        yield value
+
+
+def number(value: Any, option: str) -> float:
     """Read a number, a fraction such as ``8/255``, or ``inf``."""
-    word = text.strip().lower()
-    if word in ("inf", "infinity"):
-        return math.inf
-    try:
-        # A fraction would compute 1e999999999 digit by digit; a float overflows at once.
-        value = float(Fraction(word)) if "/" in word else float(word)
-    except (ValueError, ZeroDivisionError, OverflowError):
-        value = math.nan
-    if not math.isfinite(value):
+    found = math.nan
+    if isinstance(value, str):
+        word = value.strip().lower()
+        if word in ("inf", "infinity"):
+            return math.inf
+        try:
+            # A fraction would compute 1e999999999 digit by digit; a float overflows at once.
+            found = float(Fraction(word)) if "/" in word else float(word)
+        except (ValueError, ZeroDivisionError, OverflowError):
+            found = math.nan
+    elif hasattr(value, "__float__") and not isinstance(value, bool):
+        found = float(value)
+        if found == math.inf:
+            return found
+    if not math.isfinite(found):
         raise UsageError(
-            f"{option} takes numbers or fractions such as 0.1 or 8/255, found {text!r}."
+            f"{option} takes numbers or fractions such as 0.1 or 8/255, found {value!r}."
         )
-    return value
+    return found
 
 
-def names(values: Sequence[str] | None, option: str) -> tuple[str, ...] | None:
+def names(values: Any, option: str) -> tuple[str, ...] | None:
     """Read a list of names, each once; None where the option was not given.
 
     Raises:
         UsageError: the option was given without a value, as an unset shell variable does.
     """
-    found = tuple(dict.fromkeys(split(values)))
-    if not all(split([value]) for value in values or ()):
-        raise UsageError(f"{option} was given without a value: give one, or leave it out.")
+    found = tuple(dict.fromkeys(map(str, _filled(values, option))))
     return found or None
 
 
-def numbers(values: Sequence[str] | None, option: str) -> tuple[float, ...] | None:
+def numbers(values: Any, option: str) -> tuple[float, ...] | None:
     """Read a list of numbers; None where the option was not given."""
-    names(values, option)
-    return tuple(number(text, option) for text in split(values)) or None
+    return tuple(number(value, option) for value in _filled(values, option)) or None
 
 
-def count(text: str, option: str) -> int | None:
+def distinct_numbers(values: Any, option: str) -> tuple[float, ...] | None:
+    """Read a list of numbers and drop repetitions; None where the option was not given."""
+    return tuple(dict.fromkeys(numbers(values, option) or ())) or None
+
+
+def _filled(values: Any, option: str) -> tuple[Any, ...]:
+    """Flatten a list, and refuse an entry that is empty."""
+    entries: Sequence[Any] = values if isinstance(values, list | tuple) else [values]
+    for entry in entries:
+        if entry is not None and not split(entry):
+            raise UsageError(f"{option} was given without a value: give one, or leave it out.")
+    return split(values)
+
+
+def integer(value: Any, option: str) -> int:
+    """Read a whole number."""
+    try:
+        if isinstance(value, bool) or (not isinstance(value, str) and value != int(value)):
+            raise ValueError
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        raise UsageError(f"{option} takes a whole number, found {value!r}.") from None
+
+
+def count(value: Any, option: str) -> int | None:
     """Read a positive whole number, or ``auto`` (None)."""
-    if text == "auto":
+    if value == "auto":
         return None
-    if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"{option} takes auto or a positive whole number, found {text!r}.")
+    text = str(value)
+    if isinstance(value, bool) or not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"{option} takes auto or a positive whole number, found {value!r}.")
     return int(text)
 
 
-def size(text: str | None, option: str) -> tuple[int, int] | None:
-    """Read an image size such as ``224x224`` or ``224``."""
-    if text is None:
+def size(value: Any, option: str) -> tuple[int, int] | None:
+    """Read an image size such as ``224x224``, ``224`` or ``(224, 224)``."""
+    if value is None:
         return None
-    parts = text.lower().split("x")
+    parts = (
+        list(map(str, value)) if isinstance(value, list | tuple) else str(value).lower().split("x")
+    )
     if len(parts) not in (1, 2) or not all(p.isdecimal() and int(p) > 0 for p in parts):
-        raise UsageError(f"{option} takes a size such as 224x224, found {text!r}.")
+        raise UsageError(f"{option} takes a size such as 224x224, found {value!r}.")
     height, width = int(parts[0]), int(parts[-1])
     return height, width
+
+
+def word(value: Any, option: str) -> str:
+    """Read a word."""
+    if not isinstance(value, str):
+        raise UsageError(f"{option} takes a word, found {value!r}.")
+    return value
+
+
+def switch(value: Any, option: str) -> bool:
+    """Read whether a switch is on."""
+    if not isinstance(value, bool):
+        raise UsageError(f"{option} is on or off (true or false), found {value!r}.")
+    return value
+
+
+def path_of(value: Any, option: str) -> Path:
+    """Read a path."""
+    if not isinstance(value, str | Path):
+        raise UsageError(f"{option} takes a path, found {value!r}.")
+    return Path(value)
+
+
+def share(value: Any, option: str) -> float:
+    """Read a number from 0 to 1."""
+    found = number(value, option)
+    if not 0 <= found <= 1:
+        raise UsageError(f"{option} takes a share from 0 to 1 such as 0.5, found {value}.")
+    return found
 
 
 def order_name(order: float) -> str:

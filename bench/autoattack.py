@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 
 from attackers.geometry import Linf
 from audit.evidence.judge import judge
+from audit.options import ScanConfig
 from audit.scanning import scan
-from audit.scanning.config import ScanConfig
-from audit.scanning.state import Scan
+from audit.scanning.subject import Subject
 from bench import peers
 from bench.subjects import SHARED, SUBJECTS, Plain, prepare
 
@@ -77,7 +77,7 @@ def timed(run: Callable[[], NDArray[np.bool_]]) -> Outcome:
     )
 
 
-def theirs(prepared: Scan, radius: float, *, steps: int, rows: int, seed: int) -> Outcome:
+def theirs(prepared: Subject, radius: float, *, steps: int, rows: int, seed: int) -> Outcome:
     """AutoAttack on the plain model; judging its examples is not part of its time."""
     samples, classifier = prepared.samples, prepared.classifier
     model = Plain(classifier, samples.x)
@@ -99,11 +99,11 @@ def theirs(prepared: Scan, radius: float, *, steps: int, rows: int, seed: int) -
     return Outcome(wrong, outcome.seconds, outcome.processor, outcome.threads)
 
 
-def ours(prepared: Scan, radius: float) -> Outcome:
+def ours(prepared: Subject, radius: float) -> Outcome:
     """The whole scan."""
 
     def attack() -> NDArray[np.bool_]:
-        found = scan.run(prepared).runs[0].frontier.radius.numpy()
+        found = scan.run(prepared).evidence[0].frontier.radius.numpy()
         return found <= radius
 
     prepared.classifier.differentiable(prepared.samples.x[:32])
@@ -142,7 +142,7 @@ HEADER = [
 ]  # fmt: skip
 
 
-def row(name: str, prepared: Scan, radius: str, peer: Outcome, own: Outcome) -> list[str]:
+def row(name: str, prepared: Subject, radius: str, peer: Outcome, own: Outcome) -> list[str]:
     ratio = f"{own.seconds / peer.seconds:.3f} ({own.processor / peer.processor:.3f})"
     if peer.threads != own.threads:
         ratio = "threads differ"

@@ -21,13 +21,13 @@ import torch
 
 from attackers.geometry import METRICS
 from audit.certify.crown import Crown
-from audit.certify.network import network_of
-from audit.certify.search import Radii, confirmed
+from audit.certify.network_of_graph import network_of
+from audit.certify.search import ProvenRadii, confirmed
 from audit.data import open_data
 from audit.evidence.samples import read_samples
 from audit.models import load_classifier
+from audit.options import ScanConfig
 from audit.scanning import scan
-from audit.scanning.config import ScanConfig
 from bench.subjects import SHARED, SUBJECTS, Subject, prepare
 from bench.verdicts import Question
 
@@ -54,7 +54,7 @@ def bracket(
     started = time.process_time()
     done = scan.run(prepared)
     spent = time.process_time() - started
-    run = done.runs[0]
+    run = done.evidence[0]
     attacked = float((run.frontier.radius > delta).double().mean())
     certified = float((run.certified.radius >= delta).double().mean())
     correct = done.samples.correct
@@ -115,7 +115,7 @@ def answered(shared: Path, subject: Subject, asked: list[Question]) -> Counter[s
     correct = classifier.predict(x) == labels
     held = torch.zeros(len(x), dtype=torch.bool)
     for rows in correct.nonzero()[:, 0].split(8):
-        asked_for = Radii(radii[rows], {})
+        asked_for = ProvenRadii(radii[rows], {})
         proven, _ = confirmed(crown, x[rows], labels[rows], asked_for)
         held[rows] = proven >= radii[rows]
     for question, certain in zip(asked, held.tolist(), strict=True):

@@ -29,14 +29,14 @@ from attackers.rows import over
 from attackers.threat import Threat
 from attackers.wdro import power_mean, w_pgd
 from audit.evidence.judge import judge
+from audit.options import ScanConfig
 from audit.scanning import scan
-from audit.scanning.config import ScanConfig
-from audit.scanning.state import Scan
+from audit.scanning.result import ScanResult
 from audit.statistics.knapsack import adversarial_accuracy
 from bench.subjects import SHARED, SUBJECTS, prepare
 
 
-def published(prepared: Scan, metric: str, delta: float, order: float) -> dict[str, float]:
+def published(prepared: ScanResult, metric: str, delta: float, order: float) -> dict[str, float]:
     """Accuracy that W-PGD leaves, per loss, judged by the served model; its budget is asserted."""
     samples, classifier = prepared.samples, prepared.classifier
     threat = Threat(METRICS[metric](), delta, order)
@@ -107,7 +107,7 @@ def first_flips(
     return x
 
 
-def greedy_radii(prepared: Scan, metric: Metric) -> NDArray[np.float64]:
+def greedy_radii(prepared: ScanResult, metric: Metric) -> NDArray[np.float64]:
     """Distances of WDA++ as the served model confirms them, 0 where wrong, ``inf`` where none."""
     samples, classifier = prepared.samples, prepared.classifier
     radii = torch.where(samples.correct, torch.inf, 0.0).double()
@@ -120,13 +120,13 @@ def greedy_radii(prepared: Scan, metric: Metric) -> NDArray[np.float64]:
 
 def row(
     name: str,
-    prepared: Scan,
+    prepared: ScanResult,
     greedy: NDArray[np.float64],
     metric: str,
     delta: float,
     order: float,
 ) -> list[str]:
-    radii = prepared.runs[0].frontier.radius.numpy()
+    radii = prepared.evidence[0].frontier.radius.numpy()
     ours = float(adversarial_accuracy(radii, [delta], order)[0])
     pointwise = float(adversarial_accuracy(radii, [delta], float("inf"))[0])
     theirs = published(prepared, metric, delta, order)

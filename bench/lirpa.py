@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from attackers.geometry import METRICS
 from audit.certify.crown import Crown
-from audit.certify.network import network_of
+from audit.certify.network_of_graph import network_of
 from audit.certify.search import certified_radii, confirmed
 from audit.data import open_data
 from audit.evidence.samples import read_samples

@@ -27,20 +27,19 @@ from torch import Tensor, nn
 import attackers
 from attackers.geometry import METRICS, Metric
 from attackers.losses import outvoted
-from attackers.minimal import minimal_radius
 from attackers.rows import over
 from audit.models.execution import Counted
-from audit.scanning.config import ScanConfig
-from audit.scanning.state import Scan
+from audit.options import ScanConfig
+from audit.scanning.subject import Subject
 from bench import peers
 from bench.subjects import SHARED, SUBJECTS, Plain, prepare
 
 MODELS = ("sinkhorn_vanilla", "fast_adversarial_pgd_madry", "resnet_2b", "eran_conv_small_pgd")
 
 OURS: dict[str, Callable[..., Tensor]] = {
-    name: attack
-    for name, attack in getattr(attackers, "MINIMAL", {"minimal": minimal_radius}).items()
-    if name not in attackers.GRADIENT_FREE
+    name: entry.run
+    for name, entry in attackers.ATTACKS.items()
+    if entry.kind == "minimal" and "gradients" in entry.needs
 }
 """Our attacks of least distance: (logits, x0, labels, metric, generator=…) -> points."""
 
@@ -70,14 +69,14 @@ class Found:
 class Task:
     """The correct samples of a subject, and its model."""
 
-    prepared: Scan
+    prepared: Subject
     model: nn.Module
     x0: Tensor
     labels: Tensor
     rows: Tensor
 
     @classmethod
-    def of(cls, prepared: Scan) -> "Task":
+    def of(cls, prepared: Subject) -> "Task":
         """Everything of a scan that is ready."""
         samples = prepared.samples
         rows = samples.correct.nonzero()[:, 0]

@@ -29,7 +29,8 @@ import ot
 import torch
 from torch import Tensor
 
-from attackers.sinkhorn import flushed_denormals, sinkhorn_distance
+from attackers.denormals import flushed_denormals
+from attackers.sinkhorn import sinkhorn_distance
 from bench.overhead import table, times
 
 BATCH, SIZE, STEPS = 128, 32, 50

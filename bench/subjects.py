@@ -9,9 +9,9 @@ from torch import nn
 from audit.data import open_data
 from audit.models import Classifier, LoadOptions, load_classifier, onnx_runtime
 from audit.models.onnx import lift, read_model
+from audit.options import ScanConfig
 from audit.scanning import scan
-from audit.scanning.config import ScanConfig
-from audit.scanning.state import Scan
+from audit.scanning.subject import Subject as ScanSubject
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 MNIST = "mnist/t10k-images-idx3-ubyte.gz"
@@ -56,7 +56,7 @@ SUBJECTS = {
 }
 
 
-def prepare(shared: Path, subject: Subject, config: ScanConfig) -> Scan:
+def prepare(shared: Path, subject: Subject, config: ScanConfig) -> ScanSubject:
     """The seeded samples of a subject and its served model, ready for `audit.scanning.scan.run`."""
     dataset = open_data(shared / subject.data, low=config.low, high=config.high)
     model = shared / subject.model

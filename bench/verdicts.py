@@ -22,8 +22,8 @@ import torch
 
 from audit.data import Dataset, open_data
 from audit.models import load_classifier
+from audit.options import ScanConfig
 from audit.scanning import scan
-from audit.scanning.config import ScanConfig
 from bench.subjects import SHARED, SUBJECTS, Subject
 
 
@@ -80,7 +80,7 @@ def answers(shared: Path, subject: Subject, questions: list[Question], seed: int
     prepared = scan.run(
         scan.prepare(dataset, config, lambda x, _: load_classifier(model, x, subject.loading))
     )
-    radius = prepared.runs[0].frontier.radius.tolist()
+    radius = prepared.evidence[0].frontier.radius.tolist()
     return [Answer(question, radius[row_of[question.test_index]]) for question in questions]
 
 

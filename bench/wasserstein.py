@@ -228,7 +228,7 @@ def row(model: str, radius: float, method: str, found: Measured) -> str:
 
 def radii_row(model: str, classifier: Classifier, x0: Tensor, labels: Tensor, seed: int) -> str:
     """Minimal radii of the correct images, at standard effort."""
-    effort, metric = EFFORTS["standard"], Wasserstein()
+    (stage, *_), metric = EFFORTS["standard"].stages["minimal"], Wasserstein()
     right = ~misclassified(classifier.deployed(x0), labels)
     x0, labels = x0[right], labels[right]
     started = time.process_time()
@@ -238,8 +238,8 @@ def radii_row(model: str, classifier: Classifier, x0: Tensor, labels: Tensor, se
         labels,
         metric,
         generator=streams(x0, seed),
-        hunts=effort.hunts,
-        steps=effort.hunt_steps,
+        hunts=stage.runs,
+        steps=stage.steps,
     )
     seconds = time.process_time() - started
     radius = torch.where(

@@ -45,9 +45,15 @@ def rows(threat: HardenedThreat) -> Iterator[tuple[str, str, str, str, str, str]
             percent(point.attacked.before, "up"),
             percent(point.attacked.after, "up"),
             change(point.attacked),
-            _proven(threat.before, point.certified.before),
-            _proven(threat.after, point.certified.after),
+            _proven(threat.before, _certified(threat.before, point.delta)),
+            _proven(threat.after, _certified(threat.after, point.delta)),
         )
+
+
+def _certified(threat: ThreatResult, delta: float) -> float | None:
+    """Return the certified accuracy of order inf at a budget, or None where it was not measured."""
+    points = (p for curve in threat.curves if curve.order == "inf" for p in curve.points)
+    return next((point.certified.value for point in points if point.delta == delta), None)
 
 
 def _proven(threat: ThreatResult, value: float | None) -> str:
@@ -152,7 +158,12 @@ def _curves(threat: HardenedThreat) -> str:
         if certificate_tried(side):
             ends.append(("certified", "dash"))
         for end, dash in ends:
-            y = [getattr(getattr(point, end), when) for point in threat.paired]
+            y = [
+                getattr(point.attacked, when)
+                if end == "attacked"
+                else _certified(side, point.delta)
+                for point in threat.paired
+            ]
             first = start[when] if threat.before.curves[0].points[0].delta == 0 else None
             figure.add_scatter(
                 x=x if first is not None else x[1:],

@@ -43,7 +43,7 @@ def _suite(root: ET.Element, name: str, report: Report, cases: Sequence[ET.Eleme
 
 
 def _status(report: Report) -> ET.Element:
-    case = ET.Element("testcase", classname="audit.scanning.scan", name="complete", time="0")
+    case = ET.Element("testcase", classname="audit.scan", name="complete", time="0")
     unfinished = None if report.status == "complete" else "error"
     _say(case, unfinished, f"{report.status}: {summary.STATUSES[report.status]}")
     return case

@@ -2,6 +2,7 @@
 
 import json
 from math import isfinite
+from pathlib import PureWindowsPath
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -53,7 +54,7 @@ def render(report: Report) -> str:
         },
         "artifacts": [
             {
-                "location": {"uri": _uri(report.model.path)},
+                "location": {"uri": artifact_uri(report.model.path)},
                 "hashes": {"sha-256": report.model.sha256},
             }
         ],
@@ -102,7 +103,11 @@ def _result(report: Report, rule: str, level: Level, kind: str, text: str) -> di
         "level": level if kind == "fail" else "none",
         "message": {"text": text},
         "locations": [
-            {"physicalLocation": {"artifactLocation": {"uri": _uri(report.model.path), "index": 0}}}
+            {
+                "physicalLocation": {
+                    "artifactLocation": {"uri": artifact_uri(report.model.path), "index": 0}
+                }
+            }
         ],
         "partialFingerprints": {"gate/v1": f"{rule}:{summary.file_name(report.model.path)}"},
     }
@@ -115,5 +120,16 @@ def _description(rule: str) -> str:
     )
 
 
-def _uri(path: str) -> str:
-    return quote(path.replace("\\", "/"), safe="/:")
+def artifact_uri(path: str) -> str:
+    r"""Return the URI reference of a file path (RFC 3986).
+
+    A relative path stays a relative reference: its colons are percent-encoded, because a first
+    segment such as ``net:v1.onnx`` would otherwise be read as an absolute URI of scheme ``net``
+    (section 4.2). Windows paths with a drive (``C:\net.onnx``) or a host (``\\host\net.onnx``)
+    become ``file`` URIs. Repeated leading slashes become one: two would name a host.
+    """
+    parts = PureWindowsPath(path)
+    if parts.drive and parts.root and not path.startswith("//"):
+        return parts.as_uri()
+    encoded = quote(path.replace("\\", "/"), safe="/")
+    return "/" + encoded.lstrip("/") if encoded.startswith("/") else encoded

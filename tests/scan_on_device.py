@@ -39,13 +39,13 @@ def main(folder: Path, where: str, name: str) -> None:
     if where == "sim":
         import tests.simulated_device  # noqa: F401  (patches torch)
 
-    from audit.cli.arguments import Gates
+    from audit.api.verdicts import Gates
     from audit.data import open_data
     from audit.models import LoadOptions
     from audit.models.load_onnx import load_onnx
+    from audit.options import ScanConfig
     from audit.scanning import scan
     from audit.scanning.assemble import report_of
-    from audit.scanning.config import ScanConfig
 
     device = torch.device(where)
 
@@ -56,7 +56,7 @@ def main(folder: Path, where: str, name: str) -> None:
     config = ScanConfig(orders=(math.inf, 2.0), effort="quick", **SCANS[name])
     data = open_data(folder / "data.npz", low=0.0, high=1.0)
     done = scan.run(scan.prepare(data, config, load))
-    report = report_of(done, config={}, gates=Gates().judged)
+    report = report_of(done, config={}, gates=Gates().evaluate)
     found = {
         "device": str(done.classifier.device),
         "clean": report.clean.value,
@@ -77,7 +77,7 @@ def main(folder: Path, where: str, name: str) -> None:
                     for curve in threat.curves
                 ],
             }
-            for run, threat in zip(done.runs, report.threats, strict=True)
+            for run, threat in zip(done.evidence, report.threats, strict=True)
         ],
     }
     json.dump(found, sys.stdout, default=lambda value: value.model_dump())

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from audit.cli.app import options_of_commands
+from audit.cli.app import settable
 from audit.cli.settings import find
 from audit.demo import data_path, model_path
 from audit.gates.policy import read_policy
@@ -34,7 +34,7 @@ def test_the_policy_of_the_manual_is_one(tmp_path: Path) -> None:
     path.write_text(policy)
     assert len(read_policy(path).rules) == 4
     path.write_text(settings)
-    assert find(tmp_path, options_of_commands()).options["harden"] == {"epochs": 20}
+    assert find(tmp_path, settable()).options["harden"] == {"epochs": 20}
 
 
 def commands(value: Any) -> Iterator[str]:
@@ -53,7 +53,7 @@ def commands(value: Any) -> Iterator[str]:
 
 @pytest.mark.parametrize("document", [ACTION, *map(yaml.safe_load, of_kind("yaml"))])
 def test_commands_and_options_exist(document: Any) -> None:
-    known = options_of_commands()
+    known = settable()
     for line in commands(document):
         words = shlex.split(line)
         options = {word.removeprefix("--") for word in words if re.fullmatch(r"--[a-z-]+", word)}
@@ -102,6 +102,6 @@ def test_the_scan_step_runs(tmp_path: Path) -> None:
 
 def test_the_hook_is_a_command_of_ours() -> None:
     (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
-    assert hook["entry"].split()[1] in options_of_commands()
+    assert hook["entry"].split()[1] in settable()
     (repository,) = yaml.safe_load(of_kind("yaml")[2])["repos"]
     assert [used["id"] for used in repository["hooks"]] == [hook["id"]]

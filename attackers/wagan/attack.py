@@ -6,11 +6,11 @@ from torch import Tensor
 from attackers.gradient import Logits
 from attackers.losses import misclassified
 from attackers.random_streams import SampleGenerator
-from attackers.rows import expand, over
+from attackers.rows import DIVISOR_FLOOR, expand, over
 from attackers.threat import Threat
 from attackers.wagan.networks import Generator
 
-ROWS = 32
+IMAGES_PER_CALL = 32
 """Images at once, always: results must not depend on how many there are, and what so few need stays
 in the processor's cache."""
 
@@ -48,7 +48,7 @@ def wagan(
         radius = threat.delta[left] if isinstance(threat.delta, Tensor) else threat.delta
         x = generated(network, x0[left], radius, streams)
         if threat.metric.name not in network.holds:
-            x = within(Threat(threat.metric, radius), x0[left], x)
+            x = scaled_into_ball(Threat(threat.metric, radius), x0[left], x)
         best[left] = x
         if draw + 1 < draws:
             left = left[~misclassified(logits(x), labels[left])]
@@ -65,17 +65,17 @@ def generated(
     noise = generator.normal(x0[:, :1])
     radii = expand(radius, x0).flatten()
     made = []
-    for rows in torch.arange(len(x0), device=x0.device).split(ROWS):
+    for rows in torch.arange(len(x0), device=x0.device).split(IMAGES_PER_CALL):
         # The last batch is filled up with its last image.
-        full = rows[torch.arange(ROWS, device=rows.device).clamp_max(len(rows) - 1)]
+        full = rows[torch.arange(IMAGES_PER_CALL, device=rows.device).clamp_max(len(rows) - 1)]
         made.append(network(x0[full], noise[full], radii[full])[: len(rows)])
     return torch.cat(made) if made else x0.clone()
 
 
-def within(threat: Threat, x0: Tensor, x: Tensor) -> Tensor:
+def scaled_into_ball(threat: Threat, x0: Tensor, x: Tensor) -> Tensor:
     """Walk back towards ``x0`` as far as the radius demands; metrics are linear on segments."""
     moved = threat.metric.distance(x0, x)
-    share = expand(threat.delta, moved.double()).flatten() / moved.clamp_min(1e-300)
+    share = expand(threat.delta, moved.double()).flatten() / moved.clamp_min(DIVISOR_FLOOR)
     outside = moved.isfinite() & (share < 1)
     nearer = threat.metric.project(x0, x0 + over(share, x0) * (x - x0), threat.delta)
     return torch.where(over(outside, x), nearer.to(x), x)

@@ -22,30 +22,32 @@ from attackers.coupling import Window
 from attackers.metric import INWARD
 from attackers.rows import over, row_max, row_sum
 
-STRONGEST = 12.0
-"""Largest potential: a share of e^-12 against it is as good as none."""
+LARGEST_POTENTIAL = 12.0
+"""Largest absolute potential: a share of e^-12 is negligible. A larger one makes exponents leave
+the range of float32 sooner."""
 
-DEAREST = 2 * STRONGEST + 20
-"""The highest price that is tried; what still costs too much then is scaled."""
+HIGHEST_PRICE = 2 * LARGEST_POTENTIAL + 20
+"""Largest price (1 / pixel) of the bisection; a plan that still costs too much is scaled."""
 
-HALVINGS = 10
-"""Of the price, before one step of Newton's method."""
+PRICE_BISECTIONS = 10
+"""Bisections of the price before one Newton step; more are slower and more exact."""
 
-PASSES, CLOSINGS = 2, 2
-"""Rounds of scaling down: while a full pixel may pass mass on, and while it may not."""
+OPEN_SCALINGS, CLOSED_SCALINGS = 2, 2
+"""Rounds of scaling down, with full pixels still passing mass on and with them closed. More rounds
+cost time and waste less of the budget."""
 
-TINY = 1e-15
-"""Least divisor; its inverse squared, which a gradient takes, is still finite in float32."""
+FLOW_DIVISOR_FLOOR = 1e-15
+"""Smallest divisor; the square of its inverse, which gradients contain, is finite in float32."""
 
 
-def moved(
+def moved_mass(
     x: Tensor, potential: Tensor, radius: Tensor, *, reach: int, low: float = 0.0, high: float = 1.0
 ) -> Tensor:
     """Move mass up a potential, differentiable in it.
 
     Args:
         x: (B, C, H, W) in [low, high].
-        potential: (B, C, H, W); values beyond ±`STRONGEST` are squashed.
+        potential: (B, C, H, W); values beyond ±`LARGEST_POTENTIAL` are squashed.
         radius: (B,) in pixels × fraction of the image's mass.
         reach: rows and columns that mass may move on each side.
         low: smallest pixel, of no mass.
@@ -59,7 +61,7 @@ def moved(
     mass, room = (x - low).clamp_min(0), (high - x).clamp_min(0)
     budget = radius.to(x) * row_sum(mass) * INWARD
     # One that is squashed has no gradient to come back by but the slope of tanh.
-    worth = (STRONGEST * (potential.to(x) / STRONGEST).tanh()).exp()
+    worth = (LARGEST_POTENTIAL * (potential.to(x) / LARGEST_POTENTIAL).tanh()).exp()
     near = torch.stack(window.sums(worth), 1)
     price = _price(window, worth, near, mass, budget)
     discounts = _discounts(window, price)
@@ -71,7 +73,7 @@ def moved(
     )
     costs = discounts * discounts.new_tensor(window.costs)
     cost = row_sum(source * _priced(costs, torch.stack(window.sums(target), 1)))
-    part = (budget / cost.clamp_min(TINY)).clamp_max(1)
+    part = (budget / cost.clamp_min(FLOW_DIVISOR_FLOOR)).clamp_max(1)
     return (x + (arriving - leaving) * over(part, x)).clamp(low, high)
 
 
@@ -106,15 +108,15 @@ def _price(window: Window, worth: Tensor, near: Tensor, mass: Tensor, budget: Te
         return cost, (held * (mean.square() - twice[0] / total)).sum(1) if slope else cost
 
     with torch.no_grad():
-        lowest, highest = torch.zeros_like(budget), torch.full_like(budget, DEAREST)
+        lowest, highest = torch.zeros_like(budget), torch.full_like(budget, HIGHEST_PRICE)
         free = costs(lowest, slope=False)[0] <= budget
-        for _ in range(HALVINGS):
+        for _ in range(PRICE_BISECTIONS):
             middle = (lowest + highest) / 2
             dear = costs(middle, slope=False)[0] > budget
             lowest = torch.where(dear, middle, lowest)
             highest = torch.where(dear, highest, middle)
     cost, slope = costs(highest, slope=True)
-    price = highest + (cost - budget) / (-slope.detach()).clamp_min(TINY)
+    price = highest + (cost - budget) / (-slope.detach()).clamp_min(FLOW_DIVISOR_FLOOR)
     # Far from the root, where a plan has stopped moving, the step would leave the bracket.
     kept = torch.maximum(torch.minimum(price, highest), lowest)
     return torch.where(free, 0, kept)
@@ -129,29 +131,31 @@ def _fitting(
     reached: Tensor,
     room: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Scale down what comes into pixels that overflow; what does not go stays.
+    """Scale down the mass that arrives at pixels that overflow; the remaining mass stays.
 
-    At first a pixel may take what it passes on as well. One that overflows after `PASSES` rounds is
-    closed: it takes no more than its room, whatever leaves it. At last all pixels of an image that
-    still overflows are, which cannot fail.
+    At first a pixel may also receive as much as leaves it. One that overflows after
+    `OPEN_SCALINGS` rounds is closed: it receives at most its room, whatever leaves it. In the last
+    round all pixels of an image that still overflows are closed, which cannot fail.
 
     Returns:
         The scaled target, what arrives at and what leaves every pixel.
     """
     leaving = source * reached
     closed = torch.zeros_like(room)
-    for number in range(PASSES + CLOSINGS + 1):
+    for number in range(OPEN_SCALINGS + CLOSED_SCALINGS + 1):
         with torch.no_grad():
             overflows = (arriving - leaving > room).to(room)
-            if number >= PASSES:
+            if number >= OPEN_SCALINGS:
                 closed = torch.maximum(closed, overflows)
             # An image that is in order is left alone, whatever the others need.
             needed = over(row_max(overflows) > 0, room)
-            if number == PASSES + CLOSINGS:
+            if number == OPEN_SCALINGS + CLOSED_SCALINGS:
                 closed = torch.maximum(closed, needed.to(closed).expand_as(closed))
         if not bool(needed.any()):
             break
-        scale = ((room + leaving * (1 - closed)) / arriving.clamp_min(TINY)).clamp_max(1)
+        scale = (
+            (room + leaving * (1 - closed)) / arriving.clamp_min(FLOW_DIVISOR_FLOOR)
+        ).clamp_max(1)
         scale = torch.where(needed, scale, 1)
         target, arriving = target * scale, arriving * scale
         leaving = source * _priced(discounts, torch.stack(window.sums(target), 1))

@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad, pixel_shuffle
 
 from attackers.rows import expand
-from attackers.wagan.flow import moved
+from attackers.wagan.flow import moved_mass
 
 Padding = Literal["zeros", "reflect"]
 
-SMALLEST = 28
+SMALLEST_IMAGE = 28
 """Rows and columns that an image needs at least: three convolutions without padding shrink it."""
 
-BLOCKS = {"image": 4, "flow": 2}
+RESIDUAL_BLOCKS = {"image": 4, "flow": 2}
 """Residual blocks of each head."""
 
-SHARPNESS = 4.0
+INITIAL_SHARPNESS = 4.0
 """By what the potential of an untrained flow head is multiplied."""
 
 
@@ -55,8 +55,10 @@ class Spec:
         """Refuse what cannot be built."""
         if self.head not in HEADS:
             raise ValueError(f"unknown head {self.head!r}: choose from {', '.join(HEADS)}")
-        if min(self.height, self.width) < SMALLEST or self.channels < 1:
-            raise ValueError(f"images of {SMALLEST}×{SMALLEST} pixels at least, not {self.shape}")
+        if min(self.height, self.width) < SMALLEST_IMAGE or self.channels < 1:
+            raise ValueError(
+                f"images of {SMALLEST_IMAGE}×{SMALLEST_IMAGE} pixels at least, not {self.shape}"
+            )
         if not self.low < self.high or self.reach < 1 or self.width_factor < 1 or self.clip <= 0:
             raise ValueError(f"a box, a reach, a width and a clip are positive: {asdict(self)}")
 
@@ -109,7 +111,7 @@ class ImageGenerator(Generator):
             *_normed(nn.Conv2d(a, b, 3, stride=2)),
             *_normed(nn.Conv2d(b, c, 3, stride=2)),
         )
-        blocks = (Residual(c, nn.BatchNorm2d, "reflect") for _ in range(BLOCKS["image"]))
+        blocks = (Residual(c, nn.BatchNorm2d, "reflect") for _ in range(RESIDUAL_BLOCKS["image"]))
         self.blocks = nn.Sequential(*blocks)
         self.decoder = nn.Sequential(
             *_normed(nn.ConvTranspose2d(c, b, 3, stride=2)),
@@ -147,16 +149,16 @@ class FlowGenerator(Generator):
         a, b = (spec.width_factor * width for width in (24, 48))
         self.first = nn.Sequential(*_normed(nn.Conv2d(spec.channels + 2, a, 4, 2, 1), affine=True))
         self.down = nn.Sequential(*_normed(nn.Conv2d(a, b, 3, 2, 1), affine=True))
-        blocks = (Residual(b, nn.InstanceNorm2d, "zeros") for _ in range(BLOCKS["flow"]))
+        blocks = (Residual(b, nn.InstanceNorm2d, "zeros") for _ in range(RESIDUAL_BLOCKS["flow"]))
         self.blocks = nn.Sequential(*blocks)
         self.up = nn.Sequential(*_normed(nn.Conv2d(b + a, a, 3, padding=1), affine=True))
         self.last = nn.Conv2d(a, 4 * spec.channels, 3, padding=1)
-        self.sharpness = nn.Parameter(torch.tensor(SHARPNESS))
+        self.sharpness = nn.Parameter(torch.tensor(INITIAL_SHARPNESS))
 
     def forward(self, x: Tensor, noise: Tensor, radius: Tensor) -> Tensor:
         """See `Generator`; within the radius for any weights."""
         spec, potential = self.spec, self.potential(x, noise, radius)
-        return moved(x, potential, radius, reach=spec.reach, low=spec.low, high=spec.high)
+        return moved_mass(x, potential, radius, reach=spec.reach, low=spec.low, high=spec.high)
 
     def potential(self, x: Tensor, noise: Tensor, radius: Tensor) -> Tensor:
         """Worth of mass at every pixel, ``(B, C, H, W)``."""
@@ -220,7 +222,7 @@ HEADS: dict[str, type[Generator]] = {"image": ImageGenerator, "flow": FlowGenera
 """How a generator attacks, by name."""
 
 
-def build(spec: Spec) -> Generator:
+def untrained(spec: Spec) -> Generator:
     """An untrained generator; its weights come from torch's global random state."""
     return HEADS[spec.head](spec)
 

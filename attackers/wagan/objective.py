@@ -27,7 +27,7 @@ from attackers.losses import cross_entropy, margin
 from attackers.rows import row_sum
 from attackers.sinkhorn import sinkhorn_distance
 
-TINY = 1e-12
+NORM_FLOOR = 1e-12
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def generator_terms(
     if objective.gan:
         terms["gan"] = (discriminator(z).sigmoid() - 1).square().mean()
     if objective.norm:
-        length = (row_sum((z - x).square()) + TINY).sqrt()
+        length = (row_sum((z - x).square()) + NORM_FLOOR).sqrt()
         excess = length - objective.norm_limit
         terms["norm"] = relu(excess if objective.norm > 0 else -excess).mean()
     held, left = x - low, z - low
@@ -161,7 +161,7 @@ def generator_terms(
         limit = objective.transport_limit
         terms["transport"] = relu(cost - (radius.to(cost) if limit is None else limit)).mean()
     if objective.mass:
-        terms["mass"] = (row_sum(left) / row_sum(held).clamp_min(TINY) - 1).abs().mean()
+        terms["mass"] = (row_sum(left) / row_sum(held).clamp_min(NORM_FLOOR) - 1).abs().mean()
     return terms
 
 

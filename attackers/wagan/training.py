@@ -15,7 +15,7 @@ from torch.func import functional_call
 
 from attackers.adam import adam_step
 from attackers.gradient import Logits
-from attackers.wagan.networks import Discriminator, Generator, Spec, build
+from attackers.wagan.networks import Discriminator, Generator, Spec, untrained
 from attackers.wagan.objective import (
     Objective,
     Terms,
@@ -24,19 +24,19 @@ from attackers.wagan.objective import (
     generator_terms,
 )
 
-Tensors = Mapping[str, Tensor]
+NamedTensors = Mapping[str, Tensor]
 
 PARTS = ("weights", "buffers", "first", "second")
 """Of a `Learner`."""
 
-SMALLEST_SHARE = 0.2
+LEAST_RADIUS_SHARE = 0.2
 """Of the radius, that a batch asks for; half of its images ask for all of it."""
 
-FULL = 0.5
+FULL_RADIUS_SHARE = 0.5
 """Share of a batch that asks for the whole radius."""
 
 
-def under(prefix: str, tensors: Tensors) -> dict[str, Tensor]:
+def under(prefix: str, tensors: NamedTensors) -> dict[str, Tensor]:
     """The tensors of a part, without its name."""
     start = f"{prefix}/"
     return {
@@ -44,7 +44,7 @@ def under(prefix: str, tensors: Tensors) -> dict[str, Tensor]:
     }
 
 
-def like(expected: Tensors, found: Tensors) -> dict[str, Tensor]:
+def like(expected: NamedTensors, found: NamedTensors) -> dict[str, Tensor]:
     """What was found, on the device and of the type of what is expected.
 
     Raises:
@@ -66,10 +66,10 @@ class Learner:
         first, second: moments of the gradients, by name.
     """
 
-    weights: Tensors
-    buffers: Tensors
-    first: Tensors
-    second: Tensors
+    weights: NamedTensors
+    buffers: NamedTensors
+    first: NamedTensors
+    second: NamedTensors
 
     @classmethod
     def of(cls, network: nn.Module) -> Self:
@@ -102,7 +102,7 @@ class Learner:
             f"{part}/{name}": value for part in PARTS for name, value in getattr(self, part).items()
         }
 
-    def restored(self, tensors: Tensors) -> "Learner":
+    def restored(self, tensors: NamedTensors) -> "Learner":
         """A learner of the same shapes from what `tensors` gave."""
         return Learner(*(like(getattr(self, part), under(part, tensors)) for part in PARTS))
 
@@ -145,7 +145,7 @@ class Networks:
         """Untrained networks; torch's global random state is left as it was."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return cls(build(spec).train(), Discriminator(spec.channels).train())
+            return cls(untrained(spec).train(), Discriminator(spec.channels).train())
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class State:
 
     generator: Learner
     discriminator: Learner
-    average: Tensors
+    average: NamedTensors
     number: int = 0
 
     @classmethod
@@ -187,7 +187,7 @@ class State:
             "number": torch.tensor(self.number),
         }
 
-    def restored(self, tensors: Tensors) -> "State":
+    def restored(self, tensors: NamedTensors) -> "State":
         """A state of the same shapes from what `tensors` gave.
 
         Raises:
@@ -238,7 +238,7 @@ def step(
     """
     random = torch.Generator().manual_seed(seed * 1_000_003 + state.number)
     noise = torch.randn(x[:, :1].shape, generator=random).to(x)
-    radii = _radii(len(x), radius, random).to(x)
+    radii = _drawn_radii(len(x), radius, random).to(x)
     objective = suited(objective, networks.generator)
     generator, discriminator = state.generator.tracked(), state.discriminator.tracked()
     z = generator.bound(networks.generator)(x, noise, radii)
@@ -273,8 +273,8 @@ def suited(objective: Objective, generator: Generator) -> Objective:
     return objective
 
 
-def _radii(count: int, radius: float, random: torch.Generator) -> Tensor:
+def _drawn_radii(count: int, radius: float, random: torch.Generator) -> Tensor:
     """Budgets to ask for, ``(count,)``."""
-    share = SMALLEST_SHARE + (1 - SMALLEST_SHARE) * torch.rand(count, generator=random)
-    full = torch.rand(count, generator=random) < FULL
+    share = LEAST_RADIUS_SHARE + (1 - LEAST_RADIUS_SHARE) * torch.rand(count, generator=random)
+    full = torch.rand(count, generator=random) < FULL_RADIUS_SHARE
     return radius * torch.where(full, 1.0, share)

@@ -1,7 +1,7 @@
 """Certified radii: lower bounds on every sample's distance to its nearest misclassified point.
 
 A certifier maps (classifier, samples, metric) to radii, rounded down, with its method and failure
-probability. The trivial one always applies, so no report lacks a lower bound.
+probability. The trivial one always applies, so every report has a lower bound.
 """
 
 from dataclasses import dataclass
@@ -17,10 +17,13 @@ from audit.statistics.value import Envelope
 
 @dataclass(frozen=True)
 class Certified:
-    """Radii ``(N,)`` float64 (0 where misclassified), and what the report says of the method.
+    """Certified radii of all samples, and the entry of the report.
 
-    ``envelope`` bounds the cross-entropy around every sample, where the method bounds margins;
-    ``soft`` the probability of the label, where the method counts votes.
+    Attributes:
+        radius: (N,) float64, 0 where misclassified or where nothing is certified.
+        certifier: method, status, detail and failure probability.
+        envelope: upper bounds of the cross-entropy, where the method bounds margins.
+        soft: lower bounds of the probability of the label, where the method counts votes.
     """
 
     radius: Tensor
@@ -30,21 +33,21 @@ class Certified:
 
 
 def failed(samples: Samples, name: str, reason: str, seconds: float) -> Certified:
-    """Radius 0 for every sample, since the method stopped on an error.
+    """Return radius 0 for every sample, since the method stopped on an error.
 
     Args:
         samples: all of them.
         name: of the method.
-        reason: what the error said.
-        seconds: spent before.
+        reason: the error in one line.
+        seconds: time spent before it.
     """
     return Certified(
         torch.zeros(len(samples), dtype=torch.float64),
         Certifier(
             name=name,
             status="error",
-            detail=f"It stopped on an error: {reason}. The lower bound is 0 at every positive "
-            "budget.",
+            detail=f"The method stopped on an error: {reason}. The lower bound is 0 at every "
+            "positive budget.",
             seconds=seconds,
             failure_probability=0.0,
         ),
@@ -52,7 +55,12 @@ def failed(samples: Samples, name: str, reason: str, seconds: float) -> Certifie
 
 
 def trivial(samples: Samples, *, asked: bool) -> Certified:
-    """Radius 0 for every sample: nothing is claimed beyond the samples themselves."""
+    """Return radius 0 for every sample: nothing is claimed beyond the samples themselves.
+
+    Args:
+        samples: all of them.
+        asked: whether a certificate was asked for.
+    """
     return Certified(
         torch.zeros(len(samples), dtype=torch.float64),
         Certifier(

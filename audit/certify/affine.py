@@ -15,20 +15,21 @@ from attackers.rows import flat
 from audit.certify.network import Network
 from audit.errors import UnsupportedOperator
 
-ROWS = 256
-"""Linear functions that are propagated together."""
+ROWS_PER_PASS = 256
+"""Linear functions that are propagated in one backward pass. More need more memory: a pass holds as
+many copies of all activations."""
 
-DENSE = 2**26
-"""The most entries of the first layer's matrix."""
+MAX_ENTRIES = 2**26
+"""Largest number of entries of the first layer's matrix: 256 MiB in float32."""
 
 
 @dataclass
 class FirstLayer:
-    """What enters the first nonlinear operation, as a function of the input.
+    """Input of the first layer, as an affine function of n values of the network's d inputs.
 
     Attributes:
-        positive, negative: (n, d) coefficients, those of the other sign zero.
-        dual: (n,) float64, dual norms over the metric's extent.
+        positive, negative: (n, d) coefficients, with those of the other sign set to 0.
+        dual: (n,) float64, dual norms of the rows in units of the metric's extent.
     """
 
     positive: Tensor
@@ -38,11 +39,11 @@ class FirstLayer:
 
 @dataclass
 class Segment:
-    """What enters a layer, as a function of what earlier layers give and of the input.
+    """Input of a layer, as an affine function of the outputs of earlier layers and of the input.
 
     Attributes:
-        before: (n, m) coefficients of the outputs of each earlier layer that takes part, by place.
-        direct: (n, d) those of the input, or None where it takes no part itself.
+        before: (n, m) coefficients of the outputs of each earlier layer that contributes, by index.
+        direct: (n, d) coefficients of the network's input; None where it does not contribute.
     """
 
     before: dict[int, Tensor]
@@ -51,7 +52,7 @@ class Segment:
 
 @dataclass
 class Maps:
-    """The affine maps of one network, made when first needed.
+    """The affine maps of one network, each made when it is first needed.
 
     Attributes:
         network: in float32 or float64.
@@ -63,74 +64,85 @@ class Maps:
     _first: FirstLayer | None = field(default=None, init=False)
     _segments: dict[int, Segment | None] = field(default_factory=dict, init=False)
 
-    def first(self, place: int, sample: Tensor) -> FirstLayer:
-        """The map into the first layer.
+    def first(self, index: int, sample: Tensor) -> FirstLayer:
+        """Return the map into the first layer.
+
+        Args:
+            index: of the layer.
+            sample: (1, ...) any sample, in the network's dtype.
 
         Raises:
-            UnsupportedOperator: it is too large to be kept as a matrix.
+            UnsupportedOperator: the map is too large to be kept as a matrix.
         """
         if self._first is None:
-            self._first = self._first_layer(place, sample)
+            self._first = self._first_layer(index, sample)
         return self._first
 
-    def segment(self, place: int, sample: Tensor, earlier: Sequence[int]) -> Segment | None:
-        """The map into a later layer, or None where it is too large to be kept."""
-        if place not in self._segments:
-            self._segments[place] = self._between(place, sample, earlier)
-        return self._segments[place]
+    def segment(self, index: int, sample: Tensor, earlier: Sequence[int]) -> Segment | None:
+        """Return the map into a later layer, or None where it is too large to be kept.
 
-    def _first_layer(self, place: int, sample: Tensor) -> FirstLayer:
+        Args:
+            index: of the layer.
+            sample: (1, ...) any sample, in the network's dtype.
+            earlier: indices of all layers before it.
+        """
+        if index not in self._segments:
+            self._segments[index] = self._between(index, sample, earlier)
+        return self._segments[index]
+
+    def _first_layer(self, index: int, sample: Tensor) -> FirstLayer:
         with torch.no_grad():
-            values = flat(self.network.run(sample, until=place)).shape[1]
-        if values * sample.numel() > DENSE:
+            values = flat(self.network.run(sample, until=index)).shape[1]
+        if values * sample.numel() > MAX_ENTRIES:
             raise UnsupportedOperator(
-                f"the first layer has {values:,} values of {sample.numel():,} inputs, more than "
-                "bound propagation is meant for"
+                f"the first layer has {values:,} values of {sample.numel():,} inputs, but bound "
+                f"propagation keeps at most {MAX_ENTRIES:,} coefficients"
             )
         rows = []
-        for places in torch.arange(values, device=sample.device).split(ROWS):
+        for positions in torch.arange(values, device=sample.device).split(ROWS_PER_PASS):
             with torch.enable_grad():
-                x = _copies(sample, len(places))
-                out = flat(self.network.run(x, until=place)).gather(1, places[:, None])
+                x = _copies(sample, len(positions))
+                out = flat(self.network.run(x, until=index)).gather(1, positions[:, None])
                 (grad,) = torch.autograd.grad(out.sum(), x)
             rows.append(grad)
         matrix = torch.cat(rows)
         centres = sample.expand(len(matrix), *sample.shape[1:])
-        # The dual norm is a norm times the extent; an image without mass has none of either.
-        whole = torch.full_like(centres[:1], self.metric.high).expand_as(centres)
-        dual = self.metric.dual_norm(whole, matrix) / self.metric.extent(whole)
+        # The dual norm is a norm times the extent, and both are 0 for an image without mass: so it
+        # is taken at an image that has mass everywhere.
+        bright = torch.full_like(centres[:1], self.metric.high).expand_as(centres)
+        dual = self.metric.dual_norm(bright, matrix) / self.metric.extent(bright)
         matrix = flat(matrix)
         return FirstLayer(matrix.clamp_min(0), matrix.clamp_max(0), dual)
 
-    def _between(self, place: int, sample: Tensor, earlier: Sequence[int]) -> Segment | None:
+    def _between(self, index: int, sample: Tensor, earlier: Sequence[int]) -> Segment | None:
         network = self.network
-        gives: Mapping[int, tuple[int, ...]] = {
-            p: network.shapes[network.steps[p].outputs[0]][1:] for p in earlier
+        shapes: Mapping[int, tuple[int, ...]] = {
+            layer: network.shapes[network.steps[layer].outputs[0]][1:] for layer in earlier
         }
-        values = prod(network.shapes[network.layers[place].step.inputs[0]])
-        if values * max(sample.numel(), *map(prod, gives.values())) > DENSE // 4:
+        values = prod(network.shapes[network.layers[index].step.inputs[0]])
+        if values * max(sample.numel(), *map(prod, shapes.values())) > MAX_ENTRIES // 4:
             return None
-        before: dict[int, list[Tensor]] = {p: [] for p in earlier}
+        before: dict[int, list[Tensor]] = {layer: [] for layer in earlier}
         direct: list[Tensor] = []
-        for places in torch.arange(values, device=sample.device).split(ROWS):
+        for positions in torch.arange(values, device=sample.device).split(ROWS_PER_PASS):
             with torch.enable_grad():
-                x = _copies(sample, len(places))
+                x = _copies(sample, len(positions))
                 given = {
-                    p: sample.new_zeros((len(places), *shape), requires_grad=True)
-                    for p, shape in gives.items()
+                    layer: sample.new_zeros((len(positions), *shape), requires_grad=True)
+                    for layer, shape in shapes.items()
                 }
-                out = flat(network.run(x, until=place, given=given)).gather(1, places[:, None])
-                *grads, straight = torch.autograd.grad(
+                out = flat(network.run(x, until=index, given=given)).gather(1, positions[:, None])
+                *grads, of_input = torch.autograd.grad(
                     out.sum(), (*given.values(), x), materialize_grads=True
                 )
-            for p, grad in zip(given, grads, strict=True):
-                before[p].append(flat(grad))
-            direct.append(flat(straight))
-        matrices = {p: torch.cat(rows) for p, rows in before.items()}
-        whole = torch.cat(direct)
+            for layer, grad in zip(given, grads, strict=True):
+                before[layer].append(flat(grad))
+            direct.append(flat(of_input))
+        matrices = {layer: torch.cat(rows) for layer, rows in before.items()}
+        from_input = torch.cat(direct)
         return Segment(
-            {p: matrix for p, matrix in matrices.items() if bool(matrix.any())},
-            whole if bool(whole.any()) else None,
+            {layer: matrix for layer, matrix in matrices.items() if bool(matrix.any())},
+            from_input if bool(from_input.any()) else None,
         )
 
 

@@ -1,48 +1,46 @@
-"""The certificate of a whole scan by bound propagation: which network, how exactly, how far."""
+"""The certificate of a whole scan by bound propagation."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from math import prod
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from attackers.geometry import Metric
 from audit.certify import Certified
-from audit.certify.crown import Crown
 from audit.certify.envelope import Enveloper, LossBounds
 from audit.certify.margins import Prover
-from audit.certify.network import Network, network_of
-from audit.certify.search import Radii, certified_radii, confirmed
-from audit.certify.simplex import Simplex, fits
-from audit.errors import AuditError, InternalError
+from audit.certify.methods import method_within, prover_of
+from audit.certify.network import Network
+from audit.certify.network_of_graph import network_of
+from audit.certify.search import ProvenRadii, certified_radii, confirmed
+from audit.errors import AuditError, InternalError, UnsupportedOperator, contained
 from audit.evidence.samples import Samples
 from audit.models.classifier import Classifier
-from audit.models.onnx.program import Step
+from audit.models.onnx import OnnxModule
 from audit.runtime.cores import each
 from audit.schema import Certifier
 from audit.statistics.value import Envelope, grid_of
 
-TOGETHER = {"crown-ibp": 16}
-"""Samples bounded together, always exactly so many: products of other shapes would round in other
-ways, and a result belongs to its sample alone. Elsewhere each is on its own, because how many rows
-or corners there are differs from sample to sample."""
-
-TIGHTER = ("simplex", "crown", "crown-ibp")
-"""The methods, the tightest first."""
-
-PLAIN = 0.25
-"""Time of a product in a pass at many corners, in units of one that is bounded backwards."""
+BATCHES = {"crown-ibp": 16}
+"""Samples bounded together, always exactly this number: products of other shapes would round in
+other ways, and a result has to depend on its sample alone. In other methods each sample is bounded
+alone, because the number of rows or corners differs from sample to sample."""
 
 ROUNDED_DOWN = 1 - 1e-9
-"""Of a certified radius."""
-
-COARSER = " Bounds by --certify {} are tighter, and take {:.1f} times what this effort allows."
+"""Factor on a certified radius."""
 
 DETAIL = (
     "Lower bounds of the margins by linear bound propagation, checked in float64 up to rounding; "
     "they hold for the model as a function of real numbers."
+)
+
+NO_BOUNDS = "No bounds through this network: {}. The lower bound is 0 at every positive budget."
+
+FAILED_SAMPLES = (
+    " The certificates of {} of {} samples stopped on an error, and their radii are 0: {}."
 )
 
 ROUNDED = (
@@ -51,8 +49,167 @@ ROUNDED = (
     "its margin is about as small."
 )
 
-PROBE = 64
+ROUNDING_SAMPLES = 64
 """Samples on which the rounding of a file is measured."""
+
+
+@dataclass(frozen=True)
+class BoundSettings:
+    """How exactly radii are certified.
+
+    Attributes:
+        method: ``simplex`` bounds every corner of the ball, for metrics whose balls have few;
+            ``crown`` bounds unstable neurons of every layer backwards; ``crown-ibp`` bounds only
+            the margins backwards, and the layers by interval arithmetic; ``auto`` is the first of
+            them within ``work``.
+        steps: radii tried per sample.
+        tuning: gradients that optimise slopes at each.
+        work: products that ``auto`` may spend on intermediate bounds.
+        deltas: budgets for which the loss of all samples is bounded too; none for no such bounds.
+    """
+
+    method: str
+    steps: int
+    tuning: int
+    work: float
+    deltas: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Task:
+    """What certifies the samples of one scan, on the device of the classifier.
+
+    Attributes:
+        samples: all of them.
+        search: prover in float32.
+        exact: prover in float64.
+        limit: (N,) float64 radii that are never exceeded.
+        steps: radii tried per sample.
+        batch: samples bounded together.
+        enveloper: bounds of the loss; None where none are wanted.
+        budgets: (D,) float64, ascending.
+    """
+
+    samples: Samples
+    search: Prover
+    exact: Prover
+    limit: Tensor
+    steps: int
+    batch: int
+    enveloper: Enveloper | None
+    budgets: Tensor
+
+    def certify(self, rows: Tensor) -> tuple[Tensor, LossBounds | None]:
+        """Bound some samples, all of them correct or all of them wrong.
+
+        Args:
+            rows: (R,) int64, at most a batch.
+
+        Returns:
+            Radii (R,) float64, and bounds of the loss.
+        """
+        device, samples = self.budgets.device, self.samples
+        filled = rows[torch.arange(self.batch) % len(rows)]
+        x, labels = samples.x[filled].to(device), samples.labels[filled].to(device)
+        limit = self.limit[filled].to(device)
+        if bool(samples.correct[rows[0]]):
+            found = certified_radii(
+                self.search, x, labels, limit, steps=self.steps, budgets=self.budgets
+            )
+        else:
+            found = ProvenRadii(torch.zeros_like(limit), {})
+        proven, margins = confirmed(self.exact, x, labels, found)
+        radius = proven[: len(rows)].cpu() * ROUNDED_DOWN
+        if self.enveloper is None:
+            return radius, None
+        loss = self.enveloper.bounds(x.double(), labels, margins)
+        return radius, LossBounds(*(part[: len(rows)].cpu() for part in vars(loss).values()))
+
+    def contained(self, rows: Tensor) -> "list[Certificates]":
+        """Bound some samples; an error costs the sample that causes it, and no other one.
+
+        Raises:
+            UnsupportedOperator: the method cannot bound this network in its metric.
+        """
+        said: list[str] = []
+        unsupported: UnsupportedOperator | None = None
+        with contained(f"The certificate of samples {rows.tolist()}", said.append):
+            try:
+                return [Certificates(rows, *self.certify(rows))]
+            except UnsupportedOperator as error:
+                unsupported = error
+        if unsupported is not None:
+            raise unsupported
+        if len(rows) > 1:
+            # A batch that is filled up with one sample gives it the same result to the bit.
+            return [found for row in rows.split(1) for found in self.contained(row)]
+        return [Certificates(rows, torch.zeros(1, dtype=torch.float64), None, said[0])]
+
+    def groups(self) -> Iterator[Tensor]:
+        """Split the samples; wrong ones have no radius, but take part in the loss."""
+        correct = self.samples.correct
+        yield from correct.nonzero()[:, 0].split(self.batch) if bool(correct.any()) else ()
+        if self.enveloper is not None and not bool(correct.all()):
+            yield from (~correct).nonzero()[:, 0].split(self.batch)
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """Result of some samples.
+
+    Attributes:
+        rows: (R,) int64 of the samples.
+        radius: (R,) float64.
+        loss: bounds of the loss, where they were wanted.
+        error: what stopped them, or nothing.
+    """
+
+    rows: Tensor
+    radius: Tensor
+    loss: LossBounds | None
+    error: str = ""
+
+
+@dataclass
+class Collected:
+    """Results of all samples so far.
+
+    Attributes:
+        radius: (N,) float64, 0 where nothing is certified.
+        losses: bounds of the loss around all samples.
+        errors: what stopped single samples.
+    """
+
+    radius: Tensor
+    losses: LossBounds
+    errors: list[str] = field(default_factory=list)
+
+    @classmethod
+    def empty(cls, samples: int, levels: int) -> "Collected":
+        """Begin without any result, for this number of samples and of radii of the envelope."""
+        radius = torch.zeros(samples, dtype=torch.float64)
+        clean, everywhere = torch.zeros_like(radius), torch.zeros_like(radius)
+        return cls(radius, LossBounds(clean, radius.new_zeros(samples, levels), everywhere))
+
+    def add(self, found: Certificates) -> None:
+        """Store the result of some samples."""
+        self.radius[found.rows] = found.radius
+        if found.error:
+            self.errors.append(found.error)
+        if found.loss is not None:
+            for whole, part in zip(
+                vars(self.losses).values(), vars(found.loss).values(), strict=True
+            ):
+                whole[found.rows] = part
+
+    def envelope(self, levels: Tensor) -> Envelope | None:
+        """Return the bounds of the loss; None where there are none, or a sample has none."""
+        if self.errors or not len(levels):
+            return None
+        losses = self.losses
+        return Envelope(
+            levels.numpy(), losses.clean.numpy(), losses.within.numpy(), losses.everywhere.numpy()
+        )
 
 
 def certify(
@@ -60,114 +217,98 @@ def certify(
     metric: Metric,
     samples: Samples,
     attacked: Tensor,
-    *,
-    how: str,
-    steps: int,
-    tuning: int,
-    work: float,
-    deltas: tuple[float, ...] = (),
+    settings: BoundSettings,
     tick: Callable[[int], None] = lambda _: None,
 ) -> Certified | None:
-    """Certify every correct sample, or say which operation stands in the way.
+    """Certify every correct sample, or name the operation that cannot be bounded.
+
+    An error in the certificate of one sample leaves it a radius of 0, keeps those of the others,
+    and is recorded with status ``error``.
 
     Args:
         classifier: with the graph of its operations.
         metric: of the radii.
         samples: all of them.
-        attacked: (N,) float64, the distance at which each is known to break; never exceeded.
-        how: ``simplex`` bounds every corner of the ball, for metrics whose balls have few;
-            ``crown`` bounds backwards what enters every nonlinear operation, ``crown-ibp`` only
-            the margins and the rest by interval arithmetic; ``auto`` is the first within ``work``.
-        steps: radii tried per sample.
-        tuning: gradients that look for good slopes at each.
-        work: products that ``auto`` may spend on bounds inside the network.
-        deltas: budgets for which the loss is bounded too, of all samples; none for no such bounds.
-        tick: called with how many samples are done.
+        attacked: (N,) float64 distances at which the samples are known to break; never exceeded.
+        settings: method and effort.
+        tick: called with the number of samples that were certified since the last call.
 
     Returns:
-        Radii and what the report says of them; None where the model has no graph.
+        Radii and the entry of the report; None where the model has no graph.
+
+    Raises:
+        InternalError: a contradiction that only a bug of ours can cause.
     """
     if classifier.graph is None:
         return None
     started = time.perf_counter()
-    radius = torch.zeros(len(samples), dtype=torch.float64)
     try:
-        device = classifier.device
-        network = network_of(
-            classifier.graph(),
-            classifier.spec.prepare,
-            samples.x[:1].to(device),
-            classifier.threshold,
-        )
-        name, coarser = chosen(how, network, metric, samples, steps=steps, work=work)
-        search = prover(name, network, metric, tuning)
-        exact = prover(name, network.double(), metric, 0)
-        note = coarser + rounding_of(exact.network, classifier, samples)
-        limit = torch.minimum(attacked, metric.diameter(samples.x).double())
-        together = TOGETHER.get(name, 1)
-        # A loss is one of logits; a column of probabilities is bounded as it is.
-        grid = torch.from_numpy(grid_of(() if classifier.threshold else deltas))
-        budgets = torch.tensor(sorted(deltas), dtype=torch.float64, device=device)
-        enveloper = Enveloper(exact, metric, budgets, grid.to(device))
-
-        def certain(rows: Tensor) -> tuple[Tensor, Tensor, LossBounds | None]:
-            filled = rows[torch.arange(together) % len(rows)]
-            x, labels = samples.x[filled].to(device), samples.labels[filled].to(device)
-            most = limit[filled].to(device)
-            if bool(samples.correct[rows[0]]):
-                found = certified_radii(search, x, labels, most, steps=steps, budgets=budgets)
-            else:
-                found = Radii(torch.zeros_like(most), {})
-            proven, bounds = confirmed(exact, x, labels, found)
-            loss = enveloper.bounds(x.double(), labels, bounds) if len(grid) else None
-            return rows, proven, loss
-
-        # Those that are wrong have no radius, but take part in the loss.
-        wrong = (~samples.correct).nonzero()[:, 0] if len(grid) else samples.index[:0]
-        groups = [*samples.correct.nonzero()[:, 0].split(together), *wrong.split(together)]
-        losses = LossBounds(
-            torch.zeros_like(radius),
-            radius.new_zeros(len(radius), len(grid)),
-            torch.zeros_like(radius),
-        )
-        with closing(each(certain, [rows for rows in groups if len(rows)])) as done:
-            for rows, found, loss in done:
-                radius[rows] = found[: len(rows)].cpu() * ROUNDED_DOWN
-                if loss is not None:
-                    for whole, part in zip(vars(losses).values(), vars(loss).values(), strict=True):
-                        whole[rows] = part[: len(rows)].cpu()
-                tick(int(samples.correct[rows].sum()))
+        return _certified(classifier, classifier.graph(), metric, samples, attacked, settings, tick)
     except InternalError:
         raise
     except AuditError as error:
-        radius.zero_()
         return Certified(
-            radius,
+            torch.zeros(len(samples), dtype=torch.float64),
             Certifier(
-                name=how if how != "auto" else "crown",
+                name=settings.method if settings.method != "auto" else "crown",
                 status="not_applicable",
-                detail=f"No bounds through this network: {error}. The lower bound is 0 at every "
-                "positive budget.",
+                detail=NO_BOUNDS.format(error),
                 seconds=time.perf_counter() - started,
                 failure_probability=0.0,
             ),
         )
-    return Certified(
-        radius,
-        Certifier(
-            name=name,
-            status="ran",
-            detail=DETAIL + note,
-            seconds=time.perf_counter() - started,
-            failure_probability=0.0,
-        ),
-        _envelope(grid, losses) if len(grid) else None,
+
+
+def _certified(
+    classifier: Classifier,
+    graph: OnnxModule,
+    metric: Metric,
+    samples: Samples,
+    attacked: Tensor,
+    settings: BoundSettings,
+    tick: Callable[[int], None],
+) -> Certified:
+    started, device = time.perf_counter(), classifier.device
+    first = samples.x[:1].to(device)
+    network = network_of(graph, classifier.spec.prepare, first, classifier.threshold)
+    name, coarser = method_within(
+        settings.method, network, metric, samples, steps=settings.steps, work=settings.work
     )
+    exact = prover_of(name, network.double(), metric, 0)
+    note = coarser + rounding_of(exact.network, classifier, samples)
+    # The loss is a function of logits; a column of probabilities is bounded as it is, without one.
+    levels = torch.from_numpy(grid_of(() if classifier.threshold else settings.deltas))
+    budgets = torch.tensor(sorted(settings.deltas), dtype=torch.float64, device=device)
+    task = Task(
+        samples,
+        prover_of(name, network, metric, settings.tuning),
+        exact,
+        torch.minimum(attacked, metric.diameter(samples.x).double()),
+        settings.steps,
+        BATCHES.get(name, 1),
+        Enveloper(exact, metric, budgets, levels.to(device)) if len(levels) else None,
+        budgets,
+    )
+    result = Collected.empty(len(samples), len(levels))
+    with closing(each(task.contained, task.groups())) as done:
+        for found in (part for parts in done for part in parts):
+            result.add(found)
+            tick(int(samples.correct[found.rows].sum()))
+    if result.errors:
+        note += FAILED_SAMPLES.format(len(result.errors), len(samples), result.errors[0])
+    certifier = Certifier(
+        name=name,
+        status="error" if result.errors else "ran",
+        detail=DETAIL + note,
+        seconds=time.perf_counter() - started,
+        failure_probability=0.0,
+    )
+    return Certified(result.radius, certifier, result.envelope(levels))
 
 
 def rounding_of(exact: Network, classifier: Classifier, samples: Samples) -> str:
-    """What the report says of a file that computes in a type narrower than float32."""
-    rows = samples.probe(PROBE)
+    """Return a sentence on a file that computes in a type narrower than float32, or nothing."""
+    rows = samples.probe(ROUNDING_SAMPLES)
     if not exact.rounding or not len(rows):
         return ""
     x = samples.x[rows].to(classifier.device)
@@ -178,66 +319,3 @@ def rounding_of(exact: Network, classifier: Classifier, samples: Samples) -> str
     moved = (copied - copied.mean(1, keepdim=True)) - (real - real.mean(1, keepdim=True))
     kinds = sorted(str(dtype).removeprefix("torch.") for dtype in exact.rounding)
     return ROUNDED.format(" and ".join(kinds), float(moved.abs().max()))
-
-
-def _envelope(grid: Tensor, losses: LossBounds) -> Envelope:
-    return Envelope(
-        grid.numpy(), losses.clean.numpy(), losses.within.numpy(), losses.everywhere.numpy()
-    )
-
-
-def prover(name: str, network: Network, metric: Metric, tuning: int) -> Prover:
-    """The method of a name."""
-    if name == "simplex":
-        return Simplex(network, metric, tuning=tuning)
-    # Where the bounds inside are coarse, slopes change little, and cost most of the time.
-    backwards = name == "crown"
-    return Crown(network, metric, backwards=backwards, tuning=tuning if backwards else 0)
-
-
-def chosen(
-    how: str, network: Network, metric: Metric, samples: Samples, *, steps: int, work: float
-) -> tuple[str, str]:
-    """The method, and what is said of a tighter one that the work does not allow."""
-    if how != "auto":
-        return how, ""
-    coarser = ""
-    for name in TIGHTER:
-        needed = effort_of(name, network, metric, samples, steps)
-        if needed is None:
-            continue
-        if needed <= work or name == TIGHTER[-1]:
-            return name, coarser
-        coarser = coarser or COARSER.format(name, needed / work)
-    raise AssertionError("the last method always applies")
-
-
-def effort_of(
-    name: str, network: Network, metric: Metric, samples: Samples, steps: int
-) -> float | None:
-    """Products of a whole search inside the network, or None where the method cannot serve."""
-    once = sum(products(network, step) for step in network.steps)
-    rows = samples.correct
-    if name == "crown":
-        # What enters the first layer is known without.
-        later = list(network.layers.values())[1:]
-        values = sum(prod(network.shapes[layer.step.inputs[0]]) for layer in later)
-        return float(values) * once * int(rows.sum()) * steps
-    if name == "simplex":
-        corners = metric.corner_count(samples.x[rows])
-        if corners is None or not len(corners) or not fits(network, int(corners.max())):
-            return None
-        # Middle and reach of every value at every corner.
-        return PLAIN * 2 * once * float(corners.sum()) * steps
-    return 0.0
-
-
-def products(network: Network, step: Step) -> float:
-    """Products of a step for one sample: each output value takes a row of the weight."""
-    weights = [network.constants.get(name) for name in step.inputs[1:2]]
-    if step.node.operator not in ("Conv", "Gemm", "MatMul") or weights[0] is None:
-        return 0.0
-    rows = weights[0].shape[0 if step.node.operator == "Conv" else -1]
-    if step.node.operator == "Gemm":
-        return float(weights[0].numel())
-    return prod(network.shapes[step.outputs[0]]) * weights[0].numel() / max(1, rows)

@@ -13,7 +13,7 @@ from audit.statistics.value import cross_entropy_bound
 
 @dataclass(frozen=True)
 class LossBounds:
-    """Upper bounds of some samples' cross-entropy, float64.
+    """Upper bounds of the cross-entropy of some samples, float64.
 
     Attributes:
         clean: (B,) at the samples.
@@ -28,14 +28,14 @@ class LossBounds:
 
 @dataclass
 class Enveloper:
-    """What bounds the loss of one network, in one metric.
+    """Bounds of the loss of one network in one metric.
 
     Attributes:
-        exact: the prover of a float64 network.
+        exact: prover of a float64 network.
         metric: of the balls.
         budgets: (D,) float64, ascending.
         radii: (K,) float64 of the envelope, ascending; the budgets are among them.
-        wide: bounds in the whole box.
+        wide: prover for the whole box.
     """
 
     exact: Prover
@@ -45,36 +45,38 @@ class Enveloper:
     wide: Crown = field(init=False)
 
     def __post_init__(self) -> None:
-        """Intervals do for the whole box, where nothing is tight."""
+        """Bound the whole box by intervals alone: no bound is tight there."""
         self.wide = Crown(self.exact.network, self.metric, backwards=False)
 
     def bounds(self, x: Tensor, labels: Tensor, proven: Margins) -> LossBounds:
-        """Bound the loss of samples (B, ...) in float64.
+        """Bound the loss around samples.
 
-        The linear functions that proved a radius serve all smaller ones. The first budget beyond is
-        bounded anew; in larger balls nothing better is known than in the whole box.
+        The linear functions that proved a radius hold in all smaller balls. The first budget beyond
+        it is bounded anew; in larger balls the bound is that of the whole box.
+
+        Args:
+            x: (B, ...) float64 samples.
+            labels: (B,) int64.
+            proven: margins in the certified balls.
         """
         with torch.no_grad():
             scores = self.exact.network.run(x)
             clean = torch.nn.functional.cross_entropy(scores, labels, reduction="none")
-        everywhere = cross_entropy_bound(_least(self.wide, x, labels, self.metric.diameter(x)))
+        in_the_box = self.wide.margins(x, labels, self.metric.diameter(x).double())
+        everywhere = cross_entropy_bound(in_the_box.at(in_the_box.radius))
         within = self._within(proven, everywhere)
-        place = torch.searchsorted(self.budgets, proven.radius, right=True)
-        beyond = self.budgets[place.clamp_max(len(self.budgets) - 1)]
+        index = torch.searchsorted(self.budgets, proven.radius, right=True)
+        beyond = self.budgets[index.clamp_max(len(self.budgets) - 1)]
         if bool((beyond > proven.radius).any()):
             farther = self.exact.margins(x, labels, beyond, Hints(slopes=proven.slopes))
             within = torch.minimum(within, self._within(farther, everywhere))
         return LossBounds(clean, torch.maximum(within, clean[:, None]), everywhere)
 
     def _within(self, proven: Margins, everywhere: Tensor) -> Tensor:
+        """Bound the loss (B, K) at every radius, by ``everywhere`` beyond the proven one."""
         levels = []
         for radius in self.radii:
             inside = proven.at(torch.minimum(radius, proven.radius))
             holds = radius <= proven.radius
             levels.append(torch.where(holds, cross_entropy_bound(inside), everywhere))
         return torch.stack(levels, dim=1)
-
-
-def _least(prover: Prover, x: Tensor, labels: Tensor, radius: Tensor) -> Tensor:
-    found = prover.margins(x, labels, radius.double())
-    return found.at(found.radius)

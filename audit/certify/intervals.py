@@ -1,4 +1,7 @@
-"""Interval arithmetic through a network: the middle and the largest change of each value."""
+"""Interval bound propagation (IBP): centre and half-width of every value of a network.
+
+Source: Gowal et al. 2018.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,88 +9,95 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from audit.certify.network import FACTORS, Bounds, Network
+from audit.certify.affine_operators import FACTORS
+from audit.certify.layers import Bounds
+from audit.certify.network import Network
 from audit.models.onnx.program import Step, Values
 
 
 @dataclass
-class Interval:
-    """Interval arithmetic, step by step.
+class IntervalPropagation:
+    """Interval arithmetic through a network, step by step.
 
     Attributes:
         network: what is evaluated.
-        centre: (B, ...) middle of what the samples may become, value by value.
-        reach: (B, ...) how far each value may move from it.
+        centre: (B, ...) float, middle of the interval of every input value.
+        half_width: (B, ...) float, half of its width.
     """
 
     network: Network
     centre: Tensor
-    reach: Tensor
+    half_width: Tensor
 
-    def walk(self, image: Callable[[int, Bounds], Bounds], until: int | None = None) -> Bounds:
-        """Bounds of what enters a layer, or of the scores, each ``(B, ...)``.
+    def bounds(self, image: Callable[[int, Bounds], Bounds], until: int | None = None) -> Bounds:
+        """Bound the input of a layer, or the scores, ``(B, ...)``.
 
         Args:
-            image: bounds of what a layer gives, from its place and bounds of what enters it.
-            until: the layer; None for the scores.
+            image: bounds of a layer's output, from its index and bounds of its input.
+            until: index of the layer; None for the scores.
         """
         network = self.network
         start = network.prepare(self.centre)
-        change = (network.prepare(self.centre + self.reach) - start).abs()
+        width = (network.prepare(self.centre + self.half_width) - start).abs()
         values: Values = {**network.constants, network.source: start}
-        changes: Values = {network.source: change}
-        for place, step in enumerate(network.steps):
-            if place in network.layers:
-                entering = _between(values, changes, step.inputs[0])
-                if place == until:
+        widths: Values = {network.source: width}
+        for index, step in enumerate(network.steps):
+            if index in network.layers:
+                entering = _bounds(values, widths, step.inputs[0])
+                if index == until:
                     return entering
-                given = image(place, entering)
-                values[step.outputs[0]] = (given.low + given.high) / 2
-                changes[step.outputs[0]] = (given.high - given.low) / 2
+                output = image(index, entering)
+                values[step.outputs[0]] = (output.lower + output.upper) / 2
+                widths[step.outputs[0]] = (output.upper - output.lower) / 2
                 continue
             inputs = [values[name] if name else None for name in step.inputs]
             result = network.affine(step, inputs, len(self.centre))
             values.update(zip(step.outputs, result, strict=False))
-            if any(name in changes for name in step.inputs if name):
-                moved = self._change(step, inputs, changes)
-                changes.update(zip(step.outputs, moved, strict=False))
-        return _between(values, changes, network.target)
+            if any(name in widths for name in step.inputs if name):
+                moved = self._half_widths(step, inputs, widths)
+                widths.update(zip(step.outputs, moved, strict=False))
+        return _bounds(values, widths, network.target)
 
-    def _change(self, step: Step, inputs: list[Tensor | None], known: Values) -> tuple[Tensor, ...]:
-        """The largest change of a step's outputs: absolute weights, no bias."""
+    def _half_widths(
+        self, step: Step, inputs: list[Tensor | None], known: Values
+    ) -> tuple[Tensor, ...]:
+        """Return the half-widths of a step's outputs: absolute weights, no bias."""
         name = step.node.operator
-        changes: list[Tensor | None] = []
-        for place, (source, value) in enumerate(zip(step.inputs, inputs, strict=True)):
+        widths: list[Tensor | None] = []
+        for position, (source, value) in enumerate(zip(step.inputs, inputs, strict=True)):
             if source in known:
-                changes.append(known[source])
+                widths.append(known[source])
             elif value is None or not value.is_floating_point():
-                changes.append(value)
+                widths.append(value)
             elif name == "BatchNormalization":
-                changes.append(_statistics(place, value))
-            elif place >= FACTORS.get(name, 0) or name == "Sub":
-                changes.append(torch.zeros_like(value))
+                widths.append(_batch_statistics(position, value))
+            elif position >= FACTORS.get(name, 0) or name == "Sub":
+                widths.append(torch.zeros_like(value))
             else:
-                changes.append(value.abs())
+                widths.append(value.abs())
         if name == "Sub":
-            left, right = changes
+            left, right = widths
             assert left is not None
             assert right is not None
             return (left + right,)
         if name == "Neg":
-            assert changes[0] is not None
-            return (changes[0],)
-        return self.network.affine(step, changes, len(self.centre))
+            assert widths[0] is not None
+            return (widths[0],)
+        return self.network.affine(step, widths, len(self.centre))
 
 
-def _between(values: Values, changes: Values, name: str) -> Bounds:
-    centre, reach = values[name], changes[name]
+def _bounds(values: Values, widths: Values, name: str) -> Bounds:
+    centre, half_width = values[name], widths[name]
     assert centre is not None
-    assert reach is not None
-    return Bounds(centre - reach, centre + reach)
+    assert half_width is not None
+    return Bounds(centre - half_width, centre + half_width)
 
 
-def _statistics(place: int, value: Tensor) -> Tensor:
-    """Scale by absolute values; neither shift nor mean; the variance as it is."""
-    if place == 1:
+def _batch_statistics(position: int, value: Tensor) -> Tensor:
+    """Return the input of a batch normalisation that maps half-widths.
+
+    The scale becomes its absolute value, shift and mean become 0, the variance stays.
+    """
+    if position == 1:
         return value.abs()
-    return value if place == 4 else torch.zeros_like(value)
+    return value if position == 4 else torch.zeros_like(value)

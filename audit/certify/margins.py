@@ -1,4 +1,4 @@
-"""Linear lower bounds of margins around samples: how far they reach, and their best slopes."""
+"""Linear lower bounds of the margins f_y(x) - f_k(x) around samples."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -7,17 +7,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from audit.certify.network import Bounds, Network, Relaxation
-from audit.certify.relaxation import Lines
+from audit.certify.layers import Bounds
+from audit.certify.network import Network
 
-Relaxations = Mapping[int, Relaxation]
-"""The relaxation of layers, by place."""
-
-BISECTIONS = 40
-"""Of the radius up to which linear bounds stay positive."""
-
-RATE = 0.25
-"""The first step of slopes, which lie between 0 and 1; it falls to a tenth."""
+RADIUS_BISECTIONS = 40
+"""Bisections of the radius up to which linear bounds stay positive; after 40 the interval is 1e-12
+of the radius, below what the certificate is rounded down by."""
 
 
 @dataclass(frozen=True)
@@ -25,48 +20,54 @@ class Hints:
     """What is known from other radii.
 
     Attributes:
-        within: bounds of what enters each layer that hold in a ball at least as large.
-        slopes: lower slopes that were good there, by layer.
+        intermediate: bounds of what enters each layer, by index, that hold in a ball at least as
+            large.
+        slopes: lower slopes that were good there, by index of the layer.
     """
 
-    within: Mapping[int, Bounds] = field(default_factory=dict)
+    intermediate: Mapping[int, Bounds] = field(default_factory=dict)
     slopes: Mapping[int, Tensor] = field(default_factory=dict)
 
 
-NOTHING = Hints()
-"""Nothing is known yet."""
+NO_HINTS = Hints()
+"""The hints before any radius was tried."""
 
 
 @dataclass(frozen=True)
 class Margins:
-    """Linear functions below f_y - f_k in balls of some radius, so in smaller ones too.
+    """Linear functions below f_y - f_k that hold in balls of a radius, and so in smaller ones.
 
     Attributes:
         radius: (B,) float64 of the balls.
-        centre: (B, K - 1) their values at the samples.
-        fall: how far they fall at most, (B, K - 1), within radii (B,) float64.
-        entering: bounds of what enters each layer, by place.
-        slopes: lower slopes of the lines that they were made with, by place.
+        at_sample: (B, K - 1) their values at the samples.
+        decrease: how far they decrease at most, (B, K - 1), within radii (B,) float64.
+        intermediate: bounds of what enters each layer, by index.
+        slopes: lower slopes of the relaxations they were made with, by index of the layer.
     """
 
     radius: Tensor
-    centre: Tensor
-    fall: Callable[[Tensor], Tensor]
-    entering: Mapping[int, Bounds]
+    at_sample: Tensor
+    decrease: Callable[[Tensor], Tensor]
+    intermediate: Mapping[int, Bounds]
     slopes: Mapping[int, Tensor]
 
     def at(self, radius: Tensor) -> Tensor:
-        """Their least values (B, K - 1) in balls of this radius ``(B,)``."""
-        return self.centre - self.fall(radius)
+        """Return their minima (B, K - 1) in balls of this radius ``(B,)`` float64."""
+        return self.at_sample - self.decrease(radius)
 
     def least(self) -> Tensor:
-        """The least margin in each ball, ``(B,)``."""
+        """Return the smallest margin in each ball, ``(B,)``."""
         return self.at(self.radius).amin(1)
 
-    def reach(self, cap: Tensor, needed: Tensor | float = 0.0) -> Tensor:
-        """The radius (B,) up to ``cap`` below which all exceed ``needed`` (B,); 0 where none is.
+    def positive_radius(self, cap: Tensor, needed: Tensor | float = 0.0) -> Tensor:
+        """Return the radius (B,) float64 up to which every margin exceeds ``needed``.
 
-        Beyond `radius` that is an extrapolation, and proves nothing.
+        Beyond `radius` the result is an extrapolation, and proves nothing.
+
+        Args:
+            cap: (B,) float64, the largest radius that is returned.
+            needed: number or (B,) that the margins have to exceed; the radius is 0 where they do
+                not exceed it at the sample.
         """
 
         def holds(radius: Tensor) -> Tensor:
@@ -74,7 +75,7 @@ class Margins:
 
         low, high = torch.zeros_like(cap), cap
         low = torch.where(holds(cap), cap, low)
-        for _ in range(BISECTIONS):
+        for _ in range(RADIUS_BISECTIONS):
             middle = (low + high) / 2
             inside = holds(middle)
             low, high = torch.where(inside, middle, low), torch.where(inside, high, middle)
@@ -82,78 +83,27 @@ class Margins:
 
 
 class Prover(Protocol):
-    """What bounds the margins of one network in one metric."""
+    """Method that bounds the margins of one network in one metric."""
 
     network: Network
 
     def margins(
-        self, x0: Tensor, labels: Tensor, radius: Tensor, hints: Hints = NOTHING
+        self, x0: Tensor, labels: Tensor, radius: Tensor, hints: Hints = NO_HINTS
     ) -> Margins:
-        """Lower bounds over the balls around samples (B, ...), of labels and radii (B,)."""
+        """Bound the margins over the balls around samples (B, ...), of labels and radii (B,)."""
 
 
-def tuned(
-    margins: Callable[[Relaxations], Margins],
-    relaxed: Relaxations,
-    slopes: Mapping[int, Tensor],
-    steps: int,
-) -> Relaxations:
-    """Relaxations with the lower slopes that make the least margin largest.
-
-    Every slope between the two of a bend gives a lower bound; Adam looks for good ones, sample by
-    sample, and the best that it meets are kept.
+def rivals_of(labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """List all other classes of each sample.
 
     Args:
-        margins: of relaxations, differentiable by their slopes.
-        relaxed: where to begin.
-        slopes: where to begin instead, for layers that have an entry.
-        steps: gradients; 0 evaluates nothing, and takes ``slopes`` as they are.
+        labels: (B,) int64.
+        classes: K.
 
-    Source: Xu, Zhang, Wang, Wang, Jana, Lin, Hsieh 2021 (alpha-CROWN), for the margins alone: the
-    bounds of what enters the layers stay.
+    Returns:
+        The class and the sample of every row, ``(B·(K - 1),)`` int64 each.
     """
-    start = {
-        place: found.sloped(slopes[place]) if place in slopes else found
-        for place, found in relaxed.items()
-        if isinstance(found, Lines) and found.free is not None and bool(found.free.any())
-    }
-    if not steps or not start:
-        return {**relaxed, **start}
-    best = {place: found.lower_slope for place, found in start.items()}
-    most: Tensor | None = None
-    moved = [found.lower_slope.clone().requires_grad_() for found in start.values()]
-    optimiser = torch.optim.Adam(moved, lr=RATE)
-    schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.1 ** (1 / steps))
-    for step in range(steps + 1):
-        with torch.enable_grad():
-            now = {
-                place: found.sloped(slope)
-                for (place, found), slope in zip(start.items(), moved, strict=True)
-            }
-            least = margins({**relaxed, **now}).least()
-        better = torch.ones_like(least, dtype=torch.bool) if most is None else least > most
-        most = least.detach() if most is None else torch.maximum(most, least.detach())
-        for (place, old), slope in zip(best.items(), moved, strict=True):
-            mask = better.reshape(-1, *[1] * (slope.dim() - 1))
-            best[place] = torch.where(mask, slope.detach(), old)
-        if step == steps:
-            break
-        grads = torch.autograd.grad(-least.sum(), moved, allow_unused=True)
-        for slope, grad in zip(moved, grads, strict=True):
-            # A norm has no gradient where it is 0.
-            slope.grad = None if grad is None else grad.nan_to_num()
-        optimiser.step()
-        schedule.step()
-        with torch.no_grad():
-            for found, slope in zip(start.values(), moved, strict=True):
-                slope.clamp_(found.flattest, 1.0)
-    return {**relaxed, **{place: start[place].sloped(slope) for place, slope in best.items()}}
-
-
-def slopes_of(relaxed: Relaxations) -> dict[int, Tensor]:
-    """The lower slopes of relaxations that are free to have others."""
-    return {
-        place: found.lower_slope
-        for place, found in relaxed.items()
-        if isinstance(found, Lines) and found.free is not None
-    }
+    others = torch.arange(classes - 1, device=labels.device).expand(len(labels), -1)
+    rivals = others + (others >= labels[:, None])
+    sample_of = torch.arange(len(labels), device=labels.device).repeat_interleave(classes - 1)
+    return rivals.reshape(-1), sample_of

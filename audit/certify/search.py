@@ -1,10 +1,10 @@
-"""The search for certified radii, and their confirmation in float64.
+"""The search for certified radii in float32, and their confirmation in float64.
 
-Bounds made for a ball of radius R prove, whether or not they hold there, every radius r <= R at
-which the linear functions stay positive; so each evaluation proves something. The next radius is
-where a parabola through the margins that are known crosses 0: margins fall like one. The search
-runs in float32, never beyond the radius at which the sample is known to break. One evaluation in
-float64, with a margin for rounding, then says what is certified.
+Bounds made for a ball of radius R prove, even where they are negative there, every radius r <= R
+up to which the linear functions stay positive; so each evaluation proves something. The next radius
+is the root of a parabola through the margins that are known, because margins decrease like one. The
+search runs in float32, and never beyond the radius at which the sample is known to break. One
+evaluation in float64, with a tolerance for rounding, then decides what is certified.
 """
 
 from collections.abc import Mapping
@@ -14,39 +14,32 @@ import torch
 from torch import Tensor
 
 from attackers.rows import over
-from audit.certify.margins import NOTHING, Hints, Margins, Prover
-from audit.certify.network import Bounds
+from audit.certify.layers import Bounds
+from audit.certify.margin_curve import MarginCurve
+from audit.certify.margins import NO_HINTS, Hints, Margins, Prover
 
-FIRST_REACH, FIRST_LIMIT = 0.4, 0.75
-"""The radius that is tried first: the lesser of these shares of how far the network's linear part
-at the sample stays positive, and of where the sample breaks."""
+SEARCH_STEPS = 4
+"""Default number of radii that are tried per sample."""
 
-STEPS = 4
-"""Radii that are tried."""
+NEAR_BUDGET = 1.3
+"""A budget within this factor of the proven radius is tried too. A larger factor spends evaluations
+on budgets that may not hold."""
 
-EDGE = 0.03
-"""How near to an end of its bracket the next radius may lie, in units of the bracket."""
+PAST_BUDGET = 1 + 1e-6
+"""Factor by which a budget is exceeded, so that the radius is above it after rounding."""
 
-SHY = 0.9
-"""Share of the root that is tried while nothing holds yet: to prove something comes first."""
-
-NEAR = 1.3
-"""A budget within this factor of what was proven is tried too."""
-
-PAST = 1 + 1e-6
-"""By how much it is passed, so that the radius is above it after rounding."""
-
-MARGIN = 1e-6
-"""What a margin has to exceed in float64, in units of the largest score."""
+MARGIN_TOLERANCE = 1e-6
+"""What a margin has to exceed in float64, in units of the largest score. It is far
+above the rounding of float64, 2e-16 per operation."""
 
 
 @dataclass(frozen=True)
-class Radii:
-    """What a search found.
+class ProvenRadii:
+    """Result of a search, before its confirmation in float64.
 
     Attributes:
         radius: (B,) float64; 0 where nothing was proven.
-        slopes: lower slopes of the bounds that proved it, by layer.
+        slopes: lower slopes of the bounds that proved it, by index of the layer.
     """
 
     radius: Tensor
@@ -59,165 +52,109 @@ def certified_radii(
     labels: Tensor,
     limit: Tensor,
     *,
-    steps: int = STEPS,
+    steps: int = SEARCH_STEPS,
     budgets: Tensor | None = None,
-) -> Radii:
-    """The largest radii found at which every margin is positive.
+) -> ProvenRadii:
+    """Search for the largest radii at which every margin is positive.
 
     Args:
         prover: of a float32 network.
         x0: (B, ...) float32 correctly classified samples.
         labels: (B,) int64.
-        limit: (B,) float64 beyond which nothing can be certified: where the sample breaks.
+        limit: (B,) float64 radii at which the samples break; nothing beyond them can be certified.
         steps: radii that are tried.
         budgets: (D,) float64, ascending, at which the accuracy will be stated: where one lies just
             beyond what was proven, it is tried too.
+
+    Raises:
+        UnsupportedOperator: the prover cannot bound this network in its metric.
     """
-    curve = Curve.of(prover.margins(x0, labels, torch.zeros_like(limit)), limit)
-    proven, hints = torch.zeros_like(limit), NOTHING
+    curve = MarginCurve.of(prover.margins(x0, labels, torch.zeros_like(limit)), limit)
+    proven, hints = torch.zeros_like(limit), NO_HINTS
     slopes: dict[int, Tensor] = {}
-    radius = curve.first()
+    radius = curve.first_radius()
     for _ in range(steps):
         found = prover.margins(x0, labels, radius, hints)
-        certain = found.reach(radius)
+        certain = found.positive_radius(radius)
         slopes = _merged(slopes, found.slopes, certain > proven)
         proven = torch.maximum(proven, certain)
         margin = found.least().double()
-        # What was found in a larger ball holds in every smaller one.
-        hints = Hints(_narrowed(hints.within, found.entering, margin <= 0), found.slopes)
+        # Bounds that hold in a larger ball hold in every smaller one.
+        hints = Hints(_narrowed(hints.intermediate, found.intermediate, margin <= 0), found.slopes)
         curve.add(radius, margin)
         radius = curve.root(proven)
     aim = _just_beyond(proven, limit, budgets)
     if bool((aim > proven).any()):
         found = prover.margins(x0, labels, aim, hints)
-        certain = found.reach(aim)
+        certain = found.positive_radius(aim)
         slopes = _merged(slopes, found.slopes, certain > proven)
         proven = torch.maximum(proven, certain)
-    return Radii(proven, slopes)
-
-
-def _just_beyond(proven: Tensor, limit: Tensor, budgets: Tensor | None) -> Tensor:
-    """Past the least budget above each radius, if that is near; else the radius."""
-    if budgets is None or not len(budgets):
-        return proven
-    place = torch.searchsorted(budgets, proven, right=True)
-    aim = PAST * budgets[place.clamp_max(len(budgets) - 1)]
-    near = (aim > proven) & (aim < limit) & (aim <= NEAR * proven)
-    return torch.where(near, aim, proven)
-
-
-@dataclass
-class Curve:
-    """The least margin as a function of the radius, as far as it is known; all ``(B,)`` float64.
-
-    Attributes:
-        clean, slope: at radius 0, value and how fast it falls.
-        limit: beyond it nothing holds.
-        low, at_low: the largest radius known to have a positive margin, and that margin.
-        high, at_high: the least one known to have none, and its margin; inf and -inf before.
-    """
-
-    clean: Tensor
-    slope: Tensor
-    limit: Tensor
-    low: Tensor
-    at_low: Tensor
-    high: Tensor
-    at_high: Tensor
-
-    @classmethod
-    def of(cls, linear: Margins, limit: Tensor) -> "Curve":
-        """From the bounds of a ball of radius 0: the network's own linear part."""
-        clean = linear.least().double()
-        slope = clean / linear.reach(4 * limit).clamp_min(1e-300)
-        nowhere = torch.full_like(limit, torch.inf)
-        return cls(clean, slope, limit, torch.zeros_like(limit), clean, nowhere, -nowhere)
-
-    def first(self) -> Tensor:
-        """The radius to begin with."""
-        return torch.minimum(FIRST_REACH * self.clean / self.slope, FIRST_LIMIT * self.limit)
-
-    def add(self, radius: Tensor, margin: Tensor) -> None:
-        """Learn the margin at a radius."""
-        holds = margin > 0
-        self.low = torch.where(holds, radius, self.low)
-        self.at_low = torch.where(holds, margin, self.at_low)
-        self.high = torch.where(holds, self.high, radius)
-        self.at_high = torch.where(holds, self.at_high, margin)
-
-    def root(self, proven: Tensor) -> Tensor:
-        """Where a parabola crosses 0, between what is proven and the least that fails."""
-        both = (self.low > 0) & self.high.isfinite()
-        start = self._from_the_sample() * torch.where(self.low > 0, 1.0, SHY)
-        root = torch.where(both, self._through_three_points(), start)
-        low, high = torch.maximum(self.low, proven), torch.minimum(self.high, self.limit)
-        edge = EDGE * (high - low)
-        return torch.where(high > low, torch.clamp(root, low + edge, high - edge), low)
-
-    def _from_the_sample(self) -> Tensor:
-        """With the value and slope at 0, and one radius more."""
-        known = self.high.isfinite()
-        radius = torch.where(known, self.high, self.low)
-        margin = torch.where(known, self.at_high, self.at_low)
-        lost = self.clean - self.slope * radius - margin
-        bend = (lost / radius.square().clamp_min(1e-300)).clamp_min(0)
-        return 2 * self.clean / (self.slope + (self.slope.square() + 4 * bend * self.clean).sqrt())
-
-    def _through_three_points(self) -> Tensor:
-        """Through the values at 0 and at both ends, in Newton's form."""
-        width = self.high - self.low
-        before = (self.at_low - self.clean) / self.low
-        between = (self.at_high - self.at_low) / width
-        bend = ((between - before) / self.high).clamp_max(0)
-        fall = bend * width - between
-        return self.low + 2 * self.at_low / (fall + (fall.square() - 4 * bend * self.at_low).sqrt())
+    return ProvenRadii(proven, slopes)
 
 
 def confirmed(
-    exact: Prover, x0: Tensor, labels: Tensor, found: Radii, *, margin: float = MARGIN
+    exact: Prover,
+    x0: Tensor,
+    labels: Tensor,
+    found: ProvenRadii,
+    *,
+    tolerance: float = MARGIN_TOLERANCE,
 ) -> tuple[Tensor, Margins]:
-    """The radii, at most those found, that float64 confirms, and the bounds that do.
+    """Return the radii, at most those found, that float64 confirms, and the bounds that do.
 
     Args:
         exact: of a float64 network.
         x0: (B, ...) samples.
         labels: (B,) int64.
         found: by the search.
-        margin: what every margin has to exceed, in units of the largest score.
+        tolerance: what every margin has to exceed, in units of the largest score.
 
     Returns:
         (B,) float64, and the margins in the balls that were found.
+
+    Raises:
+        UnsupportedOperator: the prover cannot bound this network in its metric.
     """
     x = x0.double()
     with torch.no_grad():
-        needed = margin * exact.network.run(x).abs().amax(1).clamp_min(1)
+        needed = tolerance * exact.network.run(x).abs().amax(1).clamp_min(1)
     bounds = exact.margins(x, labels, found.radius, Hints(slopes=found.slopes))
-    return bounds.reach(found.radius, needed), bounds
+    return bounds.positive_radius(found.radius, needed), bounds
+
+
+def _just_beyond(proven: Tensor, limit: Tensor, budgets: Tensor | None) -> Tensor:
+    """Return a radius slightly above the next budget if that is near; else the proven one."""
+    if budgets is None or not len(budgets):
+        return proven
+    index = torch.searchsorted(budgets, proven, right=True)
+    aim = PAST_BUDGET * budgets[index.clamp_max(len(budgets) - 1)]
+    near = (aim > proven) & (aim < limit) & (aim <= NEAR_BUDGET * proven)
+    return torch.where(near, aim, proven)
 
 
 def _merged(
     old: Mapping[int, Tensor], new: Mapping[int, Tensor], rows: Tensor
 ) -> dict[int, Tensor]:
-    """The new slopes of the given samples; of the others the old ones."""
+    """Take the new slopes of the given samples (B,) bool, and the old ones of the others."""
     return {
-        place: torch.where(over(rows, slope), slope, old[place]) if place in old else slope
-        for place, slope in new.items()
+        index: torch.where(over(rows, slope), slope, old[index]) if index in old else slope
+        for index, slope in new.items()
     }
 
 
 def _narrowed(
     old: Mapping[int, Bounds], new: Mapping[int, Bounds], rows: Tensor
 ) -> dict[int, Bounds]:
-    """The new bounds of the given samples; of the others the old ones, or none."""
+    """Take the new bounds of the given samples (B,) bool; of the others the old ones, if any."""
     merged = {}
-    for place, bounds in new.items():
-        if place in old:
-            low, high = old[place].low, old[place].high
+    for index, bounds in new.items():
+        if index in old:
+            lower, upper = old[index].lower, old[index].upper
         else:
-            low = torch.full_like(bounds.low, -torch.inf)
-            high = torch.full_like(bounds.high, torch.inf)
-        mask = over(rows, bounds.low)
-        merged[place] = Bounds(
-            torch.where(mask, bounds.low, low), torch.where(mask, bounds.high, high)
+            lower = torch.full_like(bounds.lower, -torch.inf)
+            upper = torch.full_like(bounds.upper, torch.inf)
+        mask = over(rows, bounds.lower)
+        merged[index] = Bounds(
+            torch.where(mask, bounds.lower, lower), torch.where(mask, bounds.upper, upper)
         )
     return merged

@@ -4,8 +4,8 @@ With p the probability that the served model names class y under the noise, and 
 Clopper-Pearson bound from independent draws, g(x') = y for every x' nearer than a radius that
 depends on p_low and sigma alone. It holds for any model, also one that serves labels only.
 
-Every certificate may fail with a probability of its own, which `audit.statistics.summary` takes
-from the error that the intervals may spend; see `FAILURE`.
+Every certificate may fail with a small probability, which `audit.statistics.summary` subtracts from
+the error that the intervals may spend; see `FAILURE`.
 
 The proofs are over the reals. In float32 x + noise is rounded, about 1e-7 of a pixel's range; for
 models that depend on such digits see "Sound randomized smoothing in floating-point arithmetic"
@@ -21,9 +21,10 @@ from scipy import stats
 
 from attackers.geometry import Metric
 from audit.certify import Certified
+from audit.errors import contained
 from audit.evidence.samples import Samples
 from audit.models.classifier import Classifier
-from audit.models.smoothed import Law, Noise, count_votes, stream
+from audit.models.smoothed import Noise, NoiseLaw, count_votes, generator_of
 from audit.schema import Certifier
 from audit.statistics.soft import Kept, Soft, gaussian, laplace
 
@@ -31,22 +32,34 @@ FAILURE = 1 / 50
 """Share of the intervals' error that all certificates together may fail with: 0.001 at 95 %."""
 
 CHOOSING = 100
-"""Draws that choose the class, apart from those that estimate its probability."""
+"""Draws that choose the class; the draws that estimate its probability are independent of them."""
 
 DOWN = 1 - 1e-9
-"""Keeps the rounding of quantiles and roots below the radius."""
+"""Factor on a radius, which keeps the rounding of quantiles and roots from raising it."""
 
-LAWS: dict[str, Law] = {"linf": "gaussian", "l2": "gaussian", "l1": "gaussian"}
-"""The noise of a metric; mass flows for any other, that is for ``wasserstein``."""
+FAILED_SAMPLES = (
+    " The certificates of {} of {} correct samples stopped on an error, and their radii are 0: {}."
+)
+
+LAWS: dict[str, NoiseLaw] = {"linf": "gaussian", "l2": "gaussian", "l1": "gaussian"}
+"""Noise of each norm; any other metric, that is ``wasserstein``, takes flows of mass."""
 
 
 def lower_bound(successes: int, n: int, failure: float) -> float:
-    """One-sided Clopper-Pearson: P(bound <= p) >= 1 - failure after so many of n draws."""
+    """Return the one-sided Clopper-Pearson bound of a proportion: P(bound <= p) >= 1 - failure.
+
+    Args:
+        successes: of the draws.
+        n: number of draws.
+        failure: probability that the bound exceeds p.
+
+    Source: Clopper & Pearson 1934.
+    """
     return float(stats.beta.ppf(failure, successes, n - successes + 1)) if successes else 0.0
 
 
 def l2_radius(p: float, sigma: float) -> float:
-    """sigma·Phi^-1(p), and 0 where p <= 1/2.
+    """Return the l2 radius sigma·Phi^-1(p), and 0 where p <= 1/2.
 
     Among all events of probability p under N(x, sigma²I) a half-space loses most when the centre
     moves, and it falls to 1/2 after that distance.
@@ -61,7 +74,9 @@ def l2_radius(p: float, sigma: float) -> float:
 
 
 def wasserstein_radius(p: float, sigma: float) -> float:
-    """sigma/2 · ln(1 / (2(1 - p))) in pixels × fraction of the image's mass, 0 where p <= 1/2.
+    """Return the radius sigma/2 · ln(1 / (2(1 - p))) for moved mass, and 0 where p <= 1/2.
+
+    Its unit is pixels × fraction of the image's mass.
 
     An image x' in which mass has moved inside the channels at a Manhattan cost of R·M differs from
     x by M·div(d), for a flow d over the edges of the 4-neighbour grid with ||d||_1 = R, and has the
@@ -89,7 +104,7 @@ def wasserstein_radius(p: float, sigma: float) -> float:
 
 
 def radius_of(metric: str, p: float, sigma: float, dimensions: int) -> float:
-    """The certified radius of a metric, from a lower bound on the class's probability.
+    """Return the certified radius of a metric, from a lower bound on the class's probability.
 
     ||d||_2 <= √D·||d||_inf and ||d||_2 <= ||d||_1, so the l2 radius over √D serves for linf and
     the l2 radius itself for l1.
@@ -100,17 +115,17 @@ def radius_of(metric: str, p: float, sigma: float, dimensions: int) -> float:
     return l2_radius(p, sigma) * shrink * DOWN
 
 
-METHODS: dict[str, str] = {
+SOURCES: dict[str, str] = {
     "l2": "Cohen, Rosenfeld, Kolter 2019",
     "linf": "Cohen, Rosenfeld, Kolter 2019; the l2 radius over the root of the dimension",
     "l1": "Cohen, Rosenfeld, Kolter 2019; the l2 radius, which no l1 distance is below",
     "wasserstein": "Levine & Feizi 2020, with the tighter Laplace radius of Teng, Lee, Yuan 2020; "
     "Manhattan over √2 for the Euclidean cost",
 }
-"""The source of each metric's radius."""
+"""Source of each metric's radius."""
 
 
-def certify(
+def certify_smoothed(
     base: Classifier,
     noise: Noise,
     samples: Samples,
@@ -122,40 +137,50 @@ def certify(
 ) -> Certified:
     """Certify the smoothed classifier around every correct sample.
 
-    With probability 1 - FAILURE·(1 - confidence) all certificates hold together: each is given an
-    equal part of that (union bound). A sample's draws depend on its content and the seed alone.
+    With probability 1 - FAILURE·(1 - confidence) all certificates hold together: each may fail with
+    an equal part of the rest (union bound). A sample's draws depend on its content and the seed
+    alone. An error in the certificate of one sample leaves it a radius of 0, keeps those of the
+    others, and is recorded with status ``error``.
 
     Args:
-        base: the served model under the noise.
-        noise: its law.
-        samples: as the smoothed classifier sees them.
-        metric: the geometry.
-        draws: estimation draws per sample.
-        confidence: of the report's intervals.
+        base: the served model, without noise.
+        noise: law of the noise.
+        samples: all of them, with the predictions of the smoothed classifier.
+        metric: of the radii.
+        draws: per sample, to estimate the probability of its class.
+        confidence: level of the report's intervals.
         tick: called with 1 after each sample.
+
+    Returns:
+        Radii (N,) float64, the entry of the report, and lower bounds of the probabilities.
     """
     started = time.perf_counter()
     failure = FAILURE * (1 - confidence) / len(samples)
     radius = torch.zeros(len(samples), dtype=torch.float64)
     known = torch.zeros_like(radius)
     dimensions = samples.x[0].numel()
-    for row in samples.correct.nonzero()[:, 0].tolist():
-        p = probability(base, noise, samples, row, draws=draws, failure=failure)
-        known[row] = p
-        radius[row] = radius_of(metric.name, p, noise.sigma, dimensions)
+    errors: list[str] = []
+    rows = samples.correct.nonzero()[:, 0].tolist()
+    for row in rows:
+        with contained(f"The certificate of sample {row}", errors.append):
+            p = probability(base, noise, samples, row, draws=draws, failure=failure)
+            radius[row] = radius_of(metric.name, p, noise.sigma, dimensions)
+            known[row] = p
         tick(1)
-    abstained = int((samples.correct & (radius == 0)).sum())
+    abstained = int((samples.correct & (radius == 0)).sum()) - len(errors)
+    failed = FAILED_SAMPLES.format(len(errors), len(rows), errors[0]) if errors else ""
     return Certified(
         radius,
         Certifier(
             name="smoothing",
-            status="ran",
+            status="error" if errors else "ran",
             detail=(
-                f"Randomised smoothing ({METHODS[metric.name]}), of the model smoothed by {noise}, "
+                f"Randomised smoothing ({SOURCES[metric.name]}), of the model smoothed by {noise}, "
                 f"not of the file alone: {draws:,} draws per sample after {CHOOSING} that choose "
-                f"the class. It abstains on {abstained} of {int(samples.correct.sum())} correct "
+                f"the class. It abstains on {abstained} of {len(rows)} correct "
                 "samples. All certificates hold together with probability "
-                f"{1 - failure * len(samples):.12g}, which the intervals count in."
+                f"{1 - failure * len(samples):.12g}, which the intervals take into account."
+                f"{failed}"
             ),
             seconds=time.perf_counter() - started,
             failure_probability=failure,
@@ -165,7 +190,7 @@ def certify(
 
 
 def kept_of(metric: str, sigma: float, dimensions: int) -> Kept:
-    """What is left of the probability of a class at a distance; see `radius_of`."""
+    """Return how the probability of a class decreases with the distance; see `radius_of`."""
     if metric == "wasserstein":
         return laplace(sigma)
     return gaussian(sigma, math.sqrt(dimensions) if metric == "linf" else 1.0)
@@ -174,14 +199,24 @@ def kept_of(metric: str, sigma: float, dimensions: int) -> Kept:
 def probability(
     base: Classifier, noise: Noise, samples: Samples, row: int, *, draws: int, failure: float
 ) -> float:
-    """A lower bound on P(f(x + noise) = label), which may fail with probability ``failure``.
+    """Return a lower bound on P(f(x + noise) = label) that fails with probability ``failure``.
 
-    0 where the class that most of the first `CHOOSING` draws name is another: nothing is to be
-    gained then from the draws that estimate.
+    It is 0 where most of the first `CHOOSING` draws name another class: then no radius could be
+    certified, and no estimate is drawn.
+
+    Args:
+        base: the served model f.
+        noise: law of the noise.
+        samples: all of them.
+        row: of the sample.
+        draws: to estimate the probability.
+        failure: probability that the bound exceeds the true value.
     """
     x, label = samples.x[row], int(samples.labels[row])
     chooses, estimates = (
-        stream(samples.generator.take(torch.tensor([row])).fold(f"smoothing {purpose}").keys[0])
+        generator_of(
+            samples.generator.take(torch.tensor([row])).fold(f"smoothing {purpose}").keys[0]
+        )
         for purpose in ("choice", "estimate")
     )
     chosen = count_votes(base, x, noise, CHOOSING, chooses)
@@ -191,6 +226,6 @@ def probability(
     return lower_bound(int(named[label]), draws, failure)
 
 
-def law_of(metric: str) -> Law:
-    """The noise whose certificates a metric takes."""
+def law_of(metric: str) -> NoiseLaw:
+    """Return the law of the noise that certifies a metric."""
     return LAWS.get(metric, "flow")

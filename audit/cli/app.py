@@ -3,18 +3,19 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from audit import __version__
 from audit.cli import console
+from audit.cli.output import debugging, stop_logging
 from audit.errors import AuditError
 from audit.runtime.interrupts import heard
 from audit.runtime.memory import keep_freed_pages
+from audit.version import __version__
 
 if TYPE_CHECKING:
-    from audit.cli.settings import Option, Settings
+    from audit.cli.settings import Setting, Settings
 
 EXIT_CODES = """
 Exit codes: 0 done and every gate passed; 1 a gate failed; 2 usage, model or data is wrong;
@@ -34,7 +35,6 @@ app = typer.Typer(
     help="How much accuracy can an adversary take from a served classifier, and how sure are we?",
     epilog=EXIT_CODES,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -52,6 +52,7 @@ GNU's default is to spin on; beside other work on the machine that made scans a 
 def main() -> None:
     """Entry point of ``audit``: run a command, report an error in one sentence, exit."""
     console.prepare()
+    stop_logging()
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     keep_freed_pages()
     try:
@@ -61,7 +62,7 @@ def main() -> None:
         typer.echo(f"audit: {error}", err=True)
         sys.exit(error.exit_code)
     except Exception as error:
-        if "-v" in sys.argv or "--verbose" in sys.argv:
+        if debugging():
             raise
         typer.echo(
             f"audit: internal error ({type(error).__name__}: {error}). This is a bug: run again "
@@ -72,26 +73,31 @@ def main() -> None:
 
 
 def read_settings() -> "Settings":
-    """The settings of the working folder."""
+    """Read the settings of the working folder."""
     from audit.cli.settings import find
 
-    return find(Path.cwd(), options_of_commands())
+    return find(Path.cwd(), settable())
 
 
-def options_of_commands() -> dict[str, dict[str, "Option"]]:
-    """The options of every command; what a command is about is none."""
-    from audit.cli.settings import Option
+def settable() -> dict[str, dict[str, "Setting"]]:
+    """Return the options of every command that a file may set; model and data are not."""
+    from audit.cli.settings import Setting
 
     return {
         name: {
-            parameter.opts[0].removeprefix("--"): Option(
-                str(parameter.name), bool(getattr(parameter, "multiple", False))
+            parameter.opts[0].removeprefix("--"): Setting(
+                parameter.name, bool(getattr(parameter, "multiple", False))
             )
             for parameter in command.params
             if parameter.param_type_name == "option" and parameter.name not in ("help", "data")
         }
-        for name, command in typer.main.get_group(app).commands.items()
+        for name, command in commands().items()
     }
+
+
+def commands() -> dict[str, Any]:
+    """Return every command by its name."""
+    return dict(typer.main.get_group(app).commands)
 
 
 def _version(shown: bool) -> None:

@@ -5,42 +5,36 @@ from typing import Annotated
 
 import typer
 
+import audit
 from audit.cli.app import app
-from audit.cli.arguments import (
-    REPORT_HELP,
-    Regression,
-    regression_of,
-)
-from audit.cli.output import print_text, read_baseline, write_text
+from audit.cli.expansion import command
+from audit.cli.output import print_or_write
+from audit.cli.parameters import OutFile, Regression
 from audit.cli.scan import regression_code
 from audit.errors import UsageError
 
 
-@app.command()
+@command(app)
 def compare(
-    old: Annotated[Path, typer.Argument(metavar="OLD", help=REPORT_HELP)],
-    new: Annotated[Path, typer.Argument(metavar="NEW", help="The same, later.")],
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="A report.json that a scan wrote.")],
+    new: Annotated[
+        Path,
+        typer.Argument(metavar="NEW", help="The report.json of a later scan of the same samples."),
+    ],
     max_regression: Regression = None,
     format: Annotated[
-        str, typer.Option("--format", "-f", metavar="KIND", help="text, markdown, html or json.")
+        str,
+        typer.Option(
+            "--format", "-f", metavar="FORMAT", help="Choices: text, markdown, html, json."
+        ),
     ] = "text",
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", metavar="FILE", help="File to write. [default: stdout]"),
-    ] = None,
+    out: OutFile = None,
 ) -> None:
-    """Compare two reports of the same samples, in pairs."""
-    from audit import comparison as comparing
+    """Compare two reports of the same samples, sample by sample."""
     from reports.comparison import FORMATS
 
     if format not in FORMATS:
         raise UsageError(f"Unknown format {format!r}: choose from {', '.join(FORMATS)}.")
-    limit = regression_of(max_regression)
-    (first, first_radii), (second, second_radii) = read_baseline(old), read_baseline(new)
-    found = comparing.compare(first, second, first_radii, second_radii, limit=limit)
-    rendered = FORMATS[format](found)
-    if out is None:
-        print_text(rendered, format)
-    else:
-        write_text(out, rendered)
-    raise typer.Exit(regression_code(found))
+    found = audit.compare(old, new, max_regression=max_regression)
+    print_or_write(FORMATS[format](found), out, format)
+    raise typer.Exit(regression_code(found.status))

@@ -1,35 +1,47 @@
 """`audit config`."""
 
-import os
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from audit.cli.app import app, options_of_commands, read_settings
+from audit.cli.app import app, commands, read_settings
+from audit.cli.expansion import command as register
+from audit.cli.expansion import default_of
 from audit.cli.output import print_text
 from audit.errors import UsageError
+from audit.options.option import suggestion, words_of
 
 
-@app.command()
+@register(app)
 def config(
     command: Annotated[
-        str, typer.Argument(metavar="COMMAND", help="Whose settings to show.")
+        str, typer.Argument(metavar="COMMAND", help="Command whose options are shown.")
     ] = "scan",
 ) -> None:
-    """Show the settings of a command and where each is from."""
-    known = options_of_commands()
+    """Show the options of a command and where each value is from."""
+    known = commands()
     if command not in known:
-        raise UsageError(f"Unknown command {command!r}: choose from {', '.join(known)}.")
+        raise UsageError(f"Unknown command {command!r}{suggestion(command, known)}")
     settings = read_settings()
-    chosen = settings.options.get(command, {})
-    defaults = {p.name: p.default for p in typer.main.get_group(app).commands[command].params}
-    for option, inside in known[command].items():
-        name = inside.name
-        variable = f"AUDIT_{command}_{name}".upper().replace("-", "_")
-        value: object = defaults[name]
-        source = "default"
-        if variable in os.environ:
-            value, source = os.environ[variable], variable
-        elif name in chosen:
-            value, source = chosen[name], str(settings.path)
-        print_text(f"{option:<16}{'not set' if value is None else value!s:<32}{source}\n")
+    # An empty command line: what is left are environment, settings and defaults.
+    context = known[command].make_context(
+        command,
+        [],
+        resilient_parsing=True,
+        default_map=dict(settings.options.get(command, {})),
+        auto_envvar_prefix=f"AUDIT_{command}".upper().replace("-", "_"),
+    )
+    for parameter in known[command].params:
+        if parameter.param_type_name != "option" or parameter.name in ("help", "data"):
+            continue
+        value = context.params[parameter.name]
+        shown = words_of(value) if value not in (None, [], ()) else None
+        shown = shown or default_of(command, parameter.name)
+        places = {
+            "ENVIRONMENT": f"{context.auto_envvar_prefix}_{parameter.name}".upper(),
+            "DEFAULT_MAP": str(settings.path),
+        }
+        source: Any = context.get_parameter_source(parameter.name)
+        option = parameter.opts[0].removeprefix("--")
+        place = "default" if source is None else places.get(source.name, "default")
+        print_text(f"{option:<16}{shown or 'not set':<32}{place}\n")

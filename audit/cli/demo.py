@@ -4,37 +4,24 @@ from pathlib import Path
 
 import typer
 
+import audit
 from audit.cli.app import EXIT_CODES, app
-from audit.cli.arguments import (
-    Gates,
-    Out,
-    Quiet,
-    Reading,
-    Taught,
-    Verbose,
-)
-from audit.cli.output import interruptible, print_text
-from audit.cli.scans import exit_code_of, run_scan, show, write_report
+from audit.cli.expansion import Verbose, command
+from audit.cli.output import print_text, show
+from audit.cli.parameters import OutFolder, Quiet
+from audit.errors import interruptible
 
 
-@app.command(epilog=EXIT_CODES)
+@command(app, epilog=EXIT_CODES)
 @interruptible("before there was anything to report")
 def demo(
-    out: Out = Path("audit-report"),
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    out: OutFolder = Path("audit-report"), quiet: Quiet = False, verbose: Verbose = False
 ) -> None:
-    """Scan the small Fashion-MNIST model that is shipped."""
+    """Scan the small Fashion-MNIST model that is included."""
     from audit.demo import data_path, model_path
-    from audit.models import LoadOptions
-    from audit.scanning.config import ScanConfig
 
-    config, loading = ScanConfig(), LoadOptions()
-    outcome = run_scan(
-        model_path(), data_path(), config, loading, out, Reading(), Taught(), quiet=quiet
-    )
-    report = write_report(outcome, out, loading, Reading(), Taught(), Gates())
+    report = audit.scan(model_path(), data_path(), out=out, progress=not quiet)
     show(report, out, quiet=quiet, verbose=verbose)
     if not quiet:
         print_text(f"Open {out / 'report.html'} in a browser to see the whole report.\n")
-    raise typer.Exit(exit_code_of(report, strict=False))
+    raise typer.Exit(report.exit_code())

@@ -5,27 +5,31 @@ from typing import Annotated
 
 import typer
 
+import audit
 from audit.cli.app import EXIT_CODES, app
-from audit.cli.arguments import (
-    POLICY_HELP,
-    REPORT_HELP,
+from audit.cli.expansion import command
+from audit.cli.output import print_text, write_others
+from audit.cli.parameters import (
     ExitZero,
     HtmlFile,
     JsonFile,
     JunitFile,
     MarkdownFile,
     Outputs,
+    ReportFile,
     SarifFile,
-    Strict,
 )
-from audit.cli.output import print_text, read_report, write_others
+from audit.options.verdict import POLICY_HELP
 
 
-@app.command(epilog=EXIT_CODES)
+@command(app, epilog=EXIT_CODES)
 def gate(
-    file: Annotated[Path, typer.Argument(metavar="REPORT", help=REPORT_HELP)],
+    file: ReportFile,
     policy: Annotated[Path, typer.Option("--policy", metavar="FILE", help=POLICY_HELP)],
-    strict: Strict = False,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Treat doubtful evidence as inconclusive (exit 4)."),
+    ] = False,
     exit_zero: ExitZero = False,
     html: HtmlFile = None,
     json: JsonFile = None,
@@ -33,21 +37,11 @@ def gate(
     sarif: SarifFile = None,
     markdown: MarkdownFile = None,
 ) -> None:
-    """Judge a saved report by the gates of a file."""
-    from datetime import date
-
-    from audit.gates.policy import judge, read_policy
-    from audit.gates.verdict import exit_code, verdict
-    from audit.schema import reliability
-
-    found = read_report(file)
-    gates = judge(found, read_policy(policy), date.today(), strict=strict)
-    judged = found.model_copy(
-        update={"gates": gates, "verdict": verdict(gates, reliability(found))}
-    )
+    """Evaluate the gates of a policy on a saved report."""
+    judged = audit.judge(file, policy, strict=strict)
     write_others(judged, Outputs(html, json, junit, sarif, markdown))
-    for entry in gates:
+    for entry in judged.record.gates:
         value = "" if entry.value is None else f" (measured {entry.value:.6g})"
         print_text(f"{entry.status:<13}{entry.expression}{value} {entry.detail}".rstrip() + "\n")
-    print_text(f"verdict {judged.verdict}, reliability {reliability(found)}\n")
-    raise typer.Exit(0 if exit_zero else exit_code(judged, strict=strict))
+    print_text(f"verdict {judged.verdict}, reliability {judged.reliability}\n")
+    raise typer.Exit(0 if exit_zero else judged.exit_code(strict=strict))

@@ -1,36 +1,23 @@
-"""What every command does with files and streams: read a report, print, write files whole."""
+"""What every command does with files and streams: print, write further formats, show a report."""
 
 import logging
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audit.cli import console
-from audit.cli.arguments import (
-    Outputs,
-)
-from audit.errors import Interrupted, UsageError
-from audit.runtime.atomic_files import replacing
+from audit.cli.parameters import Outputs
+from audit.errors import UsageError
+from audit.runtime.atomic_files import write_text
 
 if TYPE_CHECKING:
-    from audit.comparison import Radii
-    from audit.schema import Report
-
-
-@contextmanager
-def interruptible(stage: str) -> Iterator[None]:
-    """Turn Ctrl-C into a sentence; the command framework would exit without a word."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Interrupted(f"Interrupted {stage}.") from None
-
+    from audit.api.report import Report
 
 FOR_PROGRAMS = ("html", "json", "junit", "sarif")
 """Formats that are UTF-8 on stdout too, whatever the console's encoding."""
+
+LOG = logging.getLogger("audit")
 
 
 def print_text(text: str, format: str = "text") -> None:
@@ -42,65 +29,64 @@ def print_text(text: str, format: str = "text") -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def read_report(file: Path) -> "Report":
-    """Read a saved report; raises `UsageError`."""
-    from reports.json import parse
-
-    try:
-        return parse(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise UsageError(
-            f"{file} cannot be read as a report ({reason}): name a report.json."
-        ) from error
-
-
-def read_baseline(file: Path) -> "tuple[Report, Radii]":
-    """A report and the radii of its samples, which lie beside it."""
-    from audit.comparison import read_radii
-
-    found = read_report(file)
-    return found, read_radii(found, file.parent)
+def print_or_write(text: str, out: Path | None, format: str) -> None:
+    """Write to a file, or to stdout where none is named."""
+    if out is None:
+        print_text(text, format)
+    else:
+        write_text(out, text)
 
 
 def write_others(report: "Report", outputs: Outputs) -> None:
-    """Write the formats that were asked for, and the summary of a GitHub job where there is one."""
-    from reports import RENDERERS
-
+    """Write further formats, and the summary of a GitHub job where there is one."""
     for name, path in outputs.asked:
-        write_text(path, RENDERERS[name](report))
+        write_text(path, report.render(name))
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary:
         try:
             with open(summary, "a", encoding="utf-8") as file:
-                file.write(RENDERERS["markdown"](report))
+                file.write(report.markdown())
         except OSError as error:
             raise UsageError(
                 f"GITHUB_STEP_SUMMARY names {summary}, which cannot be written ({error.strerror})."
             ) from error
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole, with the line ends of Unix."""
-    with written(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+def show(report: "Report", out: Path, *, quiet: bool, verbose: bool) -> None:
+    """Print the report, or only its verdict under ``--quiet``."""
+    if quiet:
+        gates = f"verdict {report.verdict}" if report.record.gates else "no gates were set"
+        print_text(f"{gates}, reliability {report.reliability}, report in {out}\n")
+        return
+    from rich.console import Console
 
+    from reports import terminal
 
-@contextmanager
-def written(path: Path) -> Iterator[Path]:
-    """A temporary name that becomes ``path``; a file that cannot be written is a usage error."""
-    try:
-        with replacing(path) as temporary:
-            yield temporary
-    except OSError as error:
-        raise UsageError(
-            f"{path} cannot be written ({error.strerror}): choose another --out."
-        ) from error
+    screen = Console()
+    text = terminal.render(
+        report.record,
+        width=min(screen.width, 120) if screen.is_terminal else 100,
+        # Without colour there is no bold or dim either: NO_COLOR is set for plain text.
+        color=screen.is_terminal and screen.color_system is not None and not screen.no_color,
+        full=verbose,
+    )
+    print_text(f"{text}Report: {out / 'report.html'}, {out / 'report.json'}\n")
 
 
 def log_to_stderr(verbose: bool) -> None:
-    """Write the tracebacks of what stopped on an error to stderr, where that is asked for."""
-    if verbose:
-        log = logging.getLogger("audit")
-        log.setLevel(logging.DEBUG)
-        log.addHandler(logging.StreamHandler())
+    """Log what stopped on an error, with tracebacks, to stderr."""
+    if verbose and not debugging():
+        LOG.setLevel(logging.DEBUG)
+        LOG.addHandler(logging.StreamHandler())
+
+
+def debugging() -> bool:
+    """Return whether ``--verbose`` was given."""
+    return LOG.getEffectiveLevel() <= logging.DEBUG
+
+
+def stop_logging() -> None:
+    """Forget ``--verbose``: a process may run several commands."""
+    LOG.setLevel(logging.NOTSET)
+    for handler in list(LOG.handlers):
+        LOG.removeHandler(handler)

@@ -1,39 +1,36 @@
 """`audit report`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+import audit
 from audit.cli.app import app
-from audit.cli.arguments import (
-    REPORT_HELP,
-)
-from audit.cli.output import print_text, read_report, write_text
+from audit.cli.expansion import command
+from audit.cli.output import print_or_write
+from audit.cli.parameters import OutFile, ReportFile
 from audit.errors import UsageError
+from audit.options import suggestion
+
+REPORT_FORMATS = ("html", "json", "text", "markdown", "junit", "sarif")
+"""Names of `reports.RENDERERS`."""
 
 
-@app.command()
+@command(app)
 def report(
-    file: Annotated[Path, typer.Argument(metavar="REPORT", help=REPORT_HELP)],
+    file: ReportFile,
     format: Annotated[
         str,
         typer.Option(
-            "--format", "-f", metavar="KIND", help="html, text, json, markdown, junit or sarif."
+            "--format",
+            "-f",
+            metavar="FORMAT",
+            help=f"Choices: {', '.join(REPORT_FORMATS)}.",
         ),
     ] = "text",
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", metavar="FILE", help="File to write. [default: stdout]"),
-    ] = None,
+    out: OutFile = None,
 ) -> None:
-    """Render a saved report again, without the model."""
-    from reports import RENDERERS
-
-    if format not in RENDERERS:
-        raise UsageError(f"Unknown format {format!r}: choose from {', '.join(RENDERERS)}.")
-    rendered = RENDERERS[format](read_report(file))
-    if out is None:
-        print_text(rendered, format)
-    else:
-        write_text(out, rendered)
+    """Show a saved report in another format, without the model."""
+    if format not in REPORT_FORMATS:
+        raise UsageError(f"Unknown format {format!r}{suggestion(format, REPORT_FORMATS)}")
+    print_or_write(audit.Report.read(file).render(format), out, format)

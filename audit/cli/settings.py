@@ -25,14 +25,14 @@ NOT_OPTIONS = frozenset({"gates", "waivers"})
 
 
 @dataclass(frozen=True)
-class Option:
+class Setting:
     """What an option is called inside, and whether it takes a list."""
 
     name: str
     several: bool
 
 
-Known = Mapping[str, Mapping[str, Option]]
+Known = Mapping[str, Mapping[str, Setting]]
 """Per command, its options by the names that a user writes."""
 
 
@@ -84,7 +84,7 @@ def find(folder: Path, known: Known) -> Settings:
     return Settings(path, options)
 
 
-def _set(options: dict[str, Any], option: Option, value: Any) -> None:
+def _set(options: dict[str, Any], option: Setting, value: Any) -> None:
     single = option.several and not isinstance(value, list)
     found = [value] if single else value
     options[option.name] = [str(v) for v in found] if option.several else found

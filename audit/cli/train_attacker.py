@@ -1,174 +1,39 @@
 """`audit train-attacker`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
+import audit
 from audit.cli.app import app
-from audit.cli.arguments import (
-    DATA_HELP,
-    MODEL_HELP,
-    AllowDomain,
-    ClassMap,
-    Device,
-    High,
-    Layout,
-    Low,
-    Mean,
-    Quiet,
-    Reading,
-    Resize,
-    Seed,
-    Std,
-    Trust,
-    loading_of,
-)
-from audit.cli.output import interruptible, print_text, written
-from audit.errors import Interrupted, UsageError
-from audit.runtime.atomic_files import check_writable
-
-if TYPE_CHECKING:
-    from audit.generators.training import TrainConfig
-    from audit.models import LoadOptions
+from audit.cli.expansion import command
+from audit.cli.output import print_text
+from audit.cli.parameters import ModelFile, Quiet, Resume, TrainData
+from audit.errors import interruptible
+from audit.options import TRAIN
 
 
-@app.command("train-attacker")
+@command(app, *TRAIN, name="train-attacker")
 @interruptible("before the first step of training")
 def train_attacker(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
-    data: Annotated[Path, typer.Option("--data", metavar="TRAIN", help=DATA_HELP)],
+    model: ModelFile,
+    data: TrainData,
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE", help="The generator: .safetensors.")
+        Path,
+        typer.Option("--out", "-o", metavar="FILE", help="Generator to write: .safetensors."),
     ],
-    variant: Annotated[
-        str,
-        typer.Option(
-            "--variant",
-            metavar="NAME",
-            help="advgan, wagan, wagan-beta-minus, wagan-beta-plus.",
-        ),
-    ] = "wagan",
-    head: Annotated[
-        str | None,
-        typer.Option(
-            "--head",
-            metavar="NAME",
-            help="flow moves mass within any radius; image adds a perturbation, as published. "
-            "[default: flow; image for advgan and --paper]",
-        ),
-    ] = None,
-    radius: Annotated[
-        str,
-        typer.Option(
-            "--radius", metavar="R", help="Largest, in pixels × fraction of the image's mass."
-        ),
-    ] = "0.3",
-    paper: Annotated[
-        bool, typer.Option("--paper", help="The published constants, literally.")
-    ] = False,
-    epochs: Annotated[
-        int, typer.Option("--epochs", metavar="N", help="Passes over the data.")
-    ] = 60,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", metavar="N", help="Images per step.")
-    ] = 128,
-    average: Annotated[
-        str | None,
-        typer.Option(
-            "--average",
-            metavar="DECAY",
-            help="Keep a running mean of the weights, e.g. 0.999. [default: the last weights]",
-        ),
-    ] = None,
-    samples: Annotated[
-        int | None,
-        typer.Option(
-            "--samples", "-n", metavar="N", help="Size of a random subset. [default: all]"
-        ),
-    ] = None,
-    seed: Seed = 0,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where an interrupted run of the same stopped.")
-    ] = False,
-    trust_model: Trust = False,
-    device: Device = "auto",
-    layout: Layout = None,
-    mean: Mean = None,
-    std: Std = None,
-    low: Low = "0",
-    high: High = "1",
-    resize: Resize = None,
-    class_map: ClassMap = None,
-    allow_domain: AllowDomain = None,
+    resume: Resume = False,
     quiet: Quiet = False,
+    **options: Any,
 ) -> None:
     """Train a generator that attacks a model in one pass."""
-    from audit import values
-    from audit.generators.training import TrainConfig
-
-    loading = loading_of(trust_model, device, layout, mean, std, low, high, allow_domain)
-    config = TrainConfig(
-        variant=variant,
-        head=head,
-        radius=values.number(radius, "--radius"),
-        epochs=epochs,
-        batch=batch_size,
-        samples=samples,
-        seed=seed,
-        paper=paper,
-        average=None if average is None else values.number(average, "--average"),
-        low=loading.low,
-        high=loading.high,
+    trained = audit.train_attacker(
+        model, data, out=out, resume=resume, progress=not quiet, **options
     )
-    reading = Reading(resize, class_map)
-    _train_attacker(model, data, config, loading, out, reading, resume=resume, quiet=quiet)
-
-
-def _train_attacker(
-    model: Path,
-    data: Path,
-    config: "TrainConfig",
-    loading: "LoadOptions",
-    out: Path,
-    reading: Reading,
-    *,
-    resume: bool,
-    quiet: bool,
-) -> None:
-    from audit.cli.progress import bar
-    from audit.generators import training
-    from audit.models import load_classifier, pick_device
-    from audit.models.files import identify
-
-    pick_device(loading.device)
-    check_writable(out.parent)
-    if out.is_dir():
-        raise UsageError(f"--out {out} is a folder: name a file such as generator.safetensors.")
-    identify(model)
-    lesson = training.prepare(
-        reading.open(data, config.low, config.high),
-        config,
-        lambda x, classes: load_classifier(model, x, loading, label_classes=classes),
-    )
-    checkpoint = out.with_name(f"{out.name}.checkpoint")
-    if resume and not checkpoint.exists():
-        raise UsageError(f"There is no {checkpoint} to go on from: leave --resume out.")
-    course = training.resumed(lesson, checkpoint) if resume else training.begin(lesson)
-    try:
-        training.train(lesson, course, checkpoint, bar(quiet))
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"Interrupted after {course.state.number} steps, which {checkpoint} keeps: go on with "
-            "--resume."
-        ) from None
-    with written(out) as path:
-        path.write_bytes(training.finished(lesson, course))
-    checkpoint.unlink(missing_ok=True)
-    last = min(course.history, key=lambda entry: entry["judged"])
     if not quiet:
         print_text(
-            f"{out}: accuracy on {len(lesson.held_out)} samples kept out {last['clean']:.1%}, "
-            f"{last['generated']:.1%} as generated, {last['judged']:.1%} as judged under "
-            f"wasserstein at {config.radius:g}\n"
+            f"{out}: accuracy on {trained.held_out} held-out samples {trained.clean:.1%}, "
+            f"{trained.generated:.1%} on the generated images, {trained.judged:.1%} as judged "
+            f"under wasserstein at {trained.radius:g}\n"
         )

@@ -18,6 +18,7 @@ import difflib
 import math
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -101,6 +102,22 @@ def read_policy(path: Path) -> Policy:
     return Policy(rules, use, waivers)
 
 
+def policy_of(conditions: Sequence[str]) -> Policy:
+    """Make a policy whose conditions must all hold.
+
+    Args:
+        conditions: as in ``[gates] error``.
+
+    Raises:
+        UsageError: there is none, or one cannot be read.
+    """
+    texts = [conditions] if isinstance(conditions, str) else list(conditions)
+    if not texts:
+        raise UsageError(f"At least one condition is needed, such as {EXAMPLES}.")
+    source = Path("The list of conditions")
+    return Policy(tuple(Rule(_condition(text, source), "error") for text in texts))
+
+
 def _condition(text: str, path: Path) -> str:
     if not (EXPRESSION.fullmatch(text.strip()) or COLOUR.fullmatch(text.strip())):
         raise UsageError(f"{path}: {text!r} is no condition: write {EXAMPLES}.")
@@ -150,7 +167,9 @@ def _strings(value: Any, name: str, path: Path) -> list[str]:
 # Judging ------------------------------------------------------------------------------------------
 
 
-def judge(report: Report, policy: Policy, today: date, *, strict: bool = False) -> list[Gate]:
+def evaluate_policy(
+    report: Report, policy: Policy, today: date, *, strict: bool = False
+) -> list[Gate]:
     """Every gate of a policy on a report.
 
     Args:

@@ -1,1 +1,1 @@
-"""Trained generators: their files, their training, what they make."""
+"""Trained generators: training, files, and measurements of the images that they make."""

@@ -1,7 +1,7 @@
-"""What a generator makes, as it makes it: before any judge, at the radius it was trained for.
+"""Images of a generator as generated: at the radius it was trained for, before any judge.
 
-A generator's own accuracy is no evidence of an attack inside a ball: a loss that is not converged
-can be cheated into believing any distance (docs/wagan.md). So it stands beside exact distances.
+The accuracy on these images does not show an attack inside a ball: a transport loss that has not
+converged can report any distance (docs/wagan.md). It is therefore reported with exact distances.
 """
 
 import torch
@@ -19,7 +19,7 @@ from audit.schema import AsGenerated, GeneratorUsed, Interval, Spread
 from audit.statistics.confidence import clopper_pearson
 
 PLANNED = 200
-"""Images whose exact transport distance is computed: each is a linear program."""
+"""Number of images whose exact transport distance is computed: each needs a linear program."""
 
 
 def used(
@@ -29,7 +29,7 @@ def used(
     confidence: float,
     progress: Progress = silent,
 ) -> GeneratorUsed:
-    """The generator of a scan with its numbers as generated."""
+    """Describe the generator of a scan and measure its images as generated."""
     return GeneratorUsed(
         path=trained.path,
         sha256=trained.sha256,
@@ -42,7 +42,7 @@ def used(
 
 
 def transferred(classifier: Classifier, trained: Trained) -> bool:
-    """Whether it was trained against another model than the one that is scanned."""
+    """Return whether the generator was trained against another model than the scanned one."""
     return bool(trained.record["model_sha256"] != classifier.source.sha256)
 
 
@@ -53,7 +53,7 @@ def as_generated(
     confidence: float,
     progress: Progress = silent,
 ) -> AsGenerated:
-    """Accuracy and exact distances of everything that the generator makes of the samples."""
+    """Measure the accuracy on the generated images of all samples, and their exact distances."""
     network = trained.network
     metric = Wasserstein(low=network.spec.low, high=network.spec.high)
     right, images = 0, []
@@ -74,18 +74,19 @@ def as_generated(
         samples=len(samples),
         accuracy=Interval(value=right / len(samples), low=low, high=high),
         planned=len(x0[few]),
-        wasserstein=spread(rescaled_distance(metric, x0[few], x[few])),
-        l2=spread(row_sum(change.square()).sqrt()),
-        linf=spread(row_max(change.abs())),
-        mass_ratio=spread(metric.mass(x) / metric.mass(x0).clamp_min(1e-300)),
+        wasserstein=spread_of(rescaled_distance(metric, x0[few], x[few])),
+        l2=spread_of(row_sum(change.square()).sqrt()),
+        linf=spread_of(row_max(change.abs())),
+        mass_ratio=spread_of(metric.mass(x) / metric.mass(x0).clamp_min(1e-300)),
     )
 
 
 def rescaled_distance(metric: Wasserstein, x0: Tensor, x: Tensor) -> Tensor:
-    """Exact transport cost per unit of mass after every channel got its old mass back, ``(B,)``.
+    """Return the exact transport cost per unit of mass after rescaling every channel, ``(B,)``.
 
-    Images that changed their mass have no distance in the metric itself. A channel that is black
-    in one of both cannot be scaled: its images are ``inf``.
+    The metric is not defined between images of different mass, so each channel of ``x`` is scaled
+    to the mass it has in ``x0``. Where a channel is black in only one of the two, scaling is
+    impossible and the distance is ``inf``.
     """
     held, left = x0.double() - metric.low, x.double() - metric.low
     before, after = held.sum((2, 3), keepdim=True), left.sum((2, 3), keepdim=True)
@@ -98,13 +99,15 @@ def rescaled_distance(metric: Wasserstein, x0: Tensor, x: Tensor) -> Tensor:
     return torch.where(cost > 0, cost / before.sum((1, 2, 3)).clamp_min(1e-300), 0.0)
 
 
-def spread(values: Tensor) -> Spread:
-    """Smallest, mean and largest; a number that is not finite is not measured."""
+def spread_of(values: Tensor) -> Spread:
+    """Return smallest, mean and largest value; None where one is not finite."""
     found = values.double()
     return Spread(
-        smallest=_finite(found.min()), mean=_finite(found.mean()), largest=_finite(found.max())
+        smallest=_finite_or_none(found.min()),
+        mean=_finite_or_none(found.mean()),
+        largest=_finite_or_none(found.max()),
     )
 
 
-def _finite(value: Tensor) -> float | None:
+def _finite_or_none(value: Tensor) -> float | None:
     return float(value) if bool(value.isfinite()) else None

@@ -1,13 +1,14 @@
-"""What a model is trained against: functions from a batch to the images it is shown, and its loss.
+"""Adversaries of training, which map a batch to the images a model is trained on, and the losses.
 
-Inner attacks are short, take the whole batch together, and keep attacking what is broken already:
-a model learns most from the worst case. All of them project outside the graph of the weights.
+Inner attacks are short, attack the whole batch together, and continue on samples that are already
+misclassified, because the largest loss trains a model best. Their results carry no gradients of
+the weights.
 
 Sources: Madry et al. 2018 (pgd); Zhang et al. 2019, equation 5 (trades); Goel, Shah, Suresh
 (wagan); Bai, He, Jiang, Obłój 2023 (wdro: the first-order map spends one budget over the batch).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,40 +20,47 @@ from attackers.geometry import Metric, Wasserstein
 from attackers.gradient import Logits, value_and_grad
 from attackers.losses import Loss, cross_entropy
 from attackers.threat import Threat
-from attackers.transport import Mover
+from attackers.transport import TransportState
 from attackers.wagan.networks import Generator
 from attackers.wdro import w_pgd
 
-REACH = 2
-"""Rows and columns that the mass moves on each side there."""
+NEIGHBOURHOOD = 2
+"""Pixels that mass moves at most, in rows and in columns, under the wasserstein threat.
+
+A larger window allows longer transport, but time and memory grow with its area.
+"""
 
 BETA = 6.0
-"""Of trades: weight of the divergence."""
+"""Default weight of the divergence in TRADES, as published (Zhang et al. 2019, 1/lambda = 6)."""
 
-STRIDE = 2.5
-"""Total length of the steps of an inner attack, in radii."""
+TOTAL_STEP_LENGTH = 2.5
+"""Total length of the steps of an inner attack, in radii (Madry et al. 2018).
+
+Steps that add up to more than 2 radii can cross the ball from any start.
+"""
 
 
 class Adversary(Protocol):
-    """Makes the images of a batch that the model is trained on."""
+    """Maps a batch to the images that the model is trained on."""
 
     def __call__(
         self, logits: Logits, x0: Tensor, labels: Tensor, random: torch.Generator
     ) -> Tensor:
-        """Return (B, ...) inside the threat's ball and box, without a graph."""
+        """Return images ``(B, ...)`` inside ball and box, without gradients of the weights."""
 
 
 @dataclass(frozen=True)
 class Pgd:
-    """Steps of equal length along the steepest way of the metric, from a random start.
+    """Projected gradient ascent with steps of equal length in the metric, from a random start.
 
-    Under `wasserstein` every image's mass climbs the decayed sum of all gradients so far, by the
-    coupling of `attackers.transport`, but to the end: what is broken is attacked further.
+    Under ``wasserstein`` mass moves up the decayed sum of all gradients so far, by the coupling of
+    `attackers.transport`; misclassified images are attacked until the last step.
 
     Attributes:
-        metric, radius: of the ball.
-        steps: gradients.
-        loss: what is climbed, of (logits, labels).
+        metric: metric of the ball.
+        radius: radius of the ball.
+        steps: number of gradients.
+        loss: maximised function of (logits, labels).
     """
 
     metric: Metric
@@ -73,24 +81,26 @@ class Pgd:
         x = ball.project(x0 + ball.step(x0, noise, share * radius))
         for _ in range(self.steps):
             _, _, grad = value_and_grad(logits, self.loss, x, labels)
-            x = ball.project(x + ball.step(x, grad.nan_to_num(), STRIDE / self.steps * radius))
+            x = ball.project(
+                x + ball.step(x, grad.nan_to_num(), TOTAL_STEP_LENGTH / self.steps * radius)
+            )
         return x
 
     def _moved(self, logits: Logits, x0: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
         assert isinstance(self.metric, Wasserstein)
         radius = x0.new_full((len(x0),), self.radius, dtype=torch.float64)
-        mover = Mover.of(self.metric, x0, radius, REACH)
-        # The first gradient is taken a little off the image, as from the random start of others.
-        x = mover.climbed(noise, 0.0)[1] if self.steps else x0
+        mover = TransportState.of(self.metric, x0, radius, NEIGHBOURHOOD)
+        # A small random move before the first gradient, like the random start in other metrics.
+        x = mover.ascended(noise, 0.0)[1] if self.steps else x0
         for step in range(self.steps):
             _, _, grad = value_and_grad(logits, self.loss, x, labels)
-            mover, x, _ = mover.climbed(grad, step / self.steps)
+            mover, x, _ = mover.ascended(grad, step / self.steps)
         return x
 
 
 @dataclass(frozen=True)
 class Wdro:
-    """W-PGD with the batch as the law: who is worth more gets more of the common budget."""
+    """W-PGD on the empirical law of the batch: its samples share one budget of order p."""
 
     threat: Threat
     steps: int
@@ -105,7 +115,7 @@ class Wdro:
 
 @dataclass(frozen=True)
 class Generated:
-    """A trained generator; the metric is the image-Wasserstein one for its flow head."""
+    """A generator that attacks in one pass; its flow head stays in the image-Wasserstein ball."""
 
     network: Generator
     radius: float
@@ -123,7 +133,7 @@ class Generated:
 
 @dataclass(frozen=True)
 class Mixed:
-    """Every image of a batch is attacked by one of several adversaries, in equal shares."""
+    """Several adversaries, each of which attacks an equal share of every batch."""
 
     parts: tuple[Adversary, ...]
 
@@ -139,7 +149,7 @@ class Mixed:
         return x
 
 
-# What the model minimises -------------------------------------------------------------------------
+# Training losses ----------------------------------------------------------------------------------
 
 
 def adversarial_loss(
@@ -151,7 +161,7 @@ def adversarial_loss(
     *,
     clean: float = 0.0,
 ) -> Tensor:
-    """Cross-entropy of the attacked images, and a share ``clean`` of that of the originals."""
+    """Return ``clean``·CE(x0) + (1 - ``clean``)·CE(x), x the images of the adversary."""
     x = adversary(logits, x0, labels, random)
     attacked = functional.cross_entropy(logits(x), labels)
     if not clean:
@@ -160,9 +170,10 @@ def adversarial_loss(
 
 
 def divergence(scores: Tensor, wanted: Tensor) -> Tensor:
-    """KL(e^wanted || softmax(scores)) per sample, ``(B,)``; ``wanted``: (B, K) log-probabilities.
+    """Return KL(e^wanted || softmax(scores)) per sample, ``(B,)``.
 
-    In logarithms on both sides: a class of probability 0 has a gradient that is a number.
+    ``wanted`` are log-probabilities ``(B, K)``: with logarithms on both sides the gradient is
+    finite where the probability of a class underflows to 0.
     """
     return (wanted.exp() * (wanted - scores.log_softmax(1))).sum(1)
 
@@ -176,7 +187,7 @@ def trades_loss(
     *,
     beta: float = BETA,
 ) -> Tensor:
-    """CE(x0) + beta·KL(p(x0) || p(x)), x the attack on that divergence."""
+    """Return CE(x0) + beta·KL(p(x0) || p(x)), x the images that maximise the divergence."""
     with torch.no_grad():
         wanted = logits(x0).log_softmax(1)
     x = attack(logits, x0, wanted, random)
@@ -185,14 +196,5 @@ def trades_loss(
     return functional.cross_entropy(scores, labels) + beta * apart
 
 
-METHODS: Mapping[str, str] = {
-    "pgd": "adversarial training (Madry et al. 2018)",
-    "trades": "TRADES (Zhang et al. 2019)",
-    "wagan": "examples of a generator (Goel, Shah, Suresh)",
-    "wdro": "distributional adversarial training (after Bai et al. 2023)",
-    "mixed": "several threats in equal shares",
-}
-"""``--with``, and what each is."""
-
 TrainingLoss = Callable[[Logits, Tensor, Tensor, torch.Generator], Tensor]
-"""Of (logits, x0, labels, random): what is minimised, a scalar with a graph of the weights."""
+"""Function of (logits, x0, labels, random): a scalar, differentiable in the weights."""

@@ -2,7 +2,7 @@
 
 from audit.health.common import scale_of
 from audit.health.model import PARITY_TOLERANCE
-from audit.health.needs import COPY, EXAMPLES
+from audit.health.needs import COPY, FOUND_EXAMPLES
 from audit.health.registry import CheckResult, check
 from audit.health.subjects import PROBE_SIZE, MetricSubject
 
@@ -13,7 +13,7 @@ from audit.health.subjects import PROBE_SIZE, MetricSubject
     title="Copy agrees on adversarial examples",
     advice="Attacks may miss examples that the served model has: run attacks without gradients too "
     "(--effort max). Every example counted was confirmed by the runtime.",
-    needs=(COPY, EXAMPLES),
+    needs=(COPY, FOUND_EXAMPLES),
 )
 def parity_on_adversarial(subject: MetricSubject) -> CheckResult:
     """The copy still agrees with the runtime on the adversarial examples found."""

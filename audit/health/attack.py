@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from attackers import ATTACKS
+from attackers import ATTACKS, PLAIN_STEPS
 from attackers.geometry import NORMS, Metric
 from attackers.losses import misclassified
 from attackers.noise import random_search
@@ -19,7 +19,7 @@ from audit.schema import HealthStatus
 ATTACK_IN_WORDS = {**dict.fromkeys(NORMS, "PGD"), "wasserstein": "Moving mass along gradients"}
 """Name of each metric's attack by gradient steps, as the subject of a sentence."""
 
-PLAIN_STEPS = 20
+GRADIENT_STEPS = 20
 """Steps of the attacks in this module.
 
 They are enough for a working gradient to cross the ball several times; the scan's own attacks take
@@ -46,7 +46,7 @@ def budget_monotone(subject: MetricSubject) -> CheckResult:
     rows, metric = subject.samples.probe(PROBE_SIZE), subject.metric
     radii = [subject.delta * factor for factor in BUDGET_FACTORS]
     counts = [
-        _count_broken(subject, rows, torch.full((len(rows),), r), "monotone", by_steps(metric))
+        _count_broken(subject, rows, torch.full((len(rows),), r), "monotone", plain_attack(metric))
         for r in radii
     ]
     largest_drop = max(before - after for before, after in itertools.pairwise(counts))
@@ -82,7 +82,7 @@ def unbounded_attack(subject: MetricSubject) -> CheckResult:
     left = len(unbroken)
     if left:
         radius = subject.metric.diameter(samples.x[unbroken]).double()
-        attack = by_steps(subject.metric)
+        attack = plain_attack(subject.metric)
         left -= _count_broken(subject, unbroken, radius, "unbounded", attack)
     numbers = {"unbroken": left, "samples": len(rows)}
     if left <= MOST_LEFT * len(rows):
@@ -106,7 +106,7 @@ def random_not_better(subject: MetricSubject) -> CheckResult:
     rows = subject.samples.probe(PROBE_SIZE)
     radius = torch.full((len(rows),), subject.delta)
     by_noise = _count_broken(subject, rows, radius, "noise", random_search)
-    by_gradient = _count_broken(subject, rows, radius, "noise", by_steps(metric))
+    by_gradient = _count_broken(subject, rows, radius, "noise", plain_attack(metric))
     in_words = ATTACK_IN_WORDS[metric.name]
     finding = (
         f"At {subject.delta:.3g}, {in_words if metric.name in NORMS else in_words.lower()} breaks "
@@ -121,9 +121,9 @@ def random_not_better(subject: MetricSubject) -> CheckResult:
     return CheckResult("fail" if by_noise > by_gradient else "pass", finding, numbers)
 
 
-def by_steps(metric: Metric) -> Callable[..., Tensor]:
+def plain_attack(metric: Metric) -> Callable[..., Tensor]:
     """Return the plain attack by gradient steps, which works wherever gradients do."""
-    return ATTACKS["pgd" if metric.name in NORMS else "transport"]
+    return ATTACKS[PLAIN_STEPS[metric.name]]
 
 
 def _count_broken(
@@ -141,6 +141,6 @@ def _count_broken(
         samples.labels[rows].to(classifier.device),
         Threat(subject.metric, radius.to(classifier.device)),
         generator=samples.generator.take(rows).fold(purpose),
-        steps=PLAIN_STEPS,
+        steps=GRADIENT_STEPS,
     )
     return int(misclassified(classifier.deployed(x.cpu()), samples.labels[rows]).sum())

@@ -45,11 +45,11 @@ def broken(
             generator=samples.generator.take(chosen).fold(f"strength {metric.name} {delta!r}"),
             **options,
         )
-        found.append(confirmed(subject, chosen, x.detach().cpu()))
+        found.append(confirmed_by_judge(subject, chosen, x.detach().cpu()))
     return torch.cat(found)
 
 
-def confirmed(subject: MetricSubject, rows: Tensor, x: Tensor) -> Tensor:
+def confirmed_by_judge(subject: MetricSubject, rows: Tensor, x: Tensor) -> Tensor:
     """Return which candidates ``x`` of the rows the judge confirms within the budget, (B,) bool."""
     samples = subject.samples
     verdict = judge(

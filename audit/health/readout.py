@@ -32,7 +32,7 @@ APART = 1.25
 CLOSENESS = 0.99
 """Where the decision lies between the farthest clean point, 0, and the hidden example, 1."""
 
-GROUPS = 16
+MOST_GROUPS = 16
 """Most batches of balls that do not meet; samples beyond them are left out."""
 
 
@@ -106,7 +106,7 @@ def enclosing(metric: Metric, x0: Tensor, delta: float) -> tuple[Metric, Tensor]
 def disjoint(metric: Metric, samples: Samples, delta: float, probe: int) -> list[Tensor]:
     """The probed rows, in batches within which no two balls of this radius meet.
 
-    A batch has at most as many rows as one call of the model, and there are at most `GROUPS`: where
+    A batch has at most as many rows as one call of the model, and there are at most `MOST_GROUPS`: where
     most balls meet, some samples are left out.
     """
     groups: list[list[int]] = []
@@ -121,7 +121,7 @@ def disjoint(metric: Metric, samples: Samples, delta: float, probe: int) -> list
                 group.append(row)
                 break
         else:
-            if len(groups) < GROUPS:
+            if len(groups) < MOST_GROUPS:
                 groups.append([row])
     return [torch.tensor(group) for group in groups]
 

@@ -14,7 +14,7 @@ from audit.errors import contained
 from audit.schema import Health, HealthStatus
 
 
-class Subject(Protocol):
+class CheckSubject(Protocol):
     """The value that a check looks at."""
 
     @property
@@ -22,12 +22,12 @@ class Subject(Protocol):
         """Name of the metric that the findings are about; None for findings about the model."""
 
 
-S = TypeVar("S", bound=Subject)
+S = TypeVar("S", bound=CheckSubject)
 S_contra = TypeVar("S_contra", contravariant=True)
 
 
 @dataclass(frozen=True)
-class Need(Generic[S_contra]):
+class Requirement(Generic[S_contra]):
     """A condition without which a check does not apply.
 
     Attributes:
@@ -74,7 +74,7 @@ class Check(Generic[S]):
     subject: type[S]
     title: str
     advice: str
-    needs: tuple[Need[S], ...]
+    needs: tuple[Requirement[S], ...]
     run: Callable[[S], CheckResult]
 
     def __call__(self, subject: S) -> Health:
@@ -120,7 +120,7 @@ def check(
     *,
     title: str,
     advice: str,
-    needs: tuple[Need[S], ...] = (),
+    needs: tuple[Requirement[S], ...] = (),
 ) -> Callable[[Callable[[S], CheckResult]], Check[S]]:
     """Register the decorated function as a health check.
 

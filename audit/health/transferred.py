@@ -2,7 +2,7 @@
 
 import torch
 
-from audit.health.common import confirmed
+from audit.health.common import confirmed_by_judge
 from audit.health.registry import CheckResult, check
 from audit.health.strength import MASKED
 from audit.health.subjects import MetricSubject
@@ -35,7 +35,7 @@ def transfer(subject: MetricSubject) -> CheckResult:
             tried[rows] |= (x != x0).flatten(1).any(1)
             stretched = metric.farthest(x0, x - x0, delta)
             for near in (metric.project(x0, x, delta), stretched):
-                found[rows] |= confirmed(subject, rows, near)
+                found[rows] |= confirmed_by_judge(subject, rows, near)
     if not bool(tried.any()):
         return CheckResult("not_applicable", "There are no examples of other metrics to try.")
     share = int(found.sum()) / len(samples)

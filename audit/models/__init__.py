@@ -1,4 +1,4 @@
-"""From a model file, as it is served, to one `Classifier`."""
+"""From a served file, a torch module or a function to one `Classifier`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,17 +6,23 @@ from pathlib import Path
 from torch import Tensor
 
 from audit.models.classifier import Classifier
+from audit.models.devices import pick_device
 from audit.models.files import identify
-from audit.models.finish import read_column
-from audit.models.load_options import LoadOptions, pick_device
+from audit.models.finish import FEW, read_column
+from audit.models.from_callable import load_callable
+from audit.models.from_module import load_module
 from audit.models.preprocess import InputSpec
+from audit.options import LoadOptions
 
-__all__ = ["Classifier", "InputSpec", "LoadOptions", "load_classifier", "pick_device"]
-
-FEW = 8
-"""Samples for which a model is loaded; some models are run on them one by one."""
-
-Load = Callable[..., Classifier]
+__all__ = [
+    "Classifier",
+    "InputSpec",
+    "LoadOptions",
+    "load_callable",
+    "load_classifier",
+    "load_module",
+    "pick_device",
+]
 
 
 def load_classifier(
@@ -40,7 +46,7 @@ def load_classifier(
     if kind == "onnx":
         from audit.models.load_onnx import load_onnx
 
-        load: Load = load_onnx
+        load: Callable[..., Classifier] = load_onnx
     else:
         from audit.models.load_torch import load_exported, load_torchscript
 

@@ -20,7 +20,7 @@ Run = Callable[[Tensor], Tensor]
 CUT = 0.5
 """Probability of class 1 above which a binary model names it."""
 
-SMALLEST, NEAREST_TO_ONE = 1e-30, 2**-24
+SMALLEST_PROBABILITY, NEAREST_TO_ONE = 1e-30, 2**-24
 """What probabilities p and 1 - p of float32 are raised to before their logarithm is taken."""
 
 
@@ -134,7 +134,7 @@ def log_odds(p: Tensor) -> Tensor:
     Positive where p > 1/2 and negative where p < 1/2, up to the rounding of float32. Each logarithm
     is bounded on its own: where one saturates, the gradient of the other one remains.
     """
-    return p.clamp_min(SMALLEST).log() - (1 - p).clamp_min(NEAREST_TO_ONE).log()
+    return p.clamp_min(SMALLEST_PROBABILITY).log() - (1 - p).clamp_min(NEAREST_TO_ONE).log()
 
 
 def looks_like_probabilities(scores: Tensor) -> bool:

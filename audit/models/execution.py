@@ -17,10 +17,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from audit.errors import ModelError, out_of_memory
+
 # Read at the first product; costs no time that could be measured.
 os.environ.setdefault("MKL_CBWR", "AUTO")
 
 Function = Callable[[Tensor], Tensor]
+Reason = Callable[[BaseException], str]
 
 
 def call_rows(sample: tuple[int, ...]) -> int:
@@ -46,9 +49,66 @@ def in_calls_of(rows: int, run: Function) -> Function:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of a runtime says, without the dump that follows."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(".")[:300] if lines else type(error).__name__
+    """Return the first line of an error of a runtime: the rest is a dump."""
+    return (_message_lines(error) or [type(error).__name__])[0].rstrip(".")[:300]
+
+
+def last_line(error: BaseException) -> str:
+    """Return the last line of an error of TorchScript: what stands before is the stack."""
+    return (_message_lines(error) or [type(error).__name__])[-1].rstrip(".")[:200]
+
+
+def _message_lines(error: BaseException) -> list[str]:
+    return [line.strip() for line in str(error).splitlines() if line.strip()]
+
+
+def one_tensor(module: Callable[[Tensor], object], reason: Reason = first_line) -> Function:
+    """Evaluate a torch module that maps a batch to one tensor of scores.
+
+    The module is given a copy of the batch, as it may write to its input.
+
+    Args:
+        module: receives inputs ``(B, ...)``.
+        reason: describes an error of the module in one line.
+
+    Returns:
+        A function that raises `ModelError` where the module fails, or returns something else than
+        one tensor of B rows.
+    """
+
+    def run(x: Tensor) -> Tensor:
+        try:
+            scores = module(x.clone())
+        except Exception as error:  # the model's own code may raise anything
+            if out_of_memory(error):
+                raise
+            raise ModelError(
+                f"The model fails on inputs of shape {tuple(x.shape)} and type "
+                f"{str(x.dtype).removeprefix('torch.')}: {reason(error)}. Check the layout "
+                "(--layout), and that the samples have the channels and size the model expects."
+            ) from error
+        if not isinstance(scores, Tensor):
+            raise ModelError(
+                f"The model returns a {type(scores).__name__}, but one tensor of scores is "
+                "expected: export or wrap it so that it returns only the logits."
+            )
+        require_rows(tuple(scores.shape), len(x))
+        return scores
+
+    return run
+
+
+def require_rows(shape: tuple[int, ...], rows: int) -> None:
+    """Check that a model returns one row of scores, or one label, per sample.
+
+    Raises:
+        ModelError: it does not.
+    """
+    if shape[:1] != (rows,):
+        raise ModelError(
+            f"The model returns an output of shape {shape} for {rows} samples, but one row of "
+            "scores per sample is expected: let the first axis of the output be the batch."
+        )
 
 
 def mapped(run: Function) -> Function:

@@ -1,4 +1,4 @@
-"""`torch.export` archives (``.pt2``): the exported program, as it is."""
+"""Reader of `torch.export` archives (``.pt2``)."""
 
 import logging
 import warnings
@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from audit.errors import ModelError
-from audit.models.execution import Function, first_line
+from audit.models.execution import first_line
 
 
 @dataclass(frozen=True)
@@ -18,11 +18,11 @@ class Program:
     """An exported program of one input.
 
     Attributes:
-        program: as torch loads it.
+        program: the program that torch loads.
         module: its forward pass.
-        shape: of the input, batch first, ``None`` where dynamic.
-        dtype: of the input.
-        most: the largest batch that it was exported for, ``None`` where there is no limit.
+        shape: shape of the input, batch first, ``None`` where dynamic.
+        dtype: dtype of the input.
+        most: largest batch that it was exported for, ``None`` without a limit.
     """
 
     program: torch.export.ExportedProgram
@@ -43,8 +43,8 @@ def read_program(path: Path, *, trusted: bool) -> Program:
     """
     if not trusted:
         raise ModelError(
-            f"{path} is a torch.export archive, which can run code of its own when it is opened: "
-            "pass --trust-model if you trust where it comes from, or export it to ONNX."
+            f"{path} is a torch.export archive, which can run arbitrary code when it is opened: "
+            "pass --trust-model if you trust its source, or export the model to ONNX."
         )
     try:
         with quiet("torch.export", "torch._export"), path.open("rb") as file:
@@ -53,29 +53,29 @@ def read_program(path: Path, *, trusted: bool) -> Program:
     except Exception as error:  # the reader raises whatever its many parts raise
         raise ModelError(
             f"torch cannot load {path} as an exported program: {first_line(error)}. "
-            "Save it again with this version of torch, or export it to ONNX."
+            "Save it again with this version of torch, or export the model to ONNX."
         ) from error
-    value = _only_input(program, path)
+    value = _tensor_input(program, path)
     shape = tuple(size if isinstance(size, int) else None for size in value.shape)
     for parameter in program.parameters():
         parameter.requires_grad_(False)
     return Program(program, module, shape, value.dtype, _most(program, value))
 
 
-def _only_input(program: torch.export.ExportedProgram, path: Path) -> torch.Tensor:
+def _tensor_input(program: torch.export.ExportedProgram, path: Path) -> torch.Tensor:
     names = program.graph_signature.user_inputs
     values = [node.meta.get("val") for node in program.graph.nodes if node.name in names]
     tensors = [value for value in values if isinstance(value, torch.Tensor)]
     if len(names) != 1 or len(tensors) != 1 or not tensors[0].dim():
         raise ModelError(
             f"{path} takes {len(names)} inputs, {len(tensors)} of them tensors, but a classifier "
-            "of one tensor is expected: export a module whose forward takes one batch."
+            "that takes one tensor is expected: export a module whose forward takes one batch."
         )
     return tensors[0]
 
 
 def _most(program: torch.export.ExportedProgram, value: torch.Tensor) -> int | None:
-    """The upper end of the batch's declared range; torch writes "no limit" as a huge number."""
+    """Return the largest declared batch; torch writes "no limit" as a huge number."""
     for symbol, allowed in program.range_constraints.items():
         if str(symbol) == str(value.shape[0]) and allowed.upper < 2**31:
             return int(allowed.upper)
@@ -96,28 +96,3 @@ def quiet(*names: str) -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, before, strict=True):
             logger.setLevel(level)
-
-
-def call(module: torch.nn.Module) -> Function:
-    """Return the module as a function of a batch to a tensor of scores.
-
-    Raises (when called):
-        ModelError: the program refuses the input, or does not return one tensor.
-    """
-
-    def run(x: torch.Tensor) -> torch.Tensor:
-        try:
-            scores = module(x)
-        except (RuntimeError, AssertionError, ValueError) as error:
-            raise ModelError(
-                f"The program refuses inputs of shape {tuple(x.shape)}: {first_line(error)}. "
-                "Check --layout, and that the data fits the sizes it was exported for."
-            ) from error
-        if not isinstance(scores, torch.Tensor):
-            raise ModelError(
-                f"The program returns a {type(scores).__name__}, but one tensor of scores is "
-                "expected: export a module that returns the logits."
-            )
-        return scores
-
-    return run

@@ -1,4 +1,4 @@
-"""What a model file is, read from its bytes and never from its suffix."""
+"""Detection of a model file's format, from its bytes and never from its suffix."""
 
 import stat
 import zipfile
@@ -8,27 +8,32 @@ from typing import Literal
 
 from audit.errors import ModelError
 
-Kind = Literal["onnx", "torchscript", "torch.export"]
+FileFormat = Literal["onnx", "torchscript", "torch.export"]
 
 
-def identify(path: Path) -> Kind:
-    """Tell the format of a model file without running or unpickling anything in it.
+def identify(path: Path) -> FileFormat:
+    """Detect the format of a model file without running or unpickling anything in it.
 
     Raises:
-        ModelError: there is no such file, it is empty, or it is not a served model.
+        ModelError: the file does not exist, is empty, or is not an exported model.
     """
     try:
         mode, size = path.stat().st_mode, path.stat().st_size
     except (FileNotFoundError, NotADirectoryError):
-        raise ModelError(f"There is no model at {path}: check the path.") from None
+        raise ModelError(f"There is no model file at {path}: check the path.") from None
     except OSError as error:
         raise ModelError(f"{path} cannot be read ({error.strerror}): check the path.") from error
     if stat.S_ISDIR(mode):
-        raise ModelError(f"{path} is a folder, but a model file is expected: name the file in it.")
+        raise ModelError(
+            f"{path} is a folder, but a model file is expected: give the path of the file inside "
+            "it."
+        )
     if not stat.S_ISREG(mode):
-        raise ModelError(f"{path} is no regular file: save the model to a file and name that.")
+        raise ModelError(
+            f"{path} is not a regular file: save the model to a file and give its path."
+        )
     if size == 0:
-        raise ModelError(f"{path} is empty (0 bytes): export or copy the model again.")
+        raise ModelError(f"{path} is empty (0 bytes): copy the file or export the model again.")
     try:
         return _identify_bytes(path)
     except OSError as error:
@@ -38,7 +43,7 @@ def identify(path: Path) -> Kind:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """Compute the SHA-256 of a file, in hexadecimal."""
     running = sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -46,7 +51,7 @@ def digest(path: Path) -> str:
     return running.hexdigest()
 
 
-def _identify_bytes(path: Path) -> Kind:
+def _identify_bytes(path: Path) -> FileFormat:
     with path.open("rb") as file:
         head = file.read(16)
     cut = head[:4] == b"PK\x03\x04"
@@ -56,13 +61,13 @@ def _identify_bytes(path: Path) -> Kind:
         raise _damaged(path, "its end is missing")
     if head[:1] == b"\x80":
         raise ModelError(
-            f"{path} is a pickle, which runs code when it is opened, and holds weights without the "
-            "model: export the model to ONNX or TorchScript."
+            f"{path} is a Python pickle. Opening one runs code, and it usually contains weights "
+            "without the model: export the model to ONNX or TorchScript."
         )
     return "onnx"
 
 
-def _identify_archive(path: Path, *, starts: bool) -> Kind:
+def _identify_archive(path: Path, *, starts: bool) -> FileFormat:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -81,14 +86,17 @@ def _identify_archive(path: Path, *, starts: bool) -> Kind:
         return "torch.export"
     if "data.pkl" in members:
         raise ModelError(
-            f"{path} is a checkpoint of weights without the model: "
-            "export the model to ONNX or TorchScript."
+            f"{path} is a checkpoint: it contains weights without the code of the model. Load the "
+            "weights into the model, then export the model to ONNX or TorchScript."
         )
     raise ModelError(
-        f"{path} is a zip archive but holds no model: expected an ONNX file, a "
-        "TorchScript archive or a torch.export archive."
+        f"{path} is a zip archive that holds no model: expected an ONNX file, a TorchScript "
+        "archive "
+        "or a torch.export archive."
     )
 
 
 def _damaged(path: Path, reason: str) -> ModelError:
-    return ModelError(f"{path} is a damaged archive ({reason}): export or copy the model again.")
+    return ModelError(
+        f"{path} is a damaged archive ({reason}): copy the file or export the model again."
+    )

@@ -1,4 +1,4 @@
-"""The last steps of loading any format: the input's reading, the number of classes, labels."""
+"""Last steps of loading, for every format: the input, the number of classes, labels."""
 
 from dataclasses import replace
 
@@ -8,26 +8,29 @@ from torch import Tensor
 from audit.errors import ModelError
 from audit.models.classifier import CUT, Classifier, Output, log_odds, two_columns
 from audit.models.execution import Function
-from audit.models.load_options import LoadOptions
 from audit.models.preprocess import InputSpec, Shape, make_spec
+from audit.options import LoadOptions
+
+FEW = 8
+"""Samples for which a model is loaded; some models are run on them one by one."""
 
 DRAWS = 32
-"""Random inputs of each kind on which a single output column is looked at."""
+"""Number of random inputs, of each kind, on which a single output column is examined."""
 
 GREYS = 11
-"""Constant inputs, from the lower to the upper end of the box."""
+"""Number of constant inputs, from the lower to the upper end of the box."""
 
-TOLERANCE = 1e-5
-"""By how much an average of probabilities may leave [0, 1] through rounding."""
+PROBABILITY_TOLERANCE = 1e-5
+"""Largest distance from [0, 1] that rounding may give to an average of probabilities."""
 
 READ_AS_PROBABILITY = (
-    "The model's one output column lies in [0, 1] on the samples and on random inputs, so it is "
-    "read as the probability of class 1 and cut at 0.5."
+    "The model's single output column lies in [0, 1] on the samples and on random inputs, so it "
+    "is interpreted as the probability of class 1, with a decision threshold of 0.5."
 )
 
 
 def spec_for(sample: Tensor, shape: Shape, dtype: torch.dtype, options: LoadOptions) -> InputSpec:
-    """How samples of this shape become inputs of that model."""
+    """Choose how samples of this shape become inputs of the model."""
     return make_spec(
         sample=tuple(sample.shape[1:]),
         shape=shape,
@@ -41,7 +44,7 @@ def spec_for(sample: Tensor, shape: Shape, dtype: torch.dtype, options: LoadOpti
 
 
 def output_of(head: str) -> Output:
-    """The report's word for what an importer head serves."""
+    """Return the report's word for the output of an ONNX head."""
     if head == "probabilities":
         return "probabilities"
     return "labels" if head == "labels" else "logits"
@@ -70,8 +73,8 @@ def with_classes(classifier: Classifier, sample: Tensor) -> Classifier:
     classes = scores.shape[1]
     if classes < 2:
         raise ModelError(
-            f"The model returns {classes} value per sample ({classifier.output}), but scores of "
-            "two classes or more are expected: export the model with its scores as output."
+            f"The model returns {classes} value(s) per sample ({classifier.output}), but scores of "
+            "at least two classes are expected: export the model with its scores as output."
         )
     return replace(classifier, classes=classes)
 
@@ -89,7 +92,9 @@ def read_column(classifier: Classifier, sample: Tensor) -> Classifier:
     """
     if classifier.output != "logits":
         return classifier
-    if not all(_is_probability(classifier, x) for x in (sample[:1], sample, _probes(classifier))):
+    if not all(
+        _is_probability(classifier, x) for x in (sample[:1], sample, box_inputs(classifier.spec))
+    ):
         return classifier
     attackable = classifier.attackable
     return replace(
@@ -107,15 +112,14 @@ def _is_probability(classifier: Classifier, x: Tensor) -> bool:
     for block in x.split(DRAWS):
         scores = classifier.serve(classifier.spec.prepare(block)).reshape(len(block), -1)
         # Written so that a value that is not a number does not pass.
-        inside = (scores >= -TOLERANCE) & (scores <= 1 + TOLERANCE)
+        inside = (scores >= -PROBABILITY_TOLERANCE) & (scores <= 1 + PROBABILITY_TOLERANCE)
         if scores.shape[1] != 1 or not bool(inside.all()):
             return False
     return True
 
 
-def _probes(classifier: Classifier) -> Tensor:
-    """Inputs anywhere in the box: uniform ones, corners, and constant ones."""
-    spec = classifier.spec
+def box_inputs(spec: InputSpec) -> Tensor:
+    """Make samples anywhere in the box: `DRAWS` uniform ones, as many corners, constant ones."""
     generator = torch.Generator().manual_seed(0)
     uniform = torch.rand((DRAWS, *spec.sample), generator=generator)
     corners = torch.rand((DRAWS, *spec.sample), generator=generator).round()

@@ -17,7 +17,7 @@ from audit.models.execution import first_line
 from audit.models.exported import quiet
 from audit.models.onnx import OnnxModule, lift
 
-TOLERANCE = 1e-4
+GRAPH_TOLERANCE = 1e-4
 """Largest difference between module and graph, relative to the largest score."""
 
 ROUNDINGS = 16
@@ -62,10 +62,18 @@ def as_graph(
     lifted = lifted.to(example.device).eval()
     with torch.no_grad():
         ours, theirs = lifted(example), run(example)
-    narrow = theirs.is_floating_point() and theirs.element_size() < torch.float32.itemsize
-    allowed = ROUNDINGS * torch.finfo(theirs.dtype).eps if narrow else TOLERANCE
-    scale = max(1.0, float(theirs.abs().max()))
-    # Written so that a value that is not a number does not pass.
-    if ours.shape != theirs.shape or not float((ours - theirs).abs().max()) <= allowed * scale:
+        same = compute_the_same(ours, theirs)
+    if not same:
         raise ModelError("The model's graph does not compute what the model computes.")
     return lifted
+
+
+def compute_the_same(ours: Tensor, theirs: Tensor) -> bool:
+    """Tell whether two outputs for the same inputs differ by no more than rounding does."""
+    narrow = theirs.is_floating_point() and theirs.element_size() < torch.float32.itemsize
+    allowed = ROUNDINGS * torch.finfo(theirs.dtype).eps if narrow else GRAPH_TOLERANCE
+    scale = max(1.0, float(theirs.abs().max()))
+    if not theirs.is_floating_point():
+        ours, theirs = ours.double(), theirs.double()
+    # Written so that a value that is not a number does not pass.
+    return ours.shape == theirs.shape and float((ours - theirs).abs().max()) <= allowed * scale

@@ -16,12 +16,12 @@ from audit.models.declared import declared_by
 from audit.models.execution import Function
 from audit.models.files import digest
 from audit.models.finish import labels_as_scores, output_of, spec_for, with_classes
-from audit.models.load_options import LoadOptions
 from audit.models.onnx import OnnxModule, lift, read_model
 from audit.models.onnx.heads import served_output
 from audit.models.onnx_runtime import Served
 from audit.models.preprocess import InputSpec
 from audit.models.score_only import score_only
+from audit.options import LoadOptions
 
 
 def load_onnx(
@@ -32,12 +32,12 @@ def load_onnx(
     device: torch.device,
     label_classes: int,
 ) -> Classifier:
-    """Load an ONNX file; without gradients where the importer cannot give them, and says why.
+    """Load an ONNX file; where the importer cannot differentiate it, without gradients.
 
     Args:
         path: the file.
         sample: (2 or more, ...) samples of the user's data.
-        options: what the user says about the model.
+        options: what the user states about the model.
         device: of the differentiable copy.
         label_classes: number of classes to assume of a model that serves labels and no scores.
     """
@@ -59,7 +59,7 @@ def load_onnx(
     declared = declared_by(proto.graph, lambda name: serve(name).run)
     notes: tuple[str, ...] = ()
     if device.type == "cuda" and served.provider != "CUDAExecutionProvider":
-        notes = (f"onnxruntime serves on {served.provider}, not on the GPU.",)
+        notes = (f"onnxruntime runs the model with {served.provider}, not on the GPU.",)
     if module is None or not module.differentiable:
         reason = refusal or "no differentiable path leads from the input to the scores"
         scored = score_only(
@@ -98,7 +98,7 @@ def load_onnx(
 
 
 def _unfused(proto: onnx.ModelProto, serve: Callable[..., Served]) -> Function | None:
-    """The runtime without fused 8-bit kernels, where the file asks for quantised values.
+    """Return the runtime without fused 8-bit kernels, for files that quantise values.
 
     Fused kernels add pairs of 8-bit products in 16 bits on processors without 8-bit dot products,
     and saturate there (onnxruntime 1.31, AVX2 and AVX-512 without VNNI).
@@ -111,7 +111,7 @@ def _unfused(proto: onnx.ModelProto, serve: Callable[..., Served]) -> Function |
 
 
 def _lifted(proto: onnx.ModelProto, device: torch.device) -> tuple[OnnxModule | None, str]:
-    """The differentiable copy, or the operator that stands in its way."""
+    """Return the differentiable copy, or the reason why there is none."""
     try:
         return lift(proto).to(device).eval(), ""
     except UnsupportedOperator as error:
@@ -121,7 +121,7 @@ def _lifted(proto: onnx.ModelProto, device: torch.device) -> tuple[OnnxModule | 
 def _batched(
     module: OnnxModule, spec: InputSpec, sample: Tensor, rows: int
 ) -> tuple[Function, Function]:
-    """The module's served output and its logits, as functions of a batch of any size."""
+    """Return the served output and the logits as functions of a batch of any size."""
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     dtype = spec.dtype if spec.dtype.is_floating_point else torch.float32

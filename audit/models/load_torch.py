@@ -1,6 +1,8 @@
-"""TorchScript and torch.export archives: what is served is what is differentiated."""
+"""TorchScript and torch.export archives: the same model is served and differentiated."""
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -9,21 +11,41 @@ from torch import Tensor
 from audit.errors import ModelError
 from audit.models import execution, exported, torchscript
 from audit.models.classifier import (
-    SMALLEST,
+    SMALLEST_PROBABILITY,
     Classifier,
     Output,
     Provenance,
     log_odds,
     looks_like_probabilities,
 )
-from audit.models.execution import Function
+from audit.models.execution import Function, last_line, one_tensor
 from audit.models.files import digest
 from audit.models.finish import labels_as_scores, spec_for, with_classes
-from audit.models.load_options import LoadOptions
 from audit.models.onnx import OnnxModule
 from audit.models.preprocess import InputSpec, as_dtype
+from audit.options import LoadOptions
 
-Module = torch.jit.ScriptModule | torch.export.ExportedProgram
+
+@dataclass(frozen=True)
+class TorchModel:
+    """A torch model that serves and is differentiated, ready to become a `Classifier`.
+
+    Attributes:
+        run: inputs ``(B, ...)`` on ``device`` to scores, labels or probabilities.
+        graph: translates the model into a node graph that is equal on the given inputs; raises
+            `ModelError` where that is not possible.
+        rows: rows of every call on the CPU.
+        spec: how a sample becomes an input.
+        device: where the model computes.
+        source: provenance.
+    """
+
+    run: Function
+    graph: Callable[[Tensor], OnnxModule]
+    rows: int
+    spec: InputSpec
+    device: torch.device
+    source: Provenance
 
 
 def load_torchscript(
@@ -37,10 +59,15 @@ def load_torchscript(
     """Load a TorchScript archive."""
     module = torchscript.read_script(path, trusted=options.trust_model, device=device)
     spec = spec_for(sample, (), torchscript.input_dtype(module), options)
-    rows = execution.call_rows(spec.sample)
-    run = torchscript.call(module)
-    source = Provenance(str(path), digest(path), "torchscript")
-    return _classifier(module, run, rows, spec, sample, device, source, label_classes)
+    model = TorchModel(
+        run=one_tensor(module, last_line),
+        graph=partial(_as_graph, module),
+        rows=execution.call_rows(spec.sample),
+        spec=spec,
+        device=device,
+        source=Provenance(str(path), digest(path), "torchscript"),
+    )
+    return classifier_of(model, sample, label_classes)
 
 
 def load_exported(
@@ -54,62 +81,70 @@ def load_exported(
     """Load a torch.export archive."""
     read = exported.read_program(path, trusted=options.trust_model)
     spec = spec_for(sample, read.shape, read.dtype, options)
-    rows = spec.batch or min(execution.call_rows(spec.sample), read.most or 2**31)
-    run = exported.call(read.module.to(device))
-    source = Provenance(str(path), digest(path), "torch.export")
-    return _classifier(read.program, run, rows, spec, sample, device, source, label_classes)
+    model = TorchModel(
+        run=one_tensor(read.module.to(device)),
+        graph=partial(_as_graph, read.program),
+        rows=spec.batch or min(execution.call_rows(spec.sample), read.most or 2**31),
+        spec=spec,
+        device=device,
+        source=Provenance(str(path), digest(path), "torch.export"),
+    )
+    return classifier_of(model, sample, label_classes)
 
 
-def _classifier(
-    module: Module,
-    run: Function,
-    rows: int,
-    spec: InputSpec,
-    sample: Tensor,
-    device: torch.device,
-    source: Provenance,
-    label_classes: int,
-) -> Classifier:
-    """A module as it is, or by way of its node graph where its own gradient says nothing."""
+def _as_graph(
+    module: torch.jit.ScriptModule | torch.export.ExportedProgram, example: Tensor
+) -> OnnxModule:
+    from audit.models import graph
+
+    return graph.as_graph(module, example)
+
+
+def classifier_of(model: TorchModel, sample: Tensor, label_classes: int) -> Classifier:
+    """Wrap a model; attack its node graph where its own gradient carries no information."""
+    spec, device, rows = model.spec, model.device, model.rows
     free = device.type != "cpu" and spec.batch is None
-    call = run if free else execution.in_calls_of(rows, run)
+    call = model.run if free else execution.in_calls_of(rows, model.run)
 
     def native(x: Tensor) -> Tensor:
         return call(as_dtype(x.to(device), spec.dtype))
 
-    example = spec.prepare(sample)
     with torch.no_grad():
-        scores = native(example)
-    inputs = as_dtype(example.to(device), spec.dtype)
-    several = inputs.repeat(rows, *[1] * (inputs.dim() - 1))[:rows]
-
-    def graph_of() -> OnnxModule:
-        from audit.models.graph import as_graph
-
-        return as_graph(module, several)
-
+        scores = native(spec.prepare(sample))
+    inputs = inputs_of(spec, sample, device)
+    several = filled(inputs, rows)
     plain = Classifier(
         spec=spec,
         classes=0,
         output=_output(scores),
         gradient="native",
-        source=source,
+        source=model.source,
         serve=lambda x: native(x).float().cpu(),
         copy=native,
         attackable=native,
         device=device,
-        graph=graph_of if spec.dtype.is_floating_point else None,
+        graph=(lambda: model.graph(several)) if spec.dtype.is_floating_point else None,
     )
     if plain.output == "logits" and spec.dtype.is_floating_point:
         return with_classes(plain, sample)
-    graph, reason = _graph(module, several)
+    graph, reason = _graph(model, several)
     if plain.output == "labels":
         return with_classes(_by_labels(plain, graph, reason, rows, inputs, label_classes), sample)
     return with_classes(_by_scores(plain, graph, reason, rows, scores), sample)
 
 
+def inputs_of(spec: InputSpec, sample: Tensor, device: torch.device) -> Tensor:
+    """Turn samples into inputs of the model on its device."""
+    return as_dtype(spec.prepare(sample).to(device), spec.dtype)
+
+
+def filled(inputs: Tensor, rows: int) -> Tensor:
+    """Repeat inputs until they are as many as a call has."""
+    return inputs.repeat(rows, *[1] * (inputs.dim() - 1))[:rows]
+
+
 def _output(scores: Tensor) -> Output:
-    """What the scores may be, by their values: a squashed score lies in [0, 1]."""
+    """Classify an output by its values: a score behind a softmax or sigmoid lies in [0, 1]."""
     if not scores.is_floating_point():
         return "labels"
     inside = bool(((scores >= -1e-5) & (scores <= 1 + 1e-5)).all())
@@ -124,7 +159,7 @@ def _by_labels(
     inputs: Tensor,
     label_classes: int,
 ) -> Classifier:
-    """A model that returns class indices is attacked through the scores that it compares."""
+    """Attack a model that returns class indices through the scores that it compares."""
     assert plain.copy is not None
     if graph is None or not graph.differentiable or graph.head != "labels":
         serve = labels_as_scores(plain.serve, label_classes)
@@ -144,7 +179,7 @@ def _by_labels(
 def _by_scores(
     plain: Classifier, graph: OnnxModule | None, reason: str, rows: int, scores: Tensor
 ) -> Classifier:
-    """Scores in [0, 1] are attacked before their squashing, integer inputs after their cast."""
+    """Attack scores in [0, 1] before their softmax or sigmoid, integer inputs after their cast."""
     usable = graph is not None and graph.differentiable
     squashed = graph is not None and graph.head == "probabilities"
     # Whether a single column is a probability, a few samples cannot tell: see `read_column`.
@@ -163,24 +198,22 @@ def _by_scores(
         )
     reason = reason or "the graph does not show them"
     if not plain.spec.dtype.is_floating_point:
-        return plain.score_only(f"No gradients reach the integer input: {reason}.")
+        return plain.score_only(f"No gradients with respect to the integer input: {reason}.")
     assert plain.copy is not None
     return replace(
         plain,
         attackable=_logarithm(plain.copy),
         notes=(
-            f"The logits behind the probabilities are out of reach ({reason}), so attacks use "
-            "log-probabilities.",
+            f"Attacks use log-probabilities, as the logits behind the probabilities cannot be "
+            f"computed ({reason}).",
         ),
     )
 
 
-def _graph(module: Module, example: Tensor) -> tuple[OnnxModule | None, str]:
-    """The node graph of a module, or why there is none."""
-    from audit.models.graph import as_graph
-
+def _graph(model: TorchModel, example: Tensor) -> tuple[OnnxModule | None, str]:
+    """Return the node graph of a model, or the reason why there is none."""
     try:
-        graph = as_graph(module, example)
+        graph = model.graph(example)
     except ModelError as error:
         return None, str(error).rstrip(".")
     for parameter in graph.parameters():
@@ -195,6 +228,6 @@ def _logarithm(probabilities: Function) -> Function:
         p = probabilities(x)
         p = p.reshape(len(p), -1)
         # The one probability of a binary model stands for a difference of two logits.
-        return log_odds(p) if p.shape[1] == 1 else p.clamp_min(SMALLEST).log()
+        return log_odds(p) if p.shape[1] == 1 else p.clamp_min(SMALLEST_PROBABILITY).log()
 
     return logits

@@ -58,7 +58,7 @@ def serve(
         cuda: whether to ask for the CUDA provider.
         rows: number of rows of every call where the batch is dynamic.
         path: for messages.
-        fused: as served; otherwise every operator runs by itself, and operators between
+        fused: as served; otherwise every operator runs separately, and operators between
             DequantizeLinear and QuantizeLinear compute in floats.
 
     Raises:
@@ -76,18 +76,22 @@ def serve(
     except Exception as error:  # onnxruntime raises bare subclasses of Exception
         raise ModelError(
             f"onnxruntime cannot load {path}: {first_line(error)}. "
-            "The file must run where it is served; re-export it, or update onnxruntime."
+            "Export the model again, or update onnxruntime."
         ) from error
     inputs = session.get_inputs()
     if len(inputs) != 1:
         names = ", ".join(entry.name for entry in inputs)
         raise ModelError(
-            f"{path} takes {len(inputs)} inputs ({names}), but a classifier of one input is "
-            "expected: fix the other inputs as initializers and export again."
+            f"{path} takes {len(inputs)} inputs ({names}), but a classifier with one input is "
+            "expected: make the other inputs constants when exporting."
         )
     (entry,) = inputs
     if entry.type not in DTYPES:
-        raise ModelError(f"{path} takes {entry.type}, but a numeric tensor input is expected.")
+        raise ModelError(
+            f"{path} takes an input of type {entry.type}, but a numeric tensor is expected: "
+            "export the "
+            "classifier with the tensor as its input."
+        )
     dtype = DTYPES[entry.type]
     shape = tuple(size if isinstance(size, int) else None for size in entry.shape)
 
@@ -97,8 +101,9 @@ def serve(
             (scores,) = session.run([output], {entry.name: array})
         except Exception as error:
             raise ModelError(
-                f"onnxruntime failed on an input of shape {tuple(array.shape)}: "
-                f"{first_line(error)}. Check --layout, and that the data fits the model."
+                f"onnxruntime fails on an input of shape {tuple(array.shape)}: "
+                f"{first_line(error)}. "
+                "Check --layout, and that the samples have the size the model expects."
             ) from error
         return torch.from_numpy(_as_numbers(scores, output))
 
@@ -132,7 +137,9 @@ def batched(fixed: int | None, run: Function, example: Tensor) -> Function:
         except (RuntimeError, IndexError, ValueError) as error:
             raise ModelError(
                 f"The model fails on an input of shape {tuple(example.shape[1:])}: "
-                f"{first_line(error)}. Check --layout, and that the data fits the model."
+                f"{first_line(error)}. Check --layout, and that the samples have the size the "
+                "model "
+                "expects."
             ) from error
         for candidate in (run, execution.mapped(run)) if fixed in (None, 1) else ():
             try:
@@ -175,7 +182,7 @@ def _import_runtime() -> Any:
         import onnxruntime
     except ImportError as error:
         raise ModelError(
-            "onnxruntime is not installed, and it is needed to run an ONNX model as it is served: "
+            "onnxruntime is not installed, but it is required to run ONNX models: "
             "pip install 'wasserstein-audit[cpu]' (or [gpu] with an NVIDIA GPU; never both)."
         ) from error
     return onnxruntime

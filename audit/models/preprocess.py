@@ -1,4 +1,4 @@
-"""From the user's samples to the tensor the served model takes: normalise, permute, reshape."""
+"""Conversion of samples to the model's input: normalise, permute, reshape."""
 
 import itertools
 import math
@@ -122,7 +122,7 @@ def make_spec(
         raise UsageError(f"--std must be positive, found {_listed(std)}.")
     if layout is not None and len(sample) != 3:
         raise UsageError(
-            f"--layout {layout} is for images, but the samples have shape {sample}: leave it out."
+            f"--layout {layout} applies to images, but the samples have shape {sample}: omit it."
         )
     if layout is not None and sorted(layout) != ["c", "h", "w"]:
         raise UsageError(
@@ -140,16 +140,16 @@ def make_spec(
     # A layout that matches axis by axis is better evidence than one that only has the right size.
     for exact in (True, False):
         for spec in candidates:
-            if fits(spec, exact=exact):
+            if accepts(spec, exact=exact):
                 return spec
     raise ModelError(
         f"The model takes inputs of shape {show_shape(shape)}, but one sample has shape {sample}"
         f"{'' if layout is None else f' (layout {layout})'}: "
-        "check that data and model belong together, their channels and size, and --layout."
+        "check --layout, and that the samples have the channels and size the model expects."
     )
 
 
-def fits(spec: InputSpec, *, exact: bool) -> bool:
+def accepts(spec: InputSpec, *, exact: bool) -> bool:
     """Whether a sample can be given to the model; ``exact``: axis by axis, without a reshape."""
     if not spec.shape:
         return True
@@ -179,7 +179,7 @@ def alternatives(spec: InputSpec) -> Iterator[tuple[str, InputSpec]]:
             same = spec.sample[0] == 1 and layout.replace("c", "") == (
                 spec.layout or "chw"
             ).replace("c", "")
-            if layout != spec.layout and not same and fits(other, exact=False):
+            if layout != spec.layout and not same and accepts(other, exact=False):
                 yield f"--layout {layout}", other
     if spec.mean is None and spec.std is None:
         yield "--std 1/255 (inputs of 0 to 255)", replace(spec, std=(1 / 255,))

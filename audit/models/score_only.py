@@ -1,4 +1,4 @@
-"""ONNX models without gradients: trees, support vectors, labels alone, foreign operators."""
+"""ONNX models without gradients: trees, support vectors, labels only, custom operators."""
 
 from collections.abc import Callable
 
@@ -12,8 +12,8 @@ from audit.models.finish import labels_as_scores, output_of, with_classes
 from audit.models.onnx.heads import find_head, served_output
 from audit.models.preprocess import InputSpec
 
-MOST_CLASSES = 100_000
-"""A larger label is a number of something else, and would ask for as many columns of scores."""
+LARGEST_LABEL = 100_000
+"""Largest class index: a larger label counts something else, and each index needs a column."""
 
 LABEL_TYPES = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
 
@@ -29,7 +29,7 @@ def score_only(
     notes: tuple[str, ...],
     label_classes: int,
 ) -> Classifier:
-    """What is left of a model that the importer cannot differentiate: its scores, or its labels.
+    """Wrap a model that the importer cannot differentiate by its scores, or by its labels.
 
     Args:
         graph: of the model.
@@ -50,7 +50,11 @@ def score_only(
         run = labels_as_scores(run, max(label_classes, _declared_classes(graph)))
     elif _swapped(graph, run, serve, inputs):
         run = _exchanged(run)
-        notes += ("The scores of the two classes are served in the other order than the labels.",)
+        notes += (
+            "The runtime returns the scores of the two classes in the opposite order of the "
+            "labels; "
+            "they are exchanged.",
+        )
     kind = output_of(head)
     if kind == "logits" and looks_like_probabilities(run(inputs).flatten(1)):
         kind = "probabilities"
@@ -77,7 +81,7 @@ def _declared_classes(graph: onnx.GraphProto) -> int:
         for item in node.attribute
         if item.name in ("classlabels_int64s", "classlabels_ints")
         for label in item.ints
-        if label < MOST_CLASSES
+        if label < LARGEST_LABEL
     ]
     return max(listed, default=-1) + 1
 

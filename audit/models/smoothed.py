@@ -30,7 +30,7 @@ from audit.models.classifier import Classifier
 from audit.models.execution import Function
 from audit.models.preprocess import InputSpec
 
-Law = Literal["gaussian", "flow"]
+NoiseLaw = Literal["gaussian", "flow"]
 
 SOFT_DRAWS = 16
 """Noise draws through which attacks by gradients see the smoothed model."""
@@ -44,7 +44,7 @@ DOUBT = 1e-9
 
 @dataclass(frozen=True)
 class Noise:
-    """The law of the noise.
+    """Probability distribution of the noise.
 
     Attributes:
         sigma: standard deviation; of a coordinate in the user's units for ``gaussian``, of an
@@ -54,7 +54,7 @@ class Noise:
     """
 
     sigma: float
-    law: Law
+    law: NoiseLaw
     low: float = 0.0
 
     def patterns(self, shape: tuple[int, ...], count: int, generator: torch.Generator) -> Tensor:
@@ -80,20 +80,20 @@ class Noise:
         return row_sum(x.double() - self.low).to(x)
 
     def __str__(self) -> str:
-        """In words, for the report."""
+        """Describe the noise for the report."""
         if self.law == "gaussian":
             return f"Gaussian noise of sigma {self.sigma:g} in the units of the input"
         return f"Laplace flows of mass between pixels, of sigma {self.sigma:g} of the image's mass"
 
 
 def smooth(base: Classifier, noise: Noise, seed: int) -> Classifier:
-    """The smoothed classifier, over the same samples as ``base``.
+    """Smooth a classifier over the samples of ``base``.
 
     Its ``deployed`` polls ``base.deployed`` (see `poll`): class frequencies, with a tie wherever
     the votes do not settle who wins. So an input that is not settled is no adversarial example, and
     a sample that is not settled from the start counts as an error. Its ``differentiable`` is the
     logarithm of the mean softmax over `SOFT_DRAWS` draws, the same for all inputs: a smooth,
-    deterministic stand-in.
+    deterministic surrogate.
 
     Args:
         base: the served model f.
@@ -102,7 +102,7 @@ def smooth(base: Classifier, noise: Noise, seed: int) -> Classifier:
     """
     spec = base.spec
     generator = SampleGenerator.seeded([b"smoothing"], seed)
-    fixed = noise.patterns(spec.sample, SOFT_DRAWS, stream(generator.fold("attack").keys[0]))
+    fixed = noise.patterns(spec.sample, SOFT_DRAWS, generator_of(generator.fold("attack").keys[0]))
     return Classifier(
         spec=InputSpec(spec.sample, (), torch.float32, None, spec.low, spec.high),
         classes=base.classes,
@@ -115,13 +115,12 @@ def smooth(base: Classifier, noise: Noise, seed: int) -> Classifier:
         device=base.device,
         notes=(
             *base.notes,
-            f"All numbers speak of the smoothed model: the class that the served model names most "
-            f"often under {noise}. Without that noise the file is another classifier, of which "
-            "nothing is said.",
-            f"Attacks see the smoothed model through {SOFT_DRAWS} fixed draws; an example counts "
-            f"where at most {LOOKS[-1]:,} votes settle that another class is more likely than the "
-            f"label (failure at most {DOUBT:g}). Passes are counted in inputs of the smoothed "
-            "model, not in draws.",
+            "All numbers are those of the smoothed model: the class that the served model predicts "
+            f"most often under {noise}. They do not apply to the model without that noise.",
+            f"Attacks use {SOFT_DRAWS} fixed noise draws. An adversarial example counts only if at "
+            f"most {LOOKS[-1]:,} votes show that another class is more likely than the label, with "
+            f"an error probability of at most {DOUBT:g}. Passes are counted in inputs of the "
+            "smoothed model, not in noise draws.",
         ),
         base=base,
     )
@@ -154,18 +153,20 @@ def poll(base: Classifier, noise: Noise, seed: int, x: Tensor) -> Tensor:
     for look in LOOKS:
         streams = keys.take(rows).fold(f"poll {look}")
         for row, key in zip(rows.tolist(), streams.keys, strict=True):
-            votes[row] += count_votes(base, x[row], noise, look - before, stream(key))
+            votes[row] += count_votes(base, x[row], noise, look - before, generator_of(key))
         before = look
-        rows = rows[~settled(votes[rows], level).all(1)]
+        rows = rows[~votes_settled(votes[rows], level).all(1)]
         if not len(rows):
             break
     winner = votes.amax(1, keepdim=True)
     # Divided by votes cast; the looks that a row took do not change who is ahead.
-    shares = torch.where(settled(votes, level), votes, winner) / votes.sum(1, True).clamp_min(1)
+    shares = torch.where(votes_settled(votes, level), votes, winner) / votes.sum(1, True).clamp_min(
+        1
+    )
     return shares.float()
 
 
-def settled(votes: Tensor, level: float) -> Tensor:
+def votes_settled(votes: Tensor, level: float) -> Tensor:
     """Whether the class of most votes is more likely than each, ``(B, K)``; true for itself.
 
     A row without a unique winner is settled for none but its first class.
@@ -228,6 +229,6 @@ def _laplace(shape: list[int], generator: torch.Generator) -> Tensor:
     return size.copysign_(uniform)
 
 
-def stream(key: int) -> torch.Generator:
+def generator_of(key: int) -> torch.Generator:
     """The random stream of a key."""
     return torch.Generator().manual_seed(key)

@@ -1,11 +1,11 @@
-"""TorchScript archives: the script module is both what is served and what is differentiated."""
+"""Reader of TorchScript archives: the script module is served and differentiated."""
 
 from pathlib import Path
 
 import torch
 
 from audit.errors import ModelError
-from audit.models.execution import Function, first_line
+from audit.models.execution import first_line
 
 
 def read_script(path: Path, *, trusted: bool, device: torch.device) -> torch.jit.ScriptModule:
@@ -19,8 +19,8 @@ def read_script(path: Path, *, trusted: bool, device: torch.device) -> torch.jit
     """
     if not trusted:
         raise ModelError(
-            f"{path} is a TorchScript archive, which can run code of its own when it is used: "
-            "pass --trust-model if you trust where it comes from, or export it to ONNX."
+            f"{path} is a TorchScript archive, which can run arbitrary code when it is used: "
+            "pass --trust-model if you trust its source, or export the model to ONNX."
         )
     try:
         module: torch.jit.ScriptModule = torch.jit.load(str(path), map_location=device)
@@ -34,7 +34,7 @@ def read_script(path: Path, *, trusted: bool, device: torch.device) -> torch.jit
     wanted = sum(not argument.has_default_value() for argument in arguments)
     if wanted > 1 or not arguments:
         raise ModelError(
-            f"{path} takes {wanted} inputs, but a classifier of one tensor is expected: "
+            f"{path} takes {wanted} inputs, but a classifier that takes one tensor is expected: "
             "save a module whose forward takes one batch."
         )
     module.eval()
@@ -43,33 +43,7 @@ def read_script(path: Path, *, trusted: bool, device: torch.device) -> torch.jit
     return module
 
 
-def input_dtype(module: torch.jit.ScriptModule) -> torch.dtype:
-    """The dtype of its weights: scripts do not declare that of their input."""
+def input_dtype(module: torch.nn.Module) -> torch.dtype:
+    """Return the dtype of a module's weights: modules do not declare that of their input."""
     stored = (*module.parameters(), *module.buffers())
     return next((value.dtype for value in stored if value.is_floating_point()), torch.float32)
-
-
-def call(module: torch.jit.ScriptModule) -> Function:
-    """Return the module as a function of a batch to a tensor of scores.
-
-    Raises (when called):
-        ModelError: the module fails on the input, or does not return one tensor.
-    """
-
-    def run(x: torch.Tensor) -> torch.Tensor:
-        try:
-            scores = module(x)
-        except RuntimeError as error:
-            lines = [line for line in str(error).strip().splitlines() if line.strip()]
-            raise ModelError(
-                f"The model fails on inputs of shape {tuple(x.shape)}: {lines[-1].strip()[:200]}. "
-                "Check --layout, and that the data fits the model's channels and size."
-            ) from error
-        if not isinstance(scores, torch.Tensor):
-            raise ModelError(
-                f"The model returns a {type(scores).__name__}, but one tensor of scores is "
-                "expected: export a module that returns the logits."
-            )
-        return scores
-
-    return run

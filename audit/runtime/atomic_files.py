@@ -40,3 +40,25 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """Write an output file atomically, as `replacing` does.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    try:
+        with replacing(path) as temporary:
+            yield temporary
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be written ({error.strerror}): choose another --out."
+        ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically, in UTF-8 and with Unix line ends; raises `UsageError`."""
+    with written(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from audit.errors import UsageError
+from audit.errors import UsageError, out_of_memory
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Batches:
             try:
                 run(chosen)
             except (MemoryError, RuntimeError) as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
                 if len(chosen) == 1:
                     raise UsageError(
@@ -45,10 +45,3 @@ class Batches:
                     torch.cuda.empty_cache()
                 continue
             rows = rows[len(chosen) :]
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """On a GPU there is a class for it; the CPU's allocator says it in words."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return "can't allocate memory" in str(error) or "not enough memory" in str(error)

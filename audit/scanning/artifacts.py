@@ -13,24 +13,25 @@ from torch import Tensor
 from attackers.geometry import Metric, Wasserstein
 from audit.models.classifier import Classifier
 from audit.scanning import mass_flow
-from audit.scanning.state import MetricRun, Scan
+from audit.scanning.evidence import MetricEvidence
+from audit.scanning.result import ScanResult
 from audit.schema import GalleryItem
 
 GALLERY = 12
 """Pictures per metric."""
 
 
-def samples_csv(scan: Scan) -> str:
+def samples_csv(result: ScanResult) -> str:
     """A row per sample: prediction, and per metric both radii and the attack that was nearest."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    names = [run.metric.name for run in scan.runs]
+    names = [run.metric.name for run in result.evidence]
     columns = [f"{name}_{kind}" for name in names for kind in ("attacked", "certified", "attack")]
     writer.writerow(["index", "label", "prediction", "correct", *columns])
-    samples = scan.samples
+    samples = result.samples
     for row in range(len(samples)):
         cells: list[object] = []
-        for run in scan.runs:
+        for run in result.evidence:
             radius = float(run.frontier.radius[row])
             cells.append(repr(radius) if radius < float("inf") else "")
             cells.append(repr(float(run.certified.radius[row])))
@@ -48,36 +49,36 @@ def samples_csv(scan: Scan) -> str:
 
 
 def adversarial_arrays(
-    scan: Scan,
+    result: ScanResult,
 ) -> dict[str, "np.ndarray[tuple[int, ...], np.dtype[np.generic]]"]:
     """Per metric: row in the user's data, the example at the attacked radius, its prediction."""
     arrays: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]] = {}
-    for run in scan.runs:
+    for run in result.evidence:
         rows = run.frontier.broken.nonzero()[:, 0]
         name = run.metric.name
-        arrays[f"{name}_index"] = scan.samples.index[rows].numpy()
+        arrays[f"{name}_index"] = result.samples.index[rows].numpy()
         arrays[f"{name}_x"] = run.frontier.x[rows].numpy()
         arrays[f"{name}_prediction"] = run.frontier.prediction[rows].numpy()
     return arrays
 
 
-def gallery(scan: Scan) -> list[GalleryItem]:
+def gallery(result: ScanResult) -> list[GalleryItem]:
     """Pictures of broken samples at evenly spaced radii, nearest first; images only."""
-    shape = tuple(scan.samples.x.shape[1:])
+    shape = tuple(result.samples.x.shape[1:])
     if len(shape) != 3 or shape[0] not in (1, 3):
         return []
-    return [item for run in scan.runs for item in _gallery(scan, run)]
+    return [item for run in result.evidence for item in _gallery(result, run)]
 
 
-def _gallery(scan: Scan, run: MetricRun) -> Iterator[GalleryItem]:
+def _gallery(result: ScanResult, run: MetricEvidence) -> Iterator[GalleryItem]:
     rows = run.frontier.broken.nonzero()[:, 0]
     if not len(rows):
         return
     ordered = rows[run.frontier.radius[rows].argsort(stable=True)]
     places = torch.linspace(0, len(ordered) - 1, min(GALLERY, len(ordered))).round().long()
-    low, high = scan.config.low, scan.config.high
+    low, high = result.subject.config.low, result.subject.config.high
     for row in ordered[places].tolist():
-        x0, x = scan.samples.x[row], run.frontier.x[row]
+        x0, x = result.samples.x[row], run.frontier.x[row]
         original, adversarial = (x0 - low) / (high - low), (x - low) / (high - low)
         flow, note = _mass_flow(run.metric, x0, x, original)
         moved = adversarial - original
@@ -85,8 +86,8 @@ def _gallery(scan: Scan, run: MetricRun) -> Iterator[GalleryItem]:
         difference = 0.5 + 0.5 * moved / moved.abs().max().clamp_min(1e-12)
         yield GalleryItem(
             metric=run.metric.name,
-            index=int(scan.samples.index[row]),
-            label=int(scan.samples.labels[row]),
+            index=int(result.samples.index[row]),
+            label=int(result.samples.labels[row]),
             prediction=int(run.frontier.prediction[row]),
             distance=float(run.frontier.radius[row]),
             attack=run.frontier.attack[row],
@@ -95,7 +96,7 @@ def _gallery(scan: Scan, run: MetricRun) -> Iterator[GalleryItem]:
             difference=_png(difference),
             flow=flow,
             note=note,
-            confidences=_confidences(scan.classifier, torch.stack([x0, x])),
+            confidences=_confidences(result.classifier, torch.stack([x0, x])),
         )
 
 

@@ -9,54 +9,54 @@ import numpy
 import onnx
 import torch
 
-from audit import __version__
 from audit.gates.verdict import verdict
 from audit.models import LoadOptions
 from audit.scanning.artifacts import gallery
-from audit.scanning.state import Scan
+from audit.scanning.result import ScanResult
 from audit.schema import Artifacts, Data, Gate, Model, ModelInput, Report, Tool, now, reliability
 from audit.values import order_name
+from audit.version import __version__
 
 SAMPLES_FILE, ADVERSARIAL_FILE, HTML_FILE = "samples.csv", "adversarial.npz", "report.html"
 
 
 def report_of(
-    scan: Scan, *, config: dict[str, Any], gates: Callable[[Report], list[Gate]]
+    result: ScanResult, *, config: dict[str, Any], gates: Callable[[Report], list[Gate]]
 ) -> Report:
     """Put everything a scan found into one report.
 
     Args:
-        scan: the scan.
+        result: the scan.
         config: every option as the user gave it or as it was defaulted, for the record.
         gates: judges the report.
     """
     report = Report(
         tool=Tool(name="wasserstein-audit", version=__version__),
-        status=scan.status,
+        status=result.status,
         verdict="none",
         created=now(),
-        model=_model(scan),
+        model=_model(result),
         data=Data(
-            path=scan.dataset.path,
-            sha256=scan.dataset.sha256,
-            available=len(scan.dataset),
-            evaluated=len(scan.samples),
-            correct=int(scan.samples.correct.sum()),
+            path=result.subject.dataset.path,
+            sha256=result.subject.dataset.sha256,
+            available=len(result.subject.dataset),
+            evaluated=len(result.samples),
+            correct=int(result.samples.correct.sum()),
         ),
         config=config,
-        environment=_environment(scan),
-        clean=scan.clean,
-        threats=scan.threats,
-        health=scan.health,
+        environment=_environment(result),
+        clean=result.clean,
+        threats=result.threats,
+        health=list(result.health),
         gates=[],
-        warnings=scan.warnings,
+        warnings=list(result.warnings),
         artifacts=Artifacts(
             samples=SAMPLES_FILE,
             adversarial=ADVERSARIAL_FILE,
             html=HTML_FILE,
-            gallery=gallery(scan),
+            gallery=gallery(result),
         ),
-        generator=scan.generated,
+        generator=result.generated,
     )
     found = gates(report)
     return report.model_copy(
@@ -64,8 +64,8 @@ def report_of(
     )
 
 
-def _model(scan: Scan) -> Model:
-    classifier = scan.classifier
+def _model(result: ScanResult) -> Model:
+    classifier = result.classifier
     served = classifier.base or classifier
     spec = served.spec
     return Model(
@@ -84,13 +84,13 @@ def _model(scan: Scan) -> Model:
         ),
         output=served.output,
         gradient=classifier.gradient,
-        parity=scan.parity,
-        smoothed=scan.config.smooth,
+        parity=result.parity,
+        smoothed=result.subject.config.smooth,
     )
 
 
-def _environment(scan: Scan) -> dict[str, Any]:
-    device = scan.classifier.device
+def _environment(result: ScanResult) -> dict[str, Any]:
+    device = result.classifier.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
         "python": platform.python_version(),
@@ -101,20 +101,20 @@ def _environment(scan: Scan) -> dict[str, Any]:
         "device": device.type,
         "device_name": name,
         "threads": torch.get_num_threads(),
-        "seed": scan.config.seed,
+        "seed": result.subject.config.seed,
     }
 
 
-def record(scan: Scan, loading: LoadOptions, others: dict[str, Any]) -> dict[str, Any]:
+def record(result: ScanResult, loading: LoadOptions, others: dict[str, Any]) -> dict[str, Any]:
     """Every option as it took effect, and the one-line command that repeats the scan.
 
     Args:
-        scan: the scan, for its configuration and for the paths of model and data.
+        result: the scan, for its configuration and for the paths of model and data.
         loading: options of the model.
         others: options that belong to neither.
     """
-    config = scan.config
-    model, data = scan.classifier.source.path, scan.dataset.path
+    config = result.subject.config
+    model, data = result.classifier.source.path, result.subject.dataset.path
     options: dict[str, Any] = {
         "threat": list(config.metrics),
         "order": [order_name(order) for order in config.orders],

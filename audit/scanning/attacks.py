@@ -8,73 +8,72 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from math import isfinite
 
+import torch
 from torch import Tensor
 
-from attackers import GRADIENT_FREE, ITERATIVE, METRICS_OF, defined
+from attackers import ATTACKS, ITERATIVE
+from attackers.entry import AttackEntry, Configured, Given
 from attackers.geometry import Metric
-from attackers.hopskipjump import hop_skip_jump
 from attackers.losses import LOSSES
-from attackers.minimal import minimal_radius
+from attackers.stage import Stage
 from attackers.threat import Threat
-from attackers.wdro import W_PGD_STEPS, w_pgd
+from attackers.wdro import W_PGD_STEPS
 from audit.errors import contained
 from audit.evidence.judge import LINE_SEARCH, judge
 from audit.generators.made import transferred
 from audit.models.classifier import Classifier
 from audit.models.execution import Counted, Counter
 from audit.runtime.progress import Progress
-from audit.scanning.effort import Stage
+from audit.scanning.config import effort_of
+from audit.scanning.evidence import MetricRun
 from audit.scanning.sensitivity import SENSITIVITY_LOSSES, sensitivity
-from audit.scanning.stages import Run, at_radius
-from audit.scanning.state import INTERRUPTED, WHITE_BOX, MetricRun, Scan
+from audit.scanning.subject import Subject
 from audit.schema import Attack, RunStatus
 
-BLIND = 2.0
-"""The same factor after a search by decisions alone, whose radii are up to twice too large."""
+INTERRUPTED = "Interrupted before all samples were attacked."
+"""Detail of the attack that an interrupt ended."""
 
-FORWARD_ONLY = GRADIENT_FREE | {"wagan"}
-"""What a model without gradients can be attacked by."""
+BLIND = 2.0
+"""Factor that replaces `Effort.near` after a search by decisions alone, whose radii are up to twice
+too large."""
 
 WITHIN = 3.0
-"""Radii of at most this many largest budgets are hunted further: those of orders that share the
-budget between samples reach about that far."""
+"""Largest radius, in units of the largest budget, at which a search for shared budgets continues:
+orders that share the budget between samples use examples about that far away."""
 
 
-def attack_all(scan: Scan, run: MetricRun, progress: Progress) -> None:
+def attack_all(subject: Subject, run: MetricRun, progress: Progress) -> None:
     """Run the chosen attacks, or all that apply, then the first-order distributional one."""
-    for name in scan.attacks:
-        if scan.config.attacks is None and name in WHITE_BOX and not defined(name, run.metric):
+    for name in run.plan.attacks:
+        entry = ATTACKS[name]
+        skipped = subject.config.attacks is None and "gradients" in entry.default
+        if skipped and not entry.defined(run.metric):
             continue
-        reason = not_applicable(name, run.metric, scan.classifier)
+        reason = not_applicable(entry, subject, run.metric)
         if reason:
             run.attacks.append(_not_applicable(name, reason))
             continue
-        with _recorded(run, name, scan, _detail(scan, name)) as attacker:
-            if name == "minimal":
-                _attack_minimal(scan, run, attacker, progress)
-            elif name == "hopskipjump":
-                _attack_decisions(scan, run, attacker, progress)
-            elif name == "w-pgd":
-                _attack_law(scan, run, attacker, progress)
-            else:
-                _attack_fixed(scan, run, name, attacker, progress)
-    if scan.classifier.attackable is not None:
-        _measure_sensitivity(scan, run, progress)
+        with _recorded(run, name, subject) as attacker:
+            attacker.detail = _detail(subject, entry)
+            RUNNERS[entry.kind](subject, run, entry, attacker, progress)
+    if subject.classifier.attackable is not None:
+        _measure_sensitivity(subject, run, progress)
 
 
-def reinforce(scan: Scan, run: MetricRun, times: int, progress: Progress) -> None:
-    """Run the attack by many gradients again with so many times the steps."""
+def reinforce(subject: Subject, run: MetricRun, times: int, progress: Progress) -> None:
+    """Rerun the iterative attack with ``times`` as many steps."""
     name = ITERATIVE[run.metric.name]
-    with _recorded(run, name, scan, f"Again with {times} times the steps.", times) as attacker:
-        _attack_fixed(scan, run, name, attacker, progress, times)
+    with _recorded(run, name, subject, times) as attacker:
+        attacker.detail = f"Again with {times} times the steps."
+        _attack_at_radii(subject, run, ATTACKS[name], attacker, progress, times)
 
 
-def _detail(scan: Scan, name: str) -> str:
-    """What a reader has to know of an attack beside its name."""
-    if name != "wagan" or scan.generator is None:
+def _detail(subject: Subject, entry: AttackEntry) -> str:
+    """Describe the trained generator that an attack uses."""
+    if "generator" not in entry.needs or subject.generator is None:
         return ""
-    trained = scan.generator
-    other = transferred(scan.classifier, trained)
+    trained = subject.generator
+    other = transferred(subject.classifier, trained)
     return (
         f"A {trained.variant} generator, head {trained.network.spec.head}, trained for "
         f"{'another model (a transfer attack)' if other else 'this model'} up to a "
@@ -82,14 +81,16 @@ def _detail(scan: Scan, name: str) -> str:
     )
 
 
-def not_applicable(name: str, metric: Metric, classifier: Classifier) -> str:
-    """Why an attack cannot run, empty where it can."""
-    if classifier.attackable is None and name not in FORWARD_ONLY:
+def not_applicable(entry: AttackEntry, subject: Subject, metric: Metric) -> str:
+    """Explain why an attack cannot run; empty where it can."""
+    if "gradients" in entry.needs and subject.classifier.attackable is None:
         return "It needs gradients, and the model has none."
-    if not defined(name, metric):
-        return f"It is defined for {' and '.join(sorted(METRICS_OF[name]))} only."
-    if name == "square" and classifier.output == "labels":
+    if not entry.defined(metric):
+        return f"It is defined for {' and '.join(sorted(entry.metrics))} only."
+    if "scores" in entry.needs and subject.classifier.output == "labels":
         return "It needs scores, and the model gives labels alone."
+    if "generator" in entry.needs and subject.generator is None:
+        return "It needs a trained generator, and none was given."
     return ""
 
 
@@ -99,6 +100,7 @@ class Attacker:
 
     classifier: Classifier
     broken: set[int] = field(default_factory=set)
+    detail: str = ""
 
     @property
     def logits(self) -> Callable[[Tensor], Tensor]:
@@ -108,16 +110,14 @@ class Attacker:
 
 
 @contextmanager
-def _recorded(
-    run: MetricRun, name: str, scan: Scan, detail: str = "", times: int = 1
-) -> Iterator[Attacker]:
+def _recorded(run: MetricRun, name: str, subject: Subject, times: int = 1) -> Iterator[Attacker]:
     """Count passes and time of one attack, and record it even when it is cut short.
 
     An error ends this attack alone: what it found was judged and stays, the record says what
     happened, and the scan goes on. A contradiction that only a bug of ours can cause is raised.
     """
     counter = Counter()
-    classifier = scan.classifier
+    classifier = subject.classifier
     logits = classifier.attackable
     attacker = Attacker(
         replace(
@@ -130,141 +130,159 @@ def _recorded(
     status: RunStatus = "ran"
 
     def failed(reason: str) -> None:
-        nonlocal status, detail
-        status, detail = "error", f"It stopped on an error: {reason}."
+        nonlocal status
+        status, attacker.detail = "error", f"It stopped on an error: {reason}."
+        run.errors.append(f"{run.metric.name}, {name}: {attacker.detail}")
 
     try:
         with contained(f"The attack {name}", failed):
             yield attacker
     except KeyboardInterrupt:
-        status, detail = "error", INTERRUPTED
+        status, attacker.detail = "error", INTERRUPTED
         raise
     finally:
         run.attacks.append(
             Attack(
                 name=name,
                 status=status,
-                detail=detail,
+                detail=attacker.detail,
                 broken=len(attacker.broken),
                 forwards=counter.forwards,
                 gradients=counter.gradients,
                 seconds=time.perf_counter() - started,
-                budget=scan.config.effort_preset.budget(name, times),
+                budget=effort_of(subject.config).budget(name, times),
             )
         )
 
 
-def _attack_minimal(scan: Scan, run: MetricRun, attacker: Attacker, progress: Progress) -> None:
-    """Minimal radii of all correct samples, and once more where they are of the budgets' order."""
-    effort = scan.config.effort_preset
-    attack = partial(minimal_radius, metric=run.metric, steps=effort.hunt_steps)
-    correct = scan.samples.correct
-    largest = max(scan.config.deltas_of(run.metric.name), default=0.0)
-    with progress(f"{run.metric.name}: minimal radii", 2 * int(correct.sum())) as tick:
-        every = correct.nonzero()[:, 0]
-        first = partial(attack, hunts=effort.hunts)
-        _attack(scan, run, attacker, "minimal", "minimal", every, lambda _: first, tick)
-        if effort.more_hunts and any(isfinite(order) for order in scan.config.orders):
-            more = partial(attack, hunts=effort.more_hunts, first=effort.hunts)
-            near = (correct & (run.frontier.radius <= WITHIN * largest)).nonzero()[:, 0]
-            tick(len(every) - len(near))
-            _attack(scan, run, attacker, "minimal", "minimal", near, lambda _: more, tick)
+def _search(
+    subject: Subject, run: MetricRun, entry: AttackEntry, attacker: Attacker, progress: Progress
+) -> None:
+    """Search minimal radii; stages for shared budgets only where the radius is comparable to them.
 
-
-def _attack_decisions(scan: Scan, run: MetricRun, attacker: Attacker, progress: Progress) -> None:
-    """Minimal radii by labels alone; beside gradients, of the samples that have none."""
-    attack = partial(hop_skip_jump, metric=run.metric, queries=scan.config.effort_preset.queries)
-    chosen = scan.samples.correct
-    if scan.config.attacks is None and scan.classifier.attackable is not None:
-        chosen = chosen & scan.flat
-    rows = chosen.nonzero()[:, 0]
-    with progress(f"{run.metric.name}: hopskipjump", len(rows)) as tick:
-        _attack(scan, run, attacker, "hopskipjump", "hopskipjump", rows, lambda _: attack, tick)
-
-
-def _attack_law(scan: Scan, run: MetricRun, attacker: Attacker, progress: Progress) -> None:
-    """W-PGD on the whole data as one law, for every order above one, budget and loss.
-
-    The judge walks its successes back to the boundary and drops its failures, so that what it
-    wasted is free for others when the budget is allocated.
+    By default, an attack without gradients leaves out samples that were searched along one.
     """
-    samples, device = scan.samples, scan.classifier.device
+    config, correct = subject.config, subject.samples.correct
+    largest = max(config.deltas_of(run.metric.name), default=0.0)
+    along = "gradients" in entry.needs
+    chosen = correct
+    if config.attacks is None and not along and subject.classifier.attackable is not None:
+        chosen = correct & (run.plan.flat | ~run.followed)
+    finite = any(isfinite(order) for order in config.orders)
+    stages = [s for s in effort_of(config).stages_of(entry.name) if finite or not s.shared]
+    every = int(chosen.sum())
+    with progress(f"{run.metric.name}: {entry.name}", len(stages) * every) as tick:
+        for stage in stages:
+            near = run.frontier.radius <= WITHIN * largest if stage.shared else chosen
+            rows = (chosen & near).nonzero()[:, 0]
+            tick(every - len(rows))
+            attack: Configured = partial(entry.run, metric=run.metric, **entry.keywords(stage))
+
+            def same(chosen: Tensor, attack: Configured = attack) -> Configured:
+                del chosen
+                return attack
+
+            _attack(subject, run, attacker, entry.name, entry.name, rows, same, tick)
+    run.searched |= chosen
+    if along:
+        run.followed |= chosen
+
+
+def _attack_law(
+    subject: Subject, run: MetricRun, entry: AttackEntry, attacker: Attacker, progress: Progress
+) -> None:
+    """Attack the whole data as one law, for every order above one, budget and loss.
+
+    The judge walks successes back to the boundary and drops failures, so that the budget which the
+    attack wasted on them is free when the budget is allocated.
+    """
+    samples, device = subject.samples, subject.classifier.device
     x0, labels = samples.x.to(device), samples.labels.to(device)
-    orders = [order for order in scan.config.orders if order > 1]
-    deltas = [d for d in scan.config.deltas_of(run.metric.name) if d > 0]
+    orders = [order for order in subject.config.orders if order > 1]
+    deltas = [d for d in subject.config.deltas_of(run.metric.name) if d > 0]
     laws = list(itertools.product(orders, deltas, SENSITIVITY_LOSSES))
-    with progress(f"{run.metric.name}: w-pgd", len(laws) * W_PGD_STEPS * len(samples)) as tick:
+    total = len(laws) * W_PGD_STEPS * len(samples)
+    with progress(f"{run.metric.name}: {entry.name}", total) as tick:
         for order, delta, loss in laws:
-            x = w_pgd(
+            x = entry.run(
                 attacker.logits,
                 x0,
                 labels,
                 Threat(run.metric, delta, order),
                 loss=LOSSES[loss],
-                steps=W_PGD_STEPS,
-                rows=scan.batch,
+                rows=subject.batch,
                 tick=lambda: tick(len(samples)),
             ).cpu()
-            for rows in samples.correct.nonzero()[:, 0].split(scan.batch):
-                _propose(scan, run, attacker, "w-pgd", rows, x[rows])
+            for rows in samples.correct.nonzero()[:, 0].split(subject.batch):
+                _propose(subject, run, attacker, entry.name, rows, x[rows])
 
 
-def _attack_fixed(
-    scan: Scan,
+def _attack_at_radii(
+    subject: Subject,
     run: MetricRun,
-    name: str,
+    entry: AttackEntry,
     attacker: Attacker,
     progress: Progress,
     times: int = 1,
 ) -> None:
-    """An attack at every budget, largest first, on the samples it could still change.
+    """Attack at every budget, largest first, the samples that could still change.
 
     A sample whose radius is known to be far above the budget after a search for minimal radii is
     not attacked again there, unless it has no gradient and the search was blind.
     """
-    effort = scan.config.effort_preset
-    deltas = [d for d in scan.config.deltas_of(run.metric.name) if d > 0]
-    searched = bool(run.searched)
-    factor = effort.near_grid if scan.config.deltas is None else effort.near
-    if run.searched <= GRADIENT_FREE:
-        factor = max(factor, BLIND)
+    name, effort = entry.name, effort_of(subject.config)
+    deltas = [d for d in subject.config.deltas_of(run.metric.name) if d > 0]
+    factor = effort.near_grid if subject.config.deltas is None else effort.near
+    # A search by decisions alone ends farther from the nearest example.
+    factors = torch.full(run.followed.shape, max(factor, BLIND), dtype=torch.float64)
+    factors[run.followed] = factor
     stages = effort.stages_of(name, times)
-    if scan.classifier.attackable is None and name == "wagan":
-        stages = tuple(stage for stage in stages if not stage.steps)
-    correct = int(scan.samples.correct.sum())
+    if subject.classifier.attackable is None:
+        stages = tuple(stage for stage in stages if not entry.spends(stage).gradients)
+    network = None if subject.generator is None else subject.generator.network
+    correct = int(subject.samples.correct.sum())
     with progress(f"{run.metric.name}: {name}", len(deltas) * len(stages) * correct) as tick:
         for delta in reversed(deltas):
+            threat = Threat(run.metric, delta)
             for number, stage in enumerate(stages):
                 radius = run.frontier.radius
-                near = (radius <= factor * delta) | ~radius.isfinite() | (not searched)
-                near |= scan.flat
+                near = (radius <= factors * delta) | ~radius.isfinite() | ~run.searched
+                near |= run.plan.flat
                 if stage.warm:
                     near &= radius.isfinite()
-                rows = (scan.samples.correct & (radius > delta) & near).nonzero()[:, 0]
+                rows = (subject.samples.correct & (radius > delta) & near).nonzero()[:, 0]
                 tick(correct - len(rows))
-                threat = Threat(run.metric, delta)
 
-                def attack(chosen: Tensor, stage: Stage = stage, threat: Threat = threat) -> Run:
-                    known = run.frontier.x[chosen].to(scan.classifier.device)
-                    network = None if scan.generator is None else scan.generator.network
-                    return at_radius(name, stage, threat, known, network)
+                def attack(
+                    chosen: Tensor, stage: Stage = stage, threat: Threat = threat
+                ) -> Configured:
+                    start = run.frontier.x[chosen].to(subject.classifier.device)
+                    return entry.set_up(entry, stage, Given(threat, start, network))
 
                 purpose = f"{name} {number} {delta!r} {times}"
-                _attack(scan, run, attacker, name, purpose, rows, attack, tick)
+                _attack(subject, run, attacker, name, purpose, rows, attack, tick)
+
+
+RUNNERS: dict[str, Callable[[Subject, MetricRun, AttackEntry, Attacker, Progress], None]] = {
+    "minimal": _search,
+    "law": _attack_law,
+    "radius": _attack_at_radii,
+}
+"""The function that runs an attack of each kind."""
 
 
 def _attack(
-    scan: Scan,
+    subject: Subject,
     run: MetricRun,
     attacker: Attacker,
     name: str,
     purpose: str,
     rows: Tensor,
-    attack_of: Callable[[Tensor], Run],
+    attack_of: Callable[[Tensor], Configured],
     tick: Callable[[int], None],
 ) -> None:
     """Attack some rows, in batches that fit into memory, and propose the results."""
-    samples, device = scan.samples, scan.classifier.device
+    samples, device = subject.samples, subject.classifier.device
 
     def one_batch(chosen: Tensor) -> None:
         candidates = attack_of(chosen)(
@@ -273,14 +291,14 @@ def _attack(
             samples.labels[chosen].to(device),
             generator=samples.generator.take(chosen).fold(f"{run.metric.name} {purpose}"),
         )
-        _propose(scan, run, attacker, name, chosen, candidates.cpu())
+        _propose(subject, run, attacker, name, chosen, candidates.cpu())
         tick(len(chosen))
 
-    scan.batches.each(rows, one_batch)
+    subject.batches.each(rows, one_batch)
 
 
 def _propose(
-    scan: Scan,
+    subject: Subject,
     run: MetricRun,
     attacker: Attacker,
     name: str,
@@ -290,7 +308,7 @@ def _propose(
     line_search: int = LINE_SEARCH,
 ) -> None:
     """Let the judge decide on candidates, and keep what is nearer than before."""
-    samples = scan.samples
+    samples = subject.samples
     verdict = judge(
         attacker.classifier,
         run.metric,
@@ -303,16 +321,16 @@ def _propose(
     attacker.broken.update(rows[verdict.broken].tolist())
 
 
-def _measure_sensitivity(scan: Scan, run: MetricRun, progress: Progress) -> None:
-    samples, config = scan.samples, scan.config
+def _measure_sensitivity(subject: Subject, run: MetricRun, progress: Progress) -> None:
+    samples, config = subject.samples, subject.config
     deltas = config.deltas_of(run.metric.name)
 
-    with _recorded(run, "w-fgsm", scan) as attacker:
+    with _recorded(run, "w-fgsm", subject) as attacker:
 
         def offer(rows: Tensor, x: Tensor, wrong: Tensor) -> None:
             fooled = wrong & samples.correct[rows]
             if bool(fooled.any()):
-                _propose(scan, run, attacker, "w-fgsm", rows[fooled], x[fooled], line_search=0)
+                _propose(subject, run, attacker, "w-fgsm", rows[fooled], x[fooled], line_search=0)
 
         with progress(f"{run.metric.name}: sensitivity", 6 * len(samples)) as tick:
             measured = sensitivity(
@@ -323,7 +341,7 @@ def _measure_sensitivity(scan: Scan, run: MetricRun, progress: Progress) -> None
                 deltas=deltas,
                 confidence=config.confidence,
                 seed=config.seed,
-                rows=scan.batch,
+                rows=subject.batch,
                 offer=offer,
                 tick=tick,
             )

@@ -4,7 +4,8 @@ Checks of one metric look at its middle budget, on a probe of the samples. Where
 have found more, the attacks are run again with twice the steps, as often as the effort allows.
 """
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -17,8 +18,10 @@ from audit.health.model import batch_invariance, determinism, parity
 from audit.health.strength import convergence
 from audit.runtime.progress import Progress
 from audit.scanning.attacks import reinforce
-from audit.scanning.state import MetricRun, Scan
-from audit.schema import Health, Parity
+from audit.scanning.config import effort_of
+from audit.scanning.evidence import MetricRun
+from audit.scanning.subject import Subject
+from audit.schema import Attack, Health, Parity
 
 CHECK_STEPS = 50
 """Gradient steps of the runs that the checks make, before any doubling.
@@ -37,39 +40,61 @@ def has_pixels(x: Tensor) -> bool:
     return x.dim() == 4 and x.shape[2] * x.shape[3] > 1
 
 
-def check_model(scan: Scan, progress: Progress) -> None:
+@dataclass
+class ModelChecks:
+    """Accumulator of the checks of the model, which keeps those that an interrupt left."""
+
+    health: list[Health] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    parity: Parity | None = None
+
+
+def check_served_model(scan: Subject, checks: ModelChecks, progress: Progress) -> Subject:
     """Run the checks of the model; drop a differentiable copy that cannot be trusted.
+
+    Args:
+        scan: model, samples and options.
+        checks: receives the findings, one by one.
+        progress: shows how far the checks are.
+
+    Returns:
+        The subject of the scan, whose model has no gradients where they cannot be trusted.
 
     Raises:
         ModelError: the scores of a sample depend on the other samples of its batch.
     """
     subject = model_subject(scan)
-    checks = checks_of(ModelSubject)
-    found: dict[str, Health] = {}
-    with progress("health checks", len(checks)) as tick:
-        agreement = found[parity.id] = parity(subject)
-        difference = agreement.numbers.get("max_abs_difference")
-        if difference is not None:
-            count = int(agreement.numbers["samples"] or 0)
-            scan.parity = Parity(max_abs_difference=difference, samples=count)
+    registered = checks_of(ModelSubject)
+    with progress("health checks", len(registered)) as tick:
+        agreement = parity(subject)
+        checks.health.append(agreement)
+        checks.parity = _parity_record(agreement)
         if agreement.status != "pass" and subject.served.copy is not None:
             reason = sentences(agreement)
-            scan.classifier = scan.classifier.score_only(reason)
-            scan.warnings.append(reason)
-            subject = replace(subject, classifier=scan.classifier)
+            checks.warnings.append(reason)
+            subject = replace(subject, classifier=subject.classifier.score_only(reason))
         tick(1)
-        for check in checks:
+        for check in registered:
             if check is not parity:
-                found[check.id] = check(subject)
+                checks.health.append(check(subject))
                 tick(1)
-    scan.health.extend(found.values())
+    found = {entry.id: entry for entry in checks.health}
     # A model that is random differs in every call, which is another finding.
     dependent = found[batch_invariance.id]
     if found[determinism.id].status != "fail" and dependent.status == "fail":
         raise ModelError(sentences(dependent))
+    return replace(scan, classifier=subject.classifier)
 
 
-def check_metric(scan: Scan, run: MetricRun, progress: Progress) -> None:
+def _parity_record(agreement: Health) -> Parity | None:
+    """Return the measured difference between copy and runtime; None where it was not measured."""
+    difference, count = (agreement.numbers.get(k) for k in ("max_abs_difference", "samples"))
+    if difference is None or count is None:
+        return None
+    return Parity(max_abs_difference=difference, samples=int(count))
+
+
+def check_metric(scan: Subject, run: MetricRun, progress: Progress) -> None:
     """Run the checks of one metric; `convergence` may have its attacks run again."""
     checks = checks_of(MetricSubject)
     with progress(f"{run.metric.name}: health checks", len(checks)) as tick:
@@ -78,39 +103,42 @@ def check_metric(scan: Scan, run: MetricRun, progress: Progress) -> None:
             found = check(metric_subject(scan, run))
             if check is convergence:
                 found = _until_converged(scan, run, found, progress)
-            scan.health.append(found)
+            run.health.append(found)
             tick(1)
 
 
-def check_completeness(scan: Scan) -> None:
-    """Check whether everything that was asked for ran to its end."""
-    reached = {run.metric.name: run.attacks for run in scan.runs}
-    subject = ScanSubject(
-        attacks=reached,
-        failures=[*scan.failures, *(failure for run in scan.runs for failure in run.failed)],
-        missing=[name for name in scan.config.metrics if scan.interrupted and name not in reached],
-        interrupted=scan.interrupted,
+def check_completeness(
+    attacks: Mapping[str, Sequence[Attack]],
+    failures: Sequence[str],
+    missing: Sequence[str],
+    *,
+    interrupted: bool,
+) -> Health:
+    """Check whether everything that was asked for ran to its end.
+
+    Args:
+        attacks: the attacks by metric that was reached.
+        failures: sentences about what stopped on an error.
+        missing: metrics that were not reached.
+        interrupted: whether the scan was stopped from outside.
+    """
+    return completeness(ScanSubject(attacks, failures, missing, interrupted))
+
+
+def wasserstein_not_applicable() -> Health:
+    """Return the entry for a scan whose inputs are not images."""
+    return Health(
+        id="wasserstein",
+        metric=None,
+        status="not_applicable",
+        title="Inputs are images",
+        finding=NO_IMAGES,
+        numbers={},
+        advice=None,
     )
-    scan.health.append(completeness(subject))
 
 
-def skip_wasserstein(scan: Scan) -> None:
-    """Record that the image-Wasserstein threat does not apply to the inputs."""
-    scan.health.append(
-        Health(
-            id="wasserstein",
-            metric=None,
-            status="not_applicable",
-            title="Inputs are images",
-            finding=NO_IMAGES,
-            numbers={},
-            advice=None,
-        )
-    )
-    scan.warnings.append(NO_IMAGES)
-
-
-def _until_converged(scan: Scan, run: MetricRun, found: Health, progress: Progress) -> Health:
+def _until_converged(scan: Subject, run: MetricRun, found: Health, progress: Progress) -> Health:
     """While longer runs find more, double the steps of the attacks and check again.
 
     Args:
@@ -119,9 +147,9 @@ def _until_converged(scan: Scan, run: MetricRun, found: Health, progress: Progre
         found: what `convergence` found before any doubling.
         progress: of the attacks.
     """
-    if found.status not in ("warn", "fail") or ITERATIVE[run.metric.name] not in scan.attacks:
+    if found.status not in ("warn", "fail") or ITERATIVE[run.metric.name] not in run.plan.attacks:
         return found
-    for doubling in range(1, scan.config.effort_preset.doublings + 1):
+    for doubling in range(1, effort_of(scan.config).doublings + 1):
         times = 2**doubling
         reinforce(scan, run, times, progress)
         found = convergence(replace(metric_subject(scan, run), steps=CHECK_STEPS * times))
@@ -130,7 +158,7 @@ def _until_converged(scan: Scan, run: MetricRun, found: Health, progress: Progre
     return found
 
 
-def model_subject(scan: Scan) -> ModelSubject:
+def model_subject(scan: Subject) -> ModelSubject:
     """Build the value that the checks of the model look at."""
     config = scan.config
     images = has_pixels(scan.samples.x)
@@ -148,7 +176,7 @@ def model_subject(scan: Scan) -> ModelSubject:
     )
 
 
-def metric_subject(scan: Scan, run: MetricRun) -> MetricSubject:
+def metric_subject(scan: Subject, run: MetricRun) -> MetricSubject:
     """Build the value that the checks of one metric look at."""
     return MetricSubject(
         classifier=scan.classifier,
@@ -159,13 +187,13 @@ def metric_subject(scan: Scan, run: MetricRun) -> MetricSubject:
         x=run.frontier.x,
         found_by=run.frontier.attack,
         certified=run.certified.radius,
-        other_examples=tuple(other.frontier.x for other in scan.runs if other is not run),
+        other_examples=tuple(other.frontier.x for other in run.earlier),
         attack=ATTACKS[ITERATIVE[run.metric.name]],
         steps=CHECK_STEPS,
     )
 
 
-def _middle_budget(scan: Scan, metric: Metric) -> float:
+def _middle_budget(scan: Subject, metric: Metric) -> float:
     """Return the middle positive budget, or a tenth of the median diameter where there is none."""
     deltas = [delta for delta in scan.config.deltas_of(metric.name) if delta > 0]
     if not deltas:

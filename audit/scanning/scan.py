@@ -1,7 +1,8 @@
-"""The scan: samples, attacks, judge, certificates, health; the state it leaves is the outcome."""
+"""The scan: samples, attacks, judge, certificates, health checks; its result is one value."""
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,30 +12,43 @@ from attackers.geometry import METRICS, Metric
 from attackers.losses import outvoted
 from audit import certify
 from audit.certify import Certified, bounding, smoothing
+from audit.certify.bounding import BoundSettings
 from audit.certify.smoothing import law_of
 from audit.data import Dataset
 from audit.errors import InternalError, NothingToEvaluate, UsageError, contained
 from audit.evidence import chance, readings
 from audit.evidence.frontier import Frontier
 from audit.evidence.samples import Samples, choose, evaluate, read_samples
+from audit.generators.generator_files import Trained
 from audit.generators.made import used
 from audit.models.classifier import Classifier, Load
 from audit.models.smoothed import Noise, smooth
+from audit.options import ScanConfig
 from audit.runtime.progress import Progress, silent
 from audit.scanning.attacks import attack_all
 from audit.scanning.checks import (
     NO_IMAGES,
+    ModelChecks,
     check_completeness,
     check_metric,
-    check_model,
+    check_served_model,
     has_pixels,
-    skip_wasserstein,
+    wasserstein_not_applicable,
 )
-from audit.scanning.config import ScanConfig
-from audit.scanning.state import MetricRun, Scan
+from audit.scanning.config import effort_of, require_attacks
+from audit.scanning.evidence import MetricEvidence, MetricRun
+from audit.scanning.result import ScanResult
+from audit.scanning.subject import Plan, Subject, plan_of
+from audit.schema import GeneratorUsed, Status
+from audit.statistics import summary
+
+INTERRUPTED_SCAN = (
+    "The scan was interrupted: attacks are incomplete, so attacked accuracies are only the upper "
+    "bounds reached so far."
+)
 
 
-def prepare(dataset: Dataset, config: ScanConfig, load: Load) -> Scan:
+def prepare(dataset: Dataset, config: ScanConfig, load: Load) -> Subject:
     """Read the samples, load the model for them, and check that the two belong together.
 
     Args:
@@ -45,6 +59,7 @@ def prepare(dataset: Dataset, config: ScanConfig, load: Load) -> Scan:
     Raises:
         AuditError: data or model are wrong; see `audit.errors`.
     """
+    require_attacks(config)
     if not len(dataset):
         raise NothingToEvaluate(f"{dataset.path} holds no samples: there is nothing to evaluate.")
     index = choose(len(dataset), config.samples, config.seed)
@@ -62,16 +77,15 @@ def prepare(dataset: Dataset, config: ScanConfig, load: Load) -> Scan:
         classifier = smooth(classifier, _noise(config), config.seed)
         samples = evaluate(classifier, x, labels, index, config.seed)
         chance.require_votes(classifier, samples, config.smooth)
-    scan = Scan(classifier, dataset, config, samples, readings=found)
-    scan.warnings.extend((*classifier.notes, *dataset.notes, *(entry.text for entry in found)))
+    warnings = [*classifier.notes, *dataset.notes, *(entry.text for entry in found)]
     if config.smooth is not None:
-        scan.warnings.extend(undecided(scan))
+        warnings.extend(undecided(classifier, samples))
     if len(samples) < len(dataset):
-        scan.warnings.append(
+        warnings.append(
             f"A random subset of {len(samples)} of {len(dataset)} samples was audited "
             f"(seed {config.seed})."
         )
-    return scan
+    return Subject(classifier, dataset, config, samples, found, tuple(warnings))
 
 
 def _noise(config: ScanConfig) -> Noise:
@@ -80,13 +94,12 @@ def _noise(config: ScanConfig) -> Noise:
     return Noise(config.smooth, law_of(config.metrics[0]), config.low)
 
 
-def undecided(scan: Scan) -> Iterator[str]:
-    """Say how many samples a poll leaves open; they count as errors from the start."""
-    samples = scan.samples
+def undecided(classifier: Classifier, samples: Samples) -> Iterator[str]:
+    """State how many samples a poll leaves open; they count as errors from the start."""
     rows = (~samples.correct).nonzero()[:, 0]
     if not len(rows):
         return
-    wrong = outvoted(scan.classifier.deployed(samples.x[rows]), samples.labels[rows])
+    wrong = outvoted(classifier.deployed(samples.x[rows]), samples.labels[rows])
     if not bool(wrong.all()):
         yield (
             f"On {int((~wrong).sum())} of {len(samples)} samples the votes do not settle the class "
@@ -102,98 +115,159 @@ def _require_images(config: ScanConfig, x: Tensor) -> None:
         )
 
 
-def run(scan: Scan, progress: Progress = silent) -> Scan:
-    """Attack, certify and check, metric by metric; an interrupt keeps what was found."""
+def run(
+    subject: Subject, progress: Progress = silent, generator: Trained | None = None
+) -> ScanResult:
+    """Attack, certify and check, metric by metric; an interrupt keeps what was found.
+
+    Args:
+        subject: what `prepare` returned.
+        progress: shows how far the scan is.
+        generator: the trained generator that attacks may use.
+    """
+    subject = replace(subject, generator=generator)
+    checks = ModelChecks()
+    evidence: list[MetricEvidence] = []
+    skipped: list[str] = []
+    generated: list[GeneratorUsed] = []
+    failures: list[str] = []
+    interrupted = False
     try:
-        check_model(scan, progress)
-        _describe_generator(scan, progress)
-        for name in scan.config.metrics:
-            if name == "wasserstein" and not has_pixels(scan.samples.x):
-                skip_wasserstein(scan)
+        subject = check_served_model(subject, checks, progress)
+        generated += _describe_generator(subject, failures, progress)
+        plan = plan_of(subject)
+        failures += plan.failures
+        for name in subject.config.metrics:
+            if name == "wasserstein" and not has_pixels(subject.samples.x):
+                checks.health.append(wasserstein_not_applicable())
+                skipped.append(NO_IMAGES)
                 continue
-            metric = METRICS[name](low=scan.config.low, high=scan.config.high)
-            _scan_metric(scan, metric, progress)
+            metric = METRICS[name](low=subject.config.low, high=subject.config.high)
+            evidence.append(scan_metric(subject, metric, progress, plan, tuple(evidence)))
+            if evidence[-1].interrupted:
+                interrupted = True
+                break
     except KeyboardInterrupt:
-        scan.interrupted = True
-        scan.warnings.append(
-            "The scan was interrupted: attacks are incomplete, so attacked accuracies are only "
-            "the upper bounds reached so far."
-        )
-    check_completeness(scan)
-    return scan
+        interrupted = True
+    errors = [*failures, *(error for found in evidence for error in found.errors)]
+    findings = [*checks.health, *(entry for found in evidence for entry in found.health)]
+    reached = {found.metric.name: found.attacks for found in evidence}
+    missing = [name for name in subject.config.metrics if interrupted and name not in reached]
+    status: Status = "interrupted" if interrupted else "partial" if errors else "complete"
+    return ScanResult(
+        subject=subject,
+        evidence=tuple(evidence),
+        clean=summary.clean(subject.samples.correct.numpy(), subject.config.confidence),
+        health=(
+            *findings,
+            check_completeness(reached, errors, missing, interrupted=interrupted),
+        ),
+        warnings=(
+            *subject.warnings,
+            *checks.warnings,
+            *skipped,
+            *([INTERRUPTED_SCAN] if interrupted else []),
+        ),
+        status=status,
+        failures=tuple(failures),
+        parity=checks.parity,
+        generated=generated[0] if generated else None,
+    )
 
 
-def _describe_generator(scan: Scan, progress: Progress) -> None:
+def _describe_generator(
+    subject: Subject, failures: list[str], progress: Progress
+) -> Iterator[GeneratorUsed]:
     """Measure what the generator makes, if there is one; an error costs these numbers alone."""
-    if scan.generator is None:
+    if subject.generator is None:
         return
 
     def failed(reason: str) -> None:
-        scan.failures.append(f"What the generator makes: {reason}.")
+        failures.append(f"What the generator makes: {reason}.")
 
     with contained("Measuring the generator", failed):
-        scan.generated = used(
-            scan.generator, scan.classifier, scan.samples, scan.config.confidence, progress
-        )
+        samples, confidence = subject.samples, subject.config.confidence
+        yield used(subject.generator, subject.classifier, samples, confidence, progress)
 
 
-def _scan_metric(scan: Scan, metric: Metric, progress: Progress) -> None:
-    samples, config = scan.samples, scan.config
+def scan_metric(
+    subject: Subject,
+    metric: Metric,
+    progress: Progress,
+    plan: Plan,
+    earlier: tuple[MetricEvidence, ...] = (),
+) -> MetricEvidence:
+    """Attack, certify and check under one metric; an interrupt keeps what was found.
+
+    Args:
+        subject: model, samples and options.
+        metric: the geometry.
+        progress: shows how far the scan is.
+        plan: the attacks.
+        earlier: evidence under other metrics, whose examples are tried here too.
+    """
+    samples, asked = subject.samples, subject.config.certify != "none"
     run = MetricRun(
-        metric,
-        Frontier.of(samples),
-        certify.trivial(samples, asked=config.certify != "none"),
+        metric, Frontier.of(samples), certify.trivial(samples, asked=asked), plan, earlier
     )
-    scan.runs.append(run)
-    attack_all(scan, run, progress)
-    if config.certify != "none":
-        run.certified = _certified(scan, run, progress)
-    _check_contradiction(run, samples)
-    check_metric(scan, run, progress)
-    # The checks may have attacked again.
-    _check_contradiction(run, samples)
+    interrupted = False
+    try:
+        attack_all(subject, run, progress)
+        if asked:
+            run.certified = _certified(subject, run, progress)
+        _check_contradiction(run, samples)
+        check_metric(subject, run, progress)
+        # The checks may have attacked again.
+        _check_contradiction(run, samples)
+    except KeyboardInterrupt:
+        interrupted = True
+    return run.finished(subject, interrupted=interrupted)
 
 
-def _certified(scan: Scan, run: MetricRun, progress: Progress) -> Certified:
+def _certified(subject: Subject, run: MetricRun, progress: Progress) -> Certified:
     """Certify the samples; an error leaves radii of 0, and the record says what happened."""
-    base = scan.classifier.base
+    base = subject.classifier.base
     started, said = time.perf_counter(), list[str]()
     with contained("The certificate", said.append):
         if base is not None:
-            return _certify_smoothed(scan, base, run.metric, progress)
-        return _certify_by_bounds(scan, run, progress) or run.certified
-    name = "smoothing" if base is not None else scan.config.certify
-    return certify.failed(scan.samples, name, said[0], time.perf_counter() - started)
+            return _certify_smoothed(subject, base, run.metric, progress)
+        return _certify_by_bounds(subject, run, progress) or run.certified
+    name = "smoothing" if base is not None else subject.config.certify
+    found = certify.failed(subject.samples, name, said[0], time.perf_counter() - started)
+    run.errors.append(f"{run.metric.name}, certificate {name}: {found.certifier.detail}")
+    return found
 
 
-def _certify_by_bounds(scan: Scan, run: MetricRun, progress: Progress) -> Certified | None:
-    samples = scan.samples
+def _certify_by_bounds(subject: Subject, run: MetricRun, progress: Progress) -> Certified | None:
+    samples = subject.samples
     with progress(f"{run.metric.name}: certificates", int(samples.correct.sum())) as tick:
         return bounding.certify(
-            scan.classifier,
+            subject.classifier,
             run.metric,
             samples,
             run.frontier.radius,
-            how=scan.config.certify,
-            steps=scan.config.effort_preset.radii,
-            tuning=scan.config.effort_preset.tuning,
-            work=scan.config.effort_preset.work,
-            deltas=scan.config.deltas_of(run.metric.name),
-            tick=tick,
+            BoundSettings(
+                method=subject.config.certify,
+                steps=effort_of(subject.config).radii,
+                tuning=effort_of(subject.config).tuning,
+                work=effort_of(subject.config).work,
+                deltas=subject.config.deltas_of(run.metric.name),
+            ),
+            tick,
         )
 
 
 def _certify_smoothed(
-    scan: Scan, base: Classifier, metric: Metric, progress: Progress
+    subject: Subject, base: Classifier, metric: Metric, progress: Progress
 ) -> Certified:
-    samples, config = scan.samples, scan.config
+    samples, config = subject.samples, subject.config
     with progress(f"{metric.name}: certificates", int(samples.correct.sum())) as tick:
-        return smoothing.certify(
+        return smoothing.certify_smoothed(
             base,
             _noise(config),
             samples,
             metric,
-            draws=config.effort_preset.draws,
+            draws=effort_of(config).draws,
             confidence=config.confidence,
             tick=tick,
         )

@@ -23,11 +23,14 @@ class Paired(Record):
 
 
 class PairedPoint(Record):
-    """Both ends of the bracket at one budget of order inf, before and after."""
+    """Both ends of the bracket at one budget of order inf, before and after.
+
+    ``certified`` is null unless a certificate ran on both sides.
+    """
 
     delta: float
     attacked: Paired
-    certified: Paired
+    certified: Paired | None
 
 
 class ThreatChange(Record):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attackers import ATTACKS, METRICS_OF, Attack
+from attackers import ATTACKS, PointwiseAttack
 from attackers.geometry import NORMS, Metric
 from attackers.losses import misclassified
 from attackers.minimal import minimal_radius
@@ -67,11 +67,13 @@ def minimal_at(
     return torch.where(far.reshape(-1, *[1] * (x0.dim() - 1)), x0, x)
 
 
-EVERY_ATTACK: dict[str, Attack] = {
+EVERY_ATTACK: dict[str, PointwiseAttack] = {
     **{
-        name: attack
-        for name, attack in ATTACKS.items()
-        if METRICS_OF.get(name, NORMS.keys()) >= NORMS.keys()
+        name: entry.run
+        for name, entry in ATTACKS.items()
+        if entry.kind == "radius"
+        and "generator" not in entry.needs
+        and entry.metrics >= NORMS.keys()
     },
     "minimal": minimal_at,
 }
@@ -79,7 +81,7 @@ EVERY_ATTACK: dict[str, Attack] = {
 
 
 def broken_at(
-    attack: Attack,
+    attack: PointwiseAttack,
     model: Callable[[Tensor], Tensor],
     x0: Tensor,
     labels: Tensor,

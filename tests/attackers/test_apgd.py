@@ -8,7 +8,7 @@ import torch
 from linear_models import linear_problem, streams
 from torch import Tensor
 
-from attackers.apgd import Pace, apgd, checkpoints
+from attackers.apgd import StepSizes, apgd, checkpoints
 from attackers.geometry import L2, Linf
 from attackers.losses import (
     TargetedLoss,
@@ -34,26 +34,26 @@ def one(value: float) -> Tensor:
 
 
 def test_a_step_that_oscillates_is_halved() -> None:
-    pace = Pace.of(one(1.0))
+    sizes = StepSizes.of(one(1.0))
     for value in (0.0, 1.0, 0.5, 1.0, 0.5):
-        pace = pace.watched(one(value))
-    pace, halved = pace.checked(one(1.0), rho=0.75)
+        sizes = sizes.count_step(one(value))
+    sizes, halved = sizes.at_checkpoint(one(1.0), rho=0.75)
     assert halved.item()
-    assert pace.step.item() == 0.5
+    assert sizes.step.item() == 0.5
 
 
 def test_a_step_that_works_stays_until_it_stalls() -> None:
-    pace = Pace.of(one(1.0))
+    sizes = StepSizes.of(one(1.0))
     for value in (0.0, 1.0, 2.0, 3.0, 4.0):
-        pace = pace.watched(one(value))
-    pace, halved = pace.checked(one(4.0), rho=0.75)
+        sizes = sizes.count_step(one(value))
+    sizes, halved = sizes.at_checkpoint(one(4.0), rho=0.75)
     assert not halved.item()
     # All steps raised the loss since, but only back to where it had been.
     for value in (1.0, 2.0, 3.0, 3.5):
-        pace = pace.watched(one(value))
-    pace, halved = pace.checked(one(4.0), rho=0.5)
+        sizes = sizes.count_step(one(value))
+    sizes, halved = sizes.at_checkpoint(one(4.0), rho=0.5)
     assert halved.item()
-    assert pace.step.item() == 0.5
+    assert sizes.step.item() == 0.5
 
 
 def test_it_settles_where_constant_steps_do_not(monkeypatch: pytest.MonkeyPatch) -> None:

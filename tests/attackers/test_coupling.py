@@ -14,7 +14,7 @@ from torch import Tensor
 from attackers import coupling
 from attackers.coupling import Coupling, Window
 from attackers.earth_mover import transport_plan
-from attackers.wasserstein import steepened
+from attackers.wasserstein import with_unit_slope
 
 SHAPES = [(3, 1, 5, 5), (2, 2, 4, 6), (2, 1, 1, 9), (1, 3, 7, 2), (2, 1, 1, 1)]
 seeds = st.integers(0, 2**32 - 1)
@@ -165,7 +165,7 @@ def test_potentials_of_huge_slope_or_none_keep_them_too(shape: tuple[int, ...], 
 def test_the_whole_budget_is_spent_where_there_is_room() -> None:
     x = 0.2 + 0.6 * torch.rand((4, 2, 8, 8), generator=torch.Generator().manual_seed(1))
     one = cold(x, torch.tensor([0.1, 0.5, 1.0, 2.0]))
-    potential = steepened(noise(x).double())
+    potential = with_unit_slope(noise(x).double())
     one, _, cost = one.moved(potential, 10.0)
     assert (cost >= 0.9 * one.budget).all()
     for _ in range(12):
@@ -218,7 +218,7 @@ def test_bits_do_not_depend_on_what_is_worked_on_together(
 
     every = torch.arange(7)
     whole = run(every)
-    monkeypatch.setattr(coupling, "TOGETHER", together)
+    monkeypatch.setattr(coupling, "VALUES_PER_PART", together)
     same(run(every), whole)
     for rows in (every[2:3], every[3:], torch.tensor([5, 0, 6, 3, 1, 4, 2])):
         same(run(rows), [part[rows] for part in whole])

@@ -100,7 +100,7 @@ def test_a_plan_makes_the_change_at_the_cost_it_names(
     monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], dense: bool
 ) -> None:
     if not dense:
-        monkeypatch.setattr(earth_mover, "DENSE", 0)
+        monkeypatch.setattr(earth_mover, "DENSE_PAIRS", 0)
     wanted = change(shape, 7)
     plan = transport_plan(wanted)
     np.testing.assert_allclose(applied(plan, shape), wanted, rtol=0, atol=1e-13)
@@ -123,7 +123,7 @@ def test_near_pairs_give_the_same_cost_and_say_so(
     # Few pixels change, far from each other: the first radius is too small for them.
     wanted = change(shape, 3, still=0.8 if shape == (20, 20) else 0.2)
     dense = transport_plan(wanted)
-    monkeypatch.setattr(earth_mover, "DENSE", 0)
+    monkeypatch.setattr(earth_mover, "DENSE_PAIRS", 0)
     sparse = transport_plan(wanted)
     assert dense.optimal
     assert sparse.optimal
@@ -131,7 +131,7 @@ def test_near_pairs_give_the_same_cost_and_say_so(
 
 
 def test_near_pairs_grow_until_the_far_ones_are_reached(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(earth_mover, "DENSE", 0)
+    monkeypatch.setattr(earth_mover, "DENSE_PAIRS", 0)
     plan = transport_plan(moved(((0, 0), (7, 7), 1.0), ((0, 7), (0, 6), 1.0)))
     assert plan.cost == pytest.approx(1 + 7 * math.sqrt(2), rel=1e-12)
     assert plan.optimal
@@ -143,12 +143,12 @@ def test_pairs_that_connect_all_mass_need_not_suffice(monkeypatch: pytest.Monkey
     wanted = np.zeros((7, 6))
     wanted[losing], wanted[gaining] = -1.0, 1.0
     assert sum(map(math.dist, np.transpose(losing), np.transpose(gaining))) > 11
-    monkeypatch.setattr(earth_mover, "DENSE", 0)
+    monkeypatch.setattr(earth_mover, "DENSE_PAIRS", 0)
     plan = transport_plan(wanted)
     assert plan.cost == pytest.approx(8, rel=1e-12)
     assert plan.optimal
     # Where the pairs of the next radius are too many, the near ones are an upper bound.
-    monkeypatch.setattr(earth_mover, "PAIRS", 10)
+    monkeypatch.setattr(earth_mover, "MAX_PAIRS", 10)
     assert transport_plan(wanted).cost > 11
     assert not transport_plan(wanted).optimal
 
@@ -159,8 +159,8 @@ def test_too_many_pairs_give_an_upper_bound_that_admits_it(
 ) -> None:
     wanted = change((16, 16), 5)
     exact = transport_plan(wanted)
-    monkeypatch.setattr(earth_mover, "DENSE", 0)
-    monkeypatch.setattr(earth_mover, "PAIRS", limit)
+    monkeypatch.setattr(earth_mover, "DENSE_PAIRS", 0)
+    monkeypatch.setattr(earth_mover, "MAX_PAIRS", limit)
     bound = transport_plan(wanted)
     assert bound.cost >= exact.cost * (1 - 1e-12)
     assert bound.optimal == (limit == 10_000)

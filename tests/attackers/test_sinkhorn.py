@@ -11,15 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from attackers.denormals import denormals_are_flushed, flushed_denormals
+from attackers.entropic_transport import GROUNDS, VALUES
 from attackers.geometry import METRICS
-from attackers.sinkhorn import (
-    DOMAINS,
-    GROUNDS,
-    VALUES,
-    denormals_are_flushed,
-    flushed_denormals,
-    sinkhorn_distance,
-)
+from attackers.gibbs_kernel import DOMAINS
+from attackers.sinkhorn import sinkhorn_distance
 
 every_ground = pytest.mark.parametrize("ground", GROUNDS)
 every_domain = pytest.mark.parametrize("domain", [*DOMAINS, "auto"])
@@ -463,9 +459,9 @@ def test_thin_images_and_empty_batches(shape: tuple[int, ...], ground: str, doma
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"ground": "euclid"}, "'euclid' is none of manhattan, squared_euclidean"),
-        ({"value": "sharp"}, "'sharp' is none of bound, regularised, debiased"),
-        ({"domain": "fft"}, "'fft' is none of linear, log, auto"),
+        ({"ground": "euclid"}, "'euclid' is not one of manhattan, squared_euclidean"),
+        ({"value": "sharp"}, "'sharp' is not one of bound, regularised, debiased"),
+        ({"domain": "fft"}, "'fft' is not one of linear, log, auto"),
         ({"entropy": 0.0}, "must be positive"),
         ({"entropy": float("nan")}, "must be positive"),
         ({"steps": 0}, "must be positive"),

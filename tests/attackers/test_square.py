@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attackers.geometry import L1, L2, METRICS, Linf, Metric
 from attackers.losses import margin, misclassified
-from attackers.square import CHUNK, SQUARE_METRICS, _bump, _move_mass, _sides, square
+from attackers.square import SQUARE_METRICS, TRIALS_PER_DRAW, _bump, _move_mass, _sides, square
 from attackers.threat import Threat
 
 SHAPES: dict[str, tuple[int, ...]] = {
@@ -67,7 +67,9 @@ def test_bits_do_not_depend_on_batch_order_or_run(metric: Metric) -> None:
     def attack(rows: Tensor) -> Tensor:
         threat = Threat(metric, radius[rows])
         x = x0[rows]
-        return square(model, x, labels[rows], threat, generator=streams(x), queries=2 * CHUNK + 20)
+        return square(
+            model, x, labels[rows], threat, generator=streams(x), queries=2 * TRIALS_PER_DRAW + 20
+        )
 
     everyone = torch.arange(6)
     together = attack(everyone)

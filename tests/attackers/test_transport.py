@@ -10,13 +10,13 @@ from image_mass import images, inside, least_radius, noise
 from linear_models import Linear, broken_at, streams
 from torch import Tensor
 
-from attackers import Attack
+from attackers.entry import Configured
 from attackers.fgsm import fgsm
 from attackers.losses import cross_entropy, margin, misclassified, targeted_margin
 from attackers.minimal import minimal_radius
 from attackers.random_streams import SampleGenerator
 from attackers.threat import Threat
-from attackers.transport import Mover, transport, transport_hunt
+from attackers.transport import TransportState, minimal_transport, transport
 from attackers.wasserstein import Wasserstein
 
 METRIC = Wasserstein()
@@ -65,7 +65,7 @@ def network(classes: int = 5, pixels: int = 36, seed: int = 1) -> partial[Tensor
     return partial(scores, a=first, b=second)
 
 
-def breaks(attack: Attack, problem: Problem, factor: float) -> Tensor:
+def breaks(attack: Configured, problem: Problem, factor: float) -> Tensor:
     model, x0, labels, radius = problem
     return broken_at(attack, model, x0, labels, METRIC, factor * radius)
 
@@ -119,7 +119,7 @@ def test_minimal_radii_are_those_of_the_linear_program(shape: tuple[int, ...], f
 
 def test_a_hunt_alone_comes_near() -> None:
     model, x0, labels, radius = problem(SHAPES["grey"], True)
-    x = transport_hunt(model, x0, labels, METRIC, generator=streams(x0))
+    x = minimal_transport(model, x0, labels, METRIC, generator=streams(x0))
     assert misclassified(model(x), labels).all()
     assert (METRIC.distance(x0, x) <= 1.2 * radius).all()
 
@@ -192,7 +192,9 @@ def test_every_result_is_inside_and_broken_ones_are_misclassified(
     # Whoever was misclassified once left the batch, and came back misclassified.
     stayed = len(seen[-1])
     assert int(misclassified(model(x), labels).sum()) >= 5 - stayed
-    hunted = transport_hunt(model, x0, labels, METRIC, generator=streams(x0), loss=loss, steps=12)
+    hunted = minimal_transport(
+        model, x0, labels, METRIC, generator=streams(x0), loss=loss, steps=12
+    )
     inside(METRIC, x0, hunted, torch.inf)
     assert (misclassified(model(hunted), labels) | (hunted == x0).flatten(1).all(1)).all()
 
@@ -250,10 +252,10 @@ def test_gradients_that_say_nothing_do_no_harm() -> None:
 def test_a_gradient_that_is_not_finite_is_forgotten(value: float) -> None:
     """On a GPU gradients are looked at every few steps only: a bad one gets into the potential."""
     x0 = images((2, 1, 5, 5))
-    mover = Mover.of(METRIC, x0, torch.full((2,), 0.1).double(), 2)
+    mover = TransportState.of(METRIC, x0, torch.full((2,), 0.1).double(), 2)
     bad = torch.where(torch.eye(5) > 0, value, 1.0).expand_as(x0)
-    mover, _, _ = mover.climbed(bad, 0.0)
-    _, x, cost = mover.climbed(noise(x0), 0.5)
+    mover, _, _ = mover.ascended(bad, 0.0)
+    _, x, cost = mover.ascended(noise(x0), 0.5)
     assert (cost > 0).all()
     inside(METRIC, x0, x, 0.1)
 

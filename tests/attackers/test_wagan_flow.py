@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from image_mass import best_gain, images, inside, noise
 from torch import Tensor
 
-from attackers.wagan.flow import moved
+from attackers.wagan.flow import moved_mass
 from attackers.wasserstein import Wasserstein
 
 METRIC = Wasserstein()
@@ -25,14 +25,14 @@ def test_ball_box_and_mass_hold_for_any_potential(
     shape: tuple[int, ...], reach: int, scale: float, radius: float, seed: int
 ) -> None:
     x = images(shape, seed)
-    result = moved(x, scale * noise(x, seed), torch.full((len(x),), radius), reach=reach)
+    result = moved_mass(x, scale * noise(x, seed), torch.full((len(x),), radius), reach=reach)
     inside(METRIC, x, result, radius)
 
 
 def test_another_box() -> None:
     metric = Wasserstein(low=-1.0, high=3.0)
     x = 4 * images((3, 2, 6, 6)) - 1
-    result = moved(x, 3 * noise(x), torch.full((3,), 0.2), reach=2, low=-1.0, high=3.0)
+    result = moved_mass(x, 3 * noise(x), torch.full((3,), 0.2), reach=2, low=-1.0, high=3.0)
     inside(metric, x, result, 0.2)
     assert bool((metric.distance(x, result) > 0.05).all())
 
@@ -41,10 +41,12 @@ def test_budgets_belong_to_images() -> None:
     x = images((3, 1, 7, 7))
     radius = torch.tensor([0.02, 0.1, 0.5])
     potential = 2 * noise(x)
-    together = moved(x, potential, radius, reach=2)
+    together = moved_mass(x, potential, radius, reach=2)
     inside(METRIC, x, together, radius)
     for row in range(3):
-        alone = moved(x[row : row + 1], potential[row : row + 1], radius[row : row + 1], reach=2)
+        alone = moved_mass(
+            x[row : row + 1], potential[row : row + 1], radius[row : row + 1], reach=2
+        )
         torch.testing.assert_close(alone[0], together[row], rtol=0, atol=1e-6)
 
 
@@ -55,7 +57,7 @@ def test_a_free_way_uses_the_whole_budget() -> None:
     potential = torch.full_like(x, -40.0)
     potential[..., 4] = 40.0
     for radius in (0.05, 0.3, 0.9):
-        result = moved(x, potential, torch.tensor([radius]), reach=1)
+        result = moved_mass(x, potential, torch.tensor([radius]), reach=1)
         assert float(METRIC.distance(x, result)[0]) == pytest.approx(radius, rel=2e-3)
         assert float(result[..., 4].sum() / x.sum()) == pytest.approx(radius, rel=0.02)
 
@@ -65,7 +67,7 @@ def test_a_budget_that_no_price_meets_is_kept_by_scaling() -> None:
     x = images((2, 1, 6, 6)).double() * 0.5 + 0.1
     potential = 1e3 * noise(x)
     radius = torch.tensor([1e-11, 1e-12], dtype=torch.float64)
-    result = moved(x, potential, radius, reach=1)
+    result = moved_mass(x, potential, radius, reach=1)
     # Every unit that moved went a pixel at least.
     sent = (result - x).clamp_min(0).flatten(1).sum(1)
     assert bool((sent <= radius * METRIC.mass(x)).all())
@@ -75,25 +77,27 @@ def test_a_budget_that_no_price_meets_is_kept_by_scaling() -> None:
 def test_no_budget_and_no_mass_mean_no_move() -> None:
     x = images((2, 1, 6, 6))
     potential = 3 * noise(x)
-    torch.testing.assert_close(moved(x, potential, torch.zeros(2), reach=2), x, rtol=0, atol=1e-7)
+    torch.testing.assert_close(
+        moved_mass(x, potential, torch.zeros(2), reach=2), x, rtol=0, atol=1e-7
+    )
     black = torch.zeros_like(x)
-    assert torch.equal(moved(black, potential, torch.ones(2), reach=2), black)
+    assert torch.equal(moved_mass(black, potential, torch.ones(2), reach=2), black)
     full = torch.ones_like(x)
     torch.testing.assert_close(
-        moved(full, potential, torch.ones(2), reach=2), full, rtol=0, atol=1e-6
+        moved_mass(full, potential, torch.ones(2), reach=2), full, rtol=0, atol=1e-6
     )
 
 
 def test_gradient_is_that_of_what_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     # At the exact price; the step of Newton's method leaves an error of its own otherwise.
-    monkeypatch.setattr("attackers.wagan.flow.HALVINGS", 40)
+    monkeypatch.setattr("attackers.wagan.flow.PRICE_BISECTIONS", 40)
     x = images((2, 1, 5, 5), 3).double() * 0.5 + 0.1
     potential = noise(x).requires_grad_()
     weight, way = noise(x, 5), noise(x, 6)
     radius = torch.tensor([0.05, 0.2], dtype=torch.float64)
 
     def value(potential: Tensor) -> Tensor:
-        return (moved(x, potential, radius, reach=1) * weight).sum()
+        return (moved_mass(x, potential, radius, reach=1) * weight).sum()
 
     (grad,) = torch.autograd.grad(value(potential), potential)
     with torch.no_grad():
@@ -107,7 +111,7 @@ def test_training_the_potential_finds_what_the_linear_program_allows() -> None:
     potential = torch.zeros(1, 1, 6, 6, requires_grad=True)
     optimiser = torch.optim.Adam([potential], 0.2)
     for _ in range(150):
-        gain = ((moved(x, potential, torch.tensor([0.1]), reach=2) - x) * weight).sum()
+        gain = ((moved_mass(x, potential, torch.tensor([0.1]), reach=2) - x) * weight).sum()
         optimiser.zero_grad()
         (-gain).backward()
         optimiser.step()

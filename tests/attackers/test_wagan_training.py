@@ -12,7 +12,7 @@ from attackers.geometry import L2, Linf, Wasserstein
 from attackers.losses import margin
 from attackers.threat import Threat
 from attackers.wagan.attack import generated, wagan
-from attackers.wagan.networks import HEADS, Discriminator, FlowGenerator, Spec, build
+from attackers.wagan.networks import HEADS, Discriminator, FlowGenerator, Spec, untrained
 from attackers.wagan.objective import (
     VARIANTS,
     Objective,
@@ -29,7 +29,7 @@ SIZES = [(1, 28, 28), (1, 32, 32), (3, 32, 32), (3, 29, 41), (2, 64, 30)]
 
 def trained_like(spec: Spec, seed: int = 0) -> torch.nn.Module:
     """Weights as after training: none is near its start."""
-    network = build(spec)
+    network = untrained(spec)
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for value in network.parameters():

@@ -18,8 +18,8 @@ from audit.health import MetricSubject, ModelSubject
 from audit.models.classifier import Classifier, Gradient, Output, Provenance
 from audit.models.execution import in_calls_of
 from audit.models.preprocess import InputSpec
-from audit.scanning.config import ScanConfig
-from audit.scanning.state import Scan
+from audit.options import ScanConfig
+from audit.scanning.subject import Subject
 from audit.schema import Curve, Health, Interval, Point, Robustness, ThreatResult
 
 Run = Callable[[Tensor], Tensor]
@@ -99,10 +99,10 @@ def noisy_labels(x: Tensor, share: float = 0.1) -> Tensor:
     return labels
 
 
-def scan_of(model: Classifier, x: Tensor, labels: Tensor, **options: Any) -> Scan:
+def scan_of(model: Classifier, x: Tensor, labels: Tensor, **options: Any) -> Subject:
     """A scan that is ready to run."""
     config = ScanConfig(**options)
-    return Scan(model, dataset_of(x, labels), config, samples_of(model, x, labels, config.seed))
+    return Subject(model, dataset_of(x, labels), config, samples_of(model, x, labels, config.seed))
 
 
 def stop_at(stage: str) -> Callable[..., Any]:

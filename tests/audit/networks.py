@@ -6,7 +6,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from attackers.random_streams import SampleGenerator
-from audit.certify.network import Network, network_of
+from audit.certify.network import Network
+from audit.certify.network_of_graph import network_of
 from audit.models.onnx import lift
 
 SHAPE = (1, 6, 6)

@@ -26,14 +26,18 @@ from onnx import helper
 from torch import Tensor
 
 from attackers.geometry import METRICS, NORMS, Linf, Wasserstein
-from audit.certify import bounding, relaxation
+from audit.certify import Certified, bounding
 from audit.certify.affine import Maps
+from audit.certify.bounding import BoundSettings
 from audit.certify.crown import Crown
-from audit.certify.intervals import Interval
+from audit.certify.intervals import IntervalPropagation
+from audit.certify.layers import Bounds
 from audit.certify.margins import Hints
-from audit.certify.network import Bounds
-from audit.certify.relaxation import Candidates, Lines, Relaxed, RelaxedMaximum
-from audit.certify.search import Radii, certified_radii, confirmed
+from audit.certify.maximum import Candidates, RelaxedMaximum
+from audit.certify.piecewise_linear import clip_lines, leaky_relu_lines
+from audit.certify.relaxation import Lines, Relaxed
+from audit.certify.s_shaped import sigmoid_lines, tanh_lines
+from audit.certify.search import ProvenRadii, certified_radii, confirmed
 from audit.errors import UnsupportedOperator
 from audit.models.classifier import Classifier
 from audit.models.onnx import lift
@@ -41,17 +45,17 @@ from audit.models.onnx import lift
 seeds = st.integers(0, 2**32 - 1)
 
 CURVES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Lines]]] = {
-    "relu": (torch.relu, lambda low, high: relaxation.kinked(low, high, 0.0)),
+    "relu": (torch.relu, lambda low, high: leaky_relu_lines(low, high, 0.0)),
     "leaky": (
         lambda x: torch.nn.functional.leaky_relu(x, 0.2),
-        lambda low, high: relaxation.kinked(low, high, 0.2),
+        lambda low, high: leaky_relu_lines(low, high, 0.2),
     ),
     "clip": (
         lambda x: x.clamp(-0.5, 1.0),
-        lambda low, high: relaxation.clipped(low, high, -0.5, 1.0),
+        lambda low, high: clip_lines(low, high, -0.5, 1.0),
     ),
-    "sigmoid": (torch.sigmoid, relaxation.sigmoid),
-    "tanh": (torch.tanh, relaxation.tanh),
+    "sigmoid": (torch.sigmoid, sigmoid_lines),
+    "tanh": (torch.tanh, tanh_lines),
 }
 
 
@@ -90,7 +94,7 @@ def test_lines_are_exact_where_nothing_bends(name: str) -> None:
 
 def test_backwards_a_positive_coefficient_takes_the_lower_line() -> None:
     z, gap = torch.tensor([[0.5, 0.5]], requires_grad=True), torch.zeros(1, requires_grad=True)
-    lines = relaxation.kinked(torch.tensor([[-1.0, -1.0]]), torch.tensor([[3.0, 3.0]]), 0.0)
+    lines = leaky_relu_lines(torch.tensor([[-1.0, -1.0]]), torch.tensor([[3.0, 3.0]]), 0.0)
     out = Relaxed.apply(z, gap, torch.relu(z.detach()), lines)
     coefficients, lost = torch.autograd.grad(out, (z, gap), torch.tensor([[2.0, -2.0]]))
     assert coefficients[0].tolist() == pytest.approx([2.0, -1.5])
@@ -123,7 +127,7 @@ def test_bounds_hold_at_every_point_of_the_ball(activation: str, tuning: int, na
     for radius in (0.003, 0.03, 0.3):
         radii = torch.full((len(x0),), radius).double()
         found = Crown(net, metric, tuning=tuning).margins(x0, labels, radii)
-        low, entering = found.at(radii), found.entering
+        low, entering = found.at(radii), found.intermediate
         for draw in range(30):
             x = metric.sample(x0, radius, streams(x0, draw))
             if draw % 2:
@@ -134,8 +138,8 @@ def test_bounds_hold_at_every_point_of_the_ball(activation: str, tuning: int, na
             assert bool((own - others >= low - 1e-4).all())
             for place, bounds in entering.items():
                 z = net.run(x, until=place)
-                assert bool((z >= bounds.low - 1e-4).all())
-                assert bool((z <= bounds.high + 1e-4).all())
+                assert bool((z >= bounds.lower - 1e-4).all())
+                assert bool((z <= bounds.upper + 1e-4).all())
 
 
 @pytest.mark.parametrize("activation", ["Relu", "Tanh"])
@@ -149,10 +153,10 @@ def test_intervals_hold_and_backward_bounds_are_tighter(activation: str) -> None
     gained = backward.at(radii) - forward.at(radii)
     assert bool((gained >= -1e-5).all())
     assert float(gained.mean()) > 1e-3
-    close, wide = backward.entering, forward.entering
+    close, wide = backward.intermediate, forward.intermediate
     for place in close:
-        assert bool((close[place].low >= wide[place].low - 1e-5).all())
-        assert bool((close[place].high <= wide[place].high + 1e-5).all())
+        assert bool((close[place].lower >= wide[place].lower - 1e-5).all())
+        assert bool((close[place].upper <= wide[place].upper + 1e-5).all())
 
 
 def test_intervals_of_an_affine_map_are_its_absolute_weights() -> None:
@@ -162,11 +166,11 @@ def test_intervals_of_an_affine_map_are_its_absolute_weights() -> None:
     model.graph.output[0].name = "after"
     net = network(model)
     x0 = images(3)
-    reach = torch.full_like(x0, 0.1)
+    half_width = torch.full_like(x0, 0.1)
     first = next(iter(net.layers))
-    bounds = Interval(net, x0, reach).walk(lambda _, entering: entering, first)
+    bounds = IntervalPropagation(net, x0, half_width).bounds(lambda _, entering: entering, first)
     expected = (weight.abs() * 0.1).sum(1)
-    assert torch.allclose(bounds.high - bounds.low, 2 * expected.expand(3, -1), rtol=1e-5)
+    assert torch.allclose(bounds.upper - bounds.lower, 2 * expected.expand(3, -1), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", NORMS)
@@ -271,7 +275,7 @@ def test_bounds_of_a_ball_prove_smaller_ones_too() -> None:
     labels, crown = labels_of(net, x0), Crown(net, Linf())
     radius = 1.1 * certified_radii(crown, x0, labels, torch.full((6,), 0.5).double()).radius
     found = crown.margins(x0, labels, radius)
-    reach = found.reach(radius)
+    reach = found.positive_radius(radius)
     assert bool((reach < radius).all())
     assert bool((reach > 0.5 * radius).all())
     for draw in range(30):
@@ -296,11 +300,11 @@ def test_the_float64_check_takes_back_what_does_not_hold() -> None:
     x0 = images(4)
     labels = labels_of(net, x0)
     exact = Crown(net.double(), Linf())
-    wrong = Radii(torch.full((4,), 0.9).double(), {})
+    wrong = ProvenRadii(torch.full((4,), 0.9).double(), {})
     assert bool((confirmed(exact, x0, labels, wrong)[0] < 0.5).all())
-    small = Radii(torch.full((4,), 1e-5).double(), {})
+    small = ProvenRadii(torch.full((4,), 1e-5).double(), {})
     assert torch.equal(confirmed(exact, x0, labels, small)[0], small.radius)
-    assert bool((confirmed(exact, x0, labels, small, margin=1e3)[0] == 0).all())
+    assert bool((confirmed(exact, x0, labels, small, tolerance=1e3)[0] == 0).all())
 
 
 def test_an_operation_without_a_bound_is_named() -> None:
@@ -336,11 +340,11 @@ def test_bounds_given_from_a_larger_ball_are_kept_where_tighter() -> None:
     x0, crown = images(3), Crown(net, Linf())
     labels = labels_of(net, x0)
     small, large = (torch.full((3,), r).double() for r in (0.02, 0.05))
-    wide = crown.margins(x0, labels, large).entering
+    wide = crown.margins(x0, labels, large).intermediate
     alone = crown.margins(x0, labels, small)
-    helped = crown.margins(x0, labels, small, Hints(within=wide))
+    helped = crown.margins(x0, labels, small, Hints(intermediate=wide))
     assert bool((helped.least() >= alone.least() - 1e-4).all())
-    assert all(isinstance(found, Bounds) for found in helped.entering.values())
+    assert all(isinstance(found, Bounds) for found in helped.intermediate.values())
 
 
 @pytest.mark.parametrize("name", ["linf", "l2"])
@@ -360,9 +364,9 @@ def test_maps_between_layers_that_are_kept_change_nothing(
     monkeypatch.setattr(Maps, "segment", lambda *_: None)
     again = Crown(net, metric).margins(x0, labels, radii)
     assert torch.allclose(found.least(), again.least(), atol=1e-4)
-    for place, bounds in found.entering.items():
-        assert torch.allclose(bounds.low, again.entering[place].low, atol=1e-4)
-        assert torch.allclose(bounds.high, again.entering[place].high, atol=1e-4)
+    for place, bounds in found.intermediate.items():
+        assert torch.allclose(bounds.lower, again.intermediate[place].lower, atol=1e-4)
+        assert torch.allclose(bounds.upper, again.intermediate[place].upper, atol=1e-4)
 
 
 def test_a_layer_may_feed_on_the_input_itself() -> None:
@@ -378,15 +382,15 @@ def test_a_layer_may_feed_on_the_input_itself() -> None:
     net = network(graph(nodes, weights))
     x0, crown = images(), Crown(net, Linf())
     labels, radii = labels_of(net, x0), torch.full((5,), 0.05).double()
-    entering = crown.margins(x0, labels, radii).entering
+    entering = crown.margins(x0, labels, radii).intermediate
     last = max(net.layers)
     segment = crown.maps.segment(last, x0[:1], sorted(net.layers)[:-1])
     assert segment is not None
     assert segment.direct is not None
     for draw in range(30):
         z = net.run(Linf().sample(x0, 0.05, streams(x0, draw)), until=last)
-        assert bool((z >= entering[last].low - 1e-5).all())
-        assert bool((z <= entering[last].high + 1e-5).all())
+        assert bool((z >= entering[last].lower - 1e-5).all())
+        assert bool((z <= entering[last].upper + 1e-5).all())
 
 
 def served(model: onnx.ModelProto) -> Classifier:
@@ -403,9 +407,7 @@ def test_a_certificate_is_the_same_to_the_bit_for_any_neighbours(how: str) -> No
     def radii(rows: Tensor) -> Tensor:
         samples = samples_of(model, x[rows])
         limit = torch.full((len(rows),), 0.5).double()
-        found = bounding.certify(
-            model, Linf(), samples, limit, how=how, steps=5, tuning=3, work=0.0
-        )
+        found = bounding.certify(model, Linf(), samples, limit, BoundSettings(how, 5, 3, 0.0))
         assert found is not None
         assert found.certifier.name == how
         return found.radius
@@ -419,10 +421,8 @@ def test_auto_takes_what_the_work_allows() -> None:
     model, x = served(convolutional("Relu")), images(4)
     samples, limit = samples_of(model, x), torch.full((4,), 0.5).double()
 
-    def found(how: str, work: float) -> bounding.Certified:
-        made = bounding.certify(
-            model, Linf(), samples, limit, how=how, steps=5, tuning=3, work=work
-        )
+    def found(how: str, work: float) -> Certified:
+        made = bounding.certify(model, Linf(), samples, limit, BoundSettings(how, 5, 3, work))
         assert made is not None
         return made
 
@@ -443,7 +443,7 @@ def test_a_network_without_bounds_says_why_and_claims_nothing() -> None:
     model, x = served(graph(nodes, {"w": random(CLASSES, 36)})), images(3)
     limit = torch.full((3,), 0.5).double()
     found = bounding.certify(
-        model, Linf(), samples_of(model, x), limit, how="auto", steps=5, tuning=3, work=1e9
+        model, Linf(), samples_of(model, x), limit, BoundSettings("auto", 5, 3, 1e9)
     )
     assert found is not None
     assert found.certifier.status == "not_applicable"
@@ -452,7 +452,7 @@ def test_a_network_without_bounds_says_why_and_claims_nothing() -> None:
     without = replace(model, graph=None)
     assert (
         bounding.certify(
-            without, Linf(), samples_of(model, x), limit, how="auto", steps=5, tuning=3, work=1e9
+            without, Linf(), samples_of(model, x), limit, BoundSettings("auto", 5, 3, 1e9)
         )
         is None
     )

@@ -3,7 +3,7 @@
 import pytest
 from fakes import classifier, inputs, linear, scan_of
 
-from audit.cli.arguments import Gates
+from audit.api.verdicts import Gates
 from audit.errors import UsageError
 from audit.scanning import scan
 from audit.scanning.assemble import report_of
@@ -20,7 +20,7 @@ def scanned(effort: str, **options: object) -> Report:
     outcome = scan.run(
         scan_of(classifier(linear), X, LABELS, effort=effort, **{**OPTIONS, **options})
     )
-    return report_of(outcome, config={}, gates=Gates().judged)
+    return report_of(outcome, config={}, gates=Gates().evaluate)
 
 
 @pytest.mark.parametrize("effort", ["quick", "standard"])

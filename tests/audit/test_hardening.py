@@ -21,7 +21,8 @@ from attackers.threat import Threat
 from attackers.wagan.networks import Spec
 from audit.errors import ModelError, UsageError
 from audit.evidence.samples import Samples
-from audit.hardening import loop, outcome
+from audit.generators.resuming import RunIdentity
+from audit.hardening import loop
 from audit.hardening.adversaries import (
     Mixed,
     Pgd,
@@ -30,9 +31,15 @@ from audit.hardening.adversaries import (
     divergence,
     trades_loss,
 )
-from audit.hardening.session import CoTrained, HardenConfig
-from audit.hardening.weights import trainable
+from audit.hardening.before_after import lost_classes
+from audit.hardening.co_training import CoTrained
+from audit.hardening.config import threats_of
+from audit.hardening.hardening_state import HardeningState, restore_state, save_state
+from audit.hardening.plan import Entry, HardeningPlan, Hyperparameters
+from audit.hardening.schedules import SCHEDULES, constant
+from audit.hardening.weights import open_trainable
 from audit.models import LoadOptions, load_classifier
+from audit.options import HardenConfig
 from audit.statistics.pairs import paired, paired_points
 from tests.models import makers
 
@@ -257,7 +264,7 @@ def opened(path: Path, **options: Any) -> Any:
     x = torch.rand(16, 1, 6, 6, generator=torch.Generator().manual_seed(0))
     loading = LoadOptions(trust_model=True, device="cpu")
     classifier = load_classifier(path, x[:8], loading)
-    return classifier, trainable(path, classifier, loading, x, **options), x
+    return classifier, open_trainable(path, classifier, loading, x, **options), x
 
 
 @pytest.mark.parametrize("raw", [True, False])
@@ -302,7 +309,7 @@ def test_frozen_weights_stay(tmp_path: Path) -> None:
     _, model, _ = opened(path, freeze=("conv.*", "bn.*"))
     assert set(model.weights) == {"dense", "dense.bias"}
     assert {"conv.weight", "bn.scale"} <= set(model.frozen)
-    with pytest.raises(UsageError, match=r"--freeze head\.\* fits no weight"):
+    with pytest.raises(UsageError, match=r"--freeze head\.\* matches no weight"):
         opened(path, freeze=("head.*",))
     with pytest.raises(UsageError, match="leaves no weight"):
         opened(path, freeze=("*",))
@@ -368,7 +375,7 @@ def test_what_cannot_be_trained_is_refused_with_the_reason(tmp_path: Path) -> No
 
 
 class Learning:
-    """An opponent that counts its lessons."""
+    """A trained adversary that counts its refreshes."""
 
     def __init__(self) -> None:
         self.state = torch.zeros(3)
@@ -384,7 +391,7 @@ class Learning:
         self.state = tensors["state"]
 
 
-def training(tmp_path: Path, **changed: Any) -> loop.Training:
+def training(tmp_path: Path, **changed: Any) -> HardeningPlan:
     _, model, _ = opened(onnx_net(tmp_path / "m.onnx"))
     x = torch.rand(50, 1, 6, 6, generator=torch.Generator().manual_seed(1))
     labels = (x.mean((1, 2, 3)) * 40).long() % 4
@@ -394,41 +401,43 @@ def training(tmp_path: Path, **changed: Any) -> loop.Training:
         noise = torch.randn(x0.shape, generator=random) * 0.1 + float(opponent.state.mean()) / 1e3
         return functional.cross_entropy(logits(x0 + noise), wanted)
 
-    def validate() -> loop.Entry:
+    def validate() -> Entry:
         with torch.no_grad():
             right = float((model.logits(x).argmax(1) == labels).double().mean())
         return {"clean": right, "attacked": right, "evaluation": right, "accepted": True}
 
-    plan = loop.Plan(
+    plan = Hyperparameters(
         epochs=3, batch=16, rate=0.01, schedule="cosine", average=0.9, seed=0, seconds=None
     )
-    made = loop.Training(model, x, labels, loss, plan, validate, {"model": "m"}, opponent)
+    made = HardeningPlan(
+        model, x, labels, loss, plan, validate, RunIdentity({"model": "m"}, {}), opponent
+    )
     return replace(made, **changed)
 
 
 def finished(
-    made: loop.Training, at: loop.Progressed, path: Path, stop: int | None = None
-) -> loop.Progressed:
+    made: HardeningPlan, at: HardeningState, path: Path, stop: int | None = None
+) -> HardeningState:
     def tick(done: int) -> None:
         if stop is not None and at.number >= stop:
             raise KeyboardInterrupt
 
-    loop.run(made, at, path, tick, lambda entry: None)
+    loop.train_model(made, at, path, tick, lambda entry: None)
     return at
 
 
 def test_a_run_that_stops_anywhere_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
     made = training(tmp_path)
-    whole = finished(made, loop.Progressed.of(made.model), path)
+    whole = finished(made, HardeningState.of(made.model), path)
     assert len(whole.history) == 3
     assert whole.best_epoch is not None
     for stop in range(1, 9):
         made = training(tmp_path)
         with pytest.raises(KeyboardInterrupt):
-            finished(made, loop.Progressed.of(made.model), path, stop)
+            finished(made, HardeningState.of(made.model), path, stop)
         again = training(tmp_path)
-        halves = finished(again, loop.load(again, path), path)
+        halves = finished(again, restore_state(again, path), path)
         assert halves.history == whole.history
         assert halves.best_epoch == whole.best_epoch
         for part in ("weights", "first", "second", "average", "best"):
@@ -437,16 +446,17 @@ def test_a_run_that_stops_anywhere_goes_on_to_the_same_weights(tmp_path: Path) -
 
 
 def co_trained(monkeypatch: pytest.MonkeyPatch) -> CoTrained:
-    monkeypatch.setattr("audit.hardening.session.LESSON", 3)
+    monkeypatch.setattr("audit.hardening.co_training.REFRESH_STEPS", 3)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(784, 4))
-    made = CoTrained(Spec("flow", 1, 28, 28), model, 0.3, 2, 0, torch.device("cpu"))
-    made.x = torch.rand(20, 1, 28, 28, generator=torch.Generator().manual_seed(1))
-    made.labels = torch.arange(20) % 4
-    return made
+    x = torch.rand(20, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+    return CoTrained(
+        Spec("flow", 1, 28, 28), model, x, torch.arange(20) % 4,
+        radius=0.3, every=2, seed=0, device=torch.device("cpu"),
+    )  # fmt: skip
 
 
-def test_a_generator_learns_once_per_lesson_wherever_it_was_stopped(
+def test_a_generator_learns_once_per_refresh_wherever_it_was_stopped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole = co_trained(monkeypatch)
@@ -455,7 +465,7 @@ def test_a_generator_learns_once_per_lesson_wherever_it_was_stopped(
         assert whole.state.number == steps
     stopped = co_trained(monkeypatch)
     stopped.refresh(0)
-    monkeypatch.setattr("audit.hardening.session.LESSON", 2)
+    monkeypatch.setattr("audit.hardening.co_training.REFRESH_STEPS", 2)
     stopped.refresh(2)  # stops after four steps of six
     assert stopped.state.number == 4
     again = co_trained(monkeypatch)
@@ -472,30 +482,30 @@ def test_a_generator_learns_once_per_lesson_wherever_it_was_stopped(
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
     made = training(tmp_path)
-    loop.save(made, loop.Progressed.of(made.model), path)
-    with pytest.raises(UsageError, match="begun with model 'm', now it is 'n'"):
-        loop.load(replace(made, identity={"model": "n"}), path)
+    save_state(made, HardeningState.of(made.model), path)
+    with pytest.raises(UsageError, match="a different model file"):
+        restore_state(replace(made, identity=RunIdentity({"model": "n"}, {})), path)
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(ModelError, match="cannot be read"):
-        loop.load(made, path)
+        restore_state(made, path)
 
 
 def test_only_accepted_epochs_are_kept(tmp_path: Path) -> None:
     verdicts = iter([(0.5, False), (0.4, True), (0.3, True)])
 
-    def validate() -> loop.Entry:
+    def validate() -> Entry:
         attacked, accepted = next(verdicts)
         return {"clean": 1.0, "attacked": attacked, "evaluation": 0.9, "accepted": accepted}
 
     made = training(tmp_path, validate=validate)
-    at = finished(made, loop.Progressed.of(made.model), tmp_path / "c")
+    at = finished(made, HardeningState.of(made.model), tmp_path / "c")
     assert at.best_epoch == 2
 
 
 def test_the_time_budget_ends_training(tmp_path: Path) -> None:
     made = training(tmp_path)
-    made = replace(made, plan=replace(made.plan, seconds=1e-6))
-    at = finished(made, loop.Progressed.of(made.model), tmp_path / "c")
+    made = replace(made, hyperparameters=replace(made.hyperparameters, seconds=1e-6))
+    at = finished(made, HardeningState.of(made.model), tmp_path / "c")
     assert at.number == 1
     assert len(at.history) == 1, "what was reached is judged all the same"
 
@@ -504,14 +514,16 @@ def test_a_loss_that_is_not_finite_stops(tmp_path: Path) -> None:
     made = training(tmp_path)
     broken = replace(made, loss=lambda *batch: made.loss(*batch) * torch.nan)
     with pytest.raises(ModelError, match="not finite"):
-        finished(broken, loop.Progressed.of(broken.model), tmp_path / "c")
+        finished(broken, HardeningState.of(broken.model), tmp_path / "c")
 
 
 def test_adam_is_torchs_adam(tmp_path: Path) -> None:
-    made = training(tmp_path, opponent=None)
-    made = replace(made, plan=replace(made.plan, epochs=1, schedule="constant"))
-    at = finished(made, loop.Progressed.of(made.model), tmp_path / "c")
-    other = training(tmp_path, opponent=None)
+    made = training(tmp_path, adversary=None)
+    made = replace(
+        made, hyperparameters=replace(made.hyperparameters, epochs=1, schedule="constant")
+    )
+    at = finished(made, HardeningState.of(made.model), tmp_path / "c")
+    other = training(tmp_path, adversary=None)
     optimiser = torch.optim.Adam(other.model.weights.values())
     order = torch.randperm(50, generator=torch.Generator().manual_seed(0))
     for number in range(3):
@@ -519,7 +531,7 @@ def test_adam_is_torchs_adam(tmp_path: Path) -> None:
         random = torch.Generator().manual_seed(number)
         loss = other.loss(other.model.logits, other.x[rows], other.labels[rows], random)
         for group in optimiser.param_groups:
-            group["lr"] = 0.01 * loop.constant((number + 1) / 3)
+            group["lr"] = 0.01 * constant((number + 1) / 3)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -527,9 +539,9 @@ def test_adam_is_torchs_adam(tmp_path: Path) -> None:
         torch.testing.assert_close(at.weights[name], value.detach())
 
 
-@pytest.mark.parametrize("name", loop.SCHEDULES)
+@pytest.mark.parametrize("name", SCHEDULES)
 def test_schedules_rise_and_end_low(name: str) -> None:
-    shares = [loop.SCHEDULES[name](done / 100) for done in range(1, 101)]
+    shares = [SCHEDULES[name](done / 100) for done in range(1, 101)]
     assert shares[0] < 0.5
     assert max(shares) <= 1
     assert all(a >= b for a, b in itertools.pairwise(shares[10:]))
@@ -562,7 +574,7 @@ def test_options_that_cannot_be_meant(options: dict[str, Any], message: str) -> 
 
 def test_threats_have_their_radii() -> None:
     config = HardenConfig(method="mixed", metrics=("linf", "l2"), radii=(0.1, 1.0), high=255.0)
-    assert [(m.name, m.high, r) for m, r in config.threats] == [
+    assert [(m.name, m.high, r) for m, r in threats_of(config)] == [
         ("linf", 255.0, 0.1), ("l2", 255.0, 1.0),
     ]  # fmt: skip
 
@@ -587,7 +599,7 @@ def test_a_class_of_which_next_to_nothing_is_left_is_named(left: int, warned: bo
     labels = [0] * 300 + [1] * 12
     before = judged(labels, [True] * 310 + [False] * 2)
     after = judged(labels, [True] * (300 + left) + [False] * (12 - left))
-    said = list(outcome.given_up(before, after, ("common", "rare")))
+    said = list(lost_classes(before, after, ("common", "rare")))
     assert len(said) == warned
     for sentence in said:
         assert "class 1 (rare)" in sentence
@@ -599,5 +611,5 @@ def test_a_class_of_which_next_to_nothing_is_left_is_named(left: int, warned: bo
 
 def test_a_class_that_was_never_right_is_not_given_up() -> None:
     before, after = judged([0, 3], [True, False]), judged([0, 3], [True, False])
-    assert list(outcome.given_up(before, after, None)) == []
-    assert "class 0:" in next(outcome.given_up(before, judged([0, 3], [False, True]), None))
+    assert list(lost_classes(before, after, None)) == []
+    assert "class 0:" in next(lost_classes(before, judged([0, 3], [False, True]), None))

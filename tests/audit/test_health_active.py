@@ -18,7 +18,7 @@ from audit.evidence.judge import admissible
 from audit.evidence.samples import Samples
 from audit.health import readout as readouts
 from audit.health.active import find_hidden, in_turn
-from audit.health.readout import GROUPS, Readout, disjoint, hide, isolate
+from audit.health.readout import MOST_GROUPS, Readout, disjoint, hide, isolate
 from audit.health.registry import CheckResult
 from audit.models.classifier import Classifier
 from audit.models.execution import Counted
@@ -241,7 +241,7 @@ def test_order_of_the_samples_changes_nothing() -> None:
     assert found(tiny, MODEL, samples_of(MODEL, SAMPLES.x[order])) == found(tiny)
 
 
-@pytest.mark.parametrize(("delta", "groups"), [(0.01, 2), (0.19, None), (10.0, GROUPS)])
+@pytest.mark.parametrize(("delta", "groups"), [(0.01, 2), (0.19, None), (10.0, MOST_GROUPS)])
 def test_balls_of_a_batch_do_not_meet(delta: float, groups: int | None) -> None:
     batches = disjoint(Linf(), SAMPLES, delta, 64)
     assert groups is None or len(batches) == groups

@@ -20,7 +20,7 @@ from attackers.geometry import L1, L2, Linf, Wasserstein
 from audit.errors import InternalError
 from audit.evidence.samples import Samples
 from audit.health import CHECKS, MetricSubject, ModelSubject, ScanSubject, check, checks_of
-from audit.health.registry import AFTER_AN_ERROR, Check, CheckResult, Need
+from audit.health.registry import AFTER_AN_ERROR, Check, CheckResult, Requirement
 from audit.models.classifier import Classifier
 from audit.schema import Health
 
@@ -159,14 +159,18 @@ def test_a_contradiction_is_not_contained() -> None:
 
 @pytest.mark.usefixtures("empty")
 def test_the_first_unmet_need_is_the_reason_and_nothing_runs() -> None:
-    needs = (Need("Met.", lambda _: True), Need("First.", lambda _: False), Need("Second.", boom))
+    needs = (
+        Requirement("Met.", lambda _: True),
+        Requirement("First.", lambda _: False),
+        Requirement("Second.", boom),
+    )
     found = check("c", ScanSubject, title="C", advice="Do.", needs=needs)(boom)(WHOLE)
     assert (found.status, found.finding, found.advice) == ("not_applicable", "First.", None)
 
 
 @pytest.mark.usefixtures("empty")
 def test_an_error_in_a_need_is_contained_too() -> None:
-    needs = (Need("Never.", boom),)
+    needs = (Requirement("Never.", boom),)
     found = check("c", ScanSubject, title="C", advice="Do.", needs=needs)(boom)(WHOLE)
     assert found.status == "error"
 

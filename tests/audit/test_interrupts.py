@@ -9,10 +9,15 @@ from audit.runtime.interrupts import SIGNALS, heard
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_both_signals_interrupt(number: signal.Signals) -> None:
-    before = signal.getsignal(number)
-    with heard(), pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(number)
-    assert signal.getsignal(number) == before
+    """Also where these tests run in the background of a shell, which has SIGINT ignored."""
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = signal.signal(number, handlers[number])
+    try:
+        with heard(), pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+        assert signal.getsignal(number) == handlers[number]
+    finally:
+        signal.signal(number, before)
 
 
 @pytest.mark.parametrize("second", SIGNALS)

@@ -1,17 +1,19 @@
 """Reading options, refusing configurations, and the gates with their exit codes."""
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from fakes import classifier, finding, inputs, linear, noisy_labels, scan_of, threat_result
 
 from audit import values
-from audit.cli.arguments import Gates
+from audit.api.verdicts import Gates
 from audit.errors import UsageError
 from audit.gates import verdict as gates
+from audit.options import ScanConfig
+from audit.options.scanning import AttackName
+from audit.scanning import scan
 from audit.scanning.assemble import report_of
-from audit.scanning.config import ATTACK_NAMES, ScanConfig
 from audit.schema import Gate, Report
 from audit.values import order_name
 from tests.reports.golden import golden
@@ -79,7 +81,6 @@ def test_counts_and_sizes() -> None:
         ({"deltas": (-0.1,)}, "delta must be finite and not negative, found -0.1"),
         ({"deltas": (math.inf,)}, "delta must be finite"),
         ({"deltas": (math.nan,)}, "delta must be finite"),
-        ({"attacks": ("cw",)}, "Unknown attack 'cw': choose from fgsm"),
         ({"certify": "maybe"}, "Unknown certificate 'maybe'"),
         ({"low": 1.0, "high": 1.0}, "--low must be below --high"),
         ({"low": math.nan}, "--low must be below --high"),
@@ -99,7 +100,7 @@ def test_what_cannot_be_meant_is_refused(choice: dict[str, Any], message: str) -
 
 
 def test_what_can_be_meant_is_accepted() -> None:
-    assert ScanConfig(attacks=ATTACK_NAMES, orders=(1.0, math.inf), deltas=(0.0,)).seed == 0
+    assert ScanConfig(attacks=get_args(AttackName), orders=(1.0, math.inf), deltas=(0.0,)).seed == 0
     assert ScanConfig(seed=2**63 - 1).confidence == 0.95
 
 
@@ -161,8 +162,9 @@ def test_one_word_for_the_whole(statuses: list[str], reliable: str, expected: st
 @pytest.fixture(scope="module")
 def report() -> Report:
     x = inputs(30)
-    scan = scan_of(classifier(linear), x, noisy_labels(x), deltas=(0.1,))
-    return report_of(scan, config={}, gates=Gates().judged)
+    options = {"deltas": (0.1,), "attacks": ("fgsm",), "certify": "none"}
+    done = scan.run(scan_of(classifier(linear), x, noisy_labels(x), **options))
+    return report_of(done, config={}, gates=Gates().evaluate)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from audit.errors import UsageError
-from audit.gates.policy import Policy, Rule, Waiver, judge, read_policy
+from audit.gates.policy import Policy, Rule, Waiver, evaluate_policy, read_policy
 from audit.schema import Interval, Report
 from tests.reports.golden import golden
 
@@ -118,16 +118,16 @@ def test_a_missing_file(tmp_path: Path) -> None:
     ],
 )
 def test_the_pessimistic_end_is_judged(text: str, use: str, status: str, value: float) -> None:
-    (gate,) = judge(report(), one(text, use=use), TODAY)
+    (gate,) = evaluate_policy(report(), one(text, use=use), TODAY)
     assert (gate.status, gate.value) == (status, value)
 
 
 def test_strict_leaves_a_straddling_interval_open() -> None:
     policy = one("attacked.linf@8/255 >= 0.75")
-    assert judge(report(), policy, TODAY, strict=True)[0].status == "inconclusive"
-    assert judge(report(), one("attacked.linf@8/255 >= 0.95"), TODAY, strict=True)[0].status == (
-        "fail"
-    )
+    assert evaluate_policy(report(), policy, TODAY, strict=True)[0].status == "inconclusive"
+    assert evaluate_policy(report(), one("attacked.linf@8/255 >= 0.95"), TODAY, strict=True)[
+        0
+    ].status == ("fail")
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_strict_leaves_a_straddling_interval_open() -> None:
     ],
 )
 def test_what_was_not_measured_fails(text: str, reason: str) -> None:
-    (gate,) = judge(report(), one(text), TODAY)
+    (gate,) = evaluate_policy(report(), one(text), TODAY)
     assert gate.status == "fail"
     assert gate.value is None
     assert reason in gate.detail
@@ -147,36 +147,36 @@ def test_what_was_not_measured_fails(text: str, reason: str) -> None:
 
 def test_an_end_that_was_not_measured_fails() -> None:
     made = report().model_copy(update={"clean": golden().clean.model_copy(update={"low": None})})
-    (gate,) = judge(made, one("clean >= 0.1"), TODAY)
+    (gate,) = evaluate_policy(made, one("clean >= 0.1"), TODAY)
     assert gate.status == "fail"
     assert "low end" in gate.detail
 
 
 @pytest.mark.parametrize(("colour", "status"), [("green", "fail"), ("amber", "fail")])
 def test_reliability(colour: str, status: str) -> None:
-    (gate,) = judge(golden(), one(f"reliability = {colour}"), TODAY)
+    (gate,) = evaluate_policy(golden(), one(f"reliability = {colour}"), TODAY)
     assert gate.status == status
     assert "RED" in gate.detail
     clean = report().model_copy(
         update={"health": [h for h in golden().health if h.status == "pass"]}
     )
-    assert judge(clean, one(f"reliability = {colour}"), TODAY)[0].status == "pass"
+    assert evaluate_policy(clean, one(f"reliability = {colour}"), TODAY)[0].status == "pass"
 
 
 def test_a_warning_never_fails() -> None:
     policy = Policy((Rule("clean >= 0.999", "warn"),))
-    assert judge(golden(), policy, TODAY)[0].status == "warn"
+    assert evaluate_policy(golden(), policy, TODAY)[0].status == "warn"
 
 
 def test_a_waiver_holds_until_its_day() -> None:
     text = "clean >= 0.999"
     waiver = Waiver(text, "ticket 12", TODAY)
     policy = one(text, waivers=(waiver,))
-    (gate,) = judge(golden(), policy, TODAY)
+    (gate,) = evaluate_policy(golden(), policy, TODAY)
     assert gate.status == "waived"
     assert "ticket 12" in gate.detail
-    (gate,) = judge(golden(), policy, date(2030, 1, 16))
+    (gate,) = evaluate_policy(golden(), policy, date(2030, 1, 16))
     assert gate.status == "fail"
     assert "expired on 2030-01-15" in gate.detail
     passing = one("clean >= 0.5", waivers=(Waiver("clean >= 0.5", "r", TODAY),))
-    assert judge(golden(), passing, TODAY)[0].status == "pass"
+    assert evaluate_policy(golden(), passing, TODAY)[0].status == "pass"

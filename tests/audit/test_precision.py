@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from attackers.geometry import METRICS
-from audit.certify import bounding
+from audit.certify.methods import prover_of
 from audit.certify.search import certified_radii, confirmed
 from audit.errors import UnsupportedOperator
 from tests.cli.command import audit, read_report
@@ -79,9 +79,9 @@ def test_bounds_of_a_half_file_are_those_of_its_numbers_in_float32(casts: bool, 
         labels = net.run(x).argmax(1)
         metric = METRICS["linf"]()
         search = certified_radii(
-            bounding.prover(name, net, metric, 0), x, labels, torch.ones(3, dtype=torch.float64)
+            prover_of(name, net, metric, 0), x, labels, torch.ones(3, dtype=torch.float64)
         )
-        exact = bounding.prover(name, net.double(), metric, 0)
+        exact = prover_of(name, net.double(), metric, 0)
         found.append((net.double().run(x.double()), confirmed(exact, x, labels, search)[0]))
     assert torch.equal(found[0][0], found[1][0])
     assert torch.equal(found[0][1], found[1][1])

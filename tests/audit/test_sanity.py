@@ -11,7 +11,7 @@ from audit.evidence.chance import chance_level, require_better_than_chance
 from audit.evidence.samples import choose, evaluate
 from audit.models.classifier import Classifier
 from audit.models.preprocess import InputSpec
-from audit.scanning.config import ScanConfig
+from audit.options import ScanConfig
 from audit.scanning.scan import prepare
 
 CLASSES = 10

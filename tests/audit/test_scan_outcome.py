@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,15 @@ from torch import Tensor
 from attackers.geometry import METRICS
 from attackers.losses import misclassified
 from audit import certify
+from audit.api.verdicts import Gates
 from audit.certify import Certified
-from audit.cli.arguments import Gates
 from audit.errors import InternalError, UsageError
 from audit.evidence.samples import Samples
+from audit.options import VerdictOptions
 from audit.runtime.atomic_files import check_writable, replacing
 from audit.scanning import artifacts, scan
 from audit.scanning.assemble import report_of
-from audit.scanning.state import Scan
+from audit.scanning.result import ScanResult
 from audit.schema import Report
 
 OPTIONS: dict[str, Any] = {
@@ -34,23 +36,23 @@ X = inputs(40)
 LABELS = noisy_labels(X)
 
 
-def finished(x: Tensor = X, labels: Tensor = LABELS, **options: Any) -> Scan:
+def finished(x: Tensor = X, labels: Tensor = LABELS, **options: Any) -> ScanResult:
     return scan.run(scan_of(classifier(linear), x, labels, **{**OPTIONS, **options}))
 
 
 @pytest.fixture(scope="module")
-def done() -> Scan:
+def done() -> ScanResult:
     return finished()
 
 
 @pytest.fixture(scope="module")
-def report(done: Scan) -> Report:
-    return report_of(done, config={}, gates=Gates(minimum=0.2).judged)
+def report(done: ScanResult) -> Report:
+    return report_of(done, config={}, gates=Gates(VerdictOptions(fail_under=0.2)).evaluate)
 
 
-def test_every_radius_is_the_closed_form(done: Scan) -> None:
+def test_every_radius_is_the_closed_form(done: ScanResult) -> None:
     value = ((X.double() - 0.5) * WEIGHT.double()).sum(1).abs()
-    for run in done.runs:
+    for run in done.evidence:
         exact = torch.where(
             done.samples.correct, value / run.metric.dual_norm(WEIGHT[None], WEIGHT[None]), 0.0
         )
@@ -61,7 +63,7 @@ def test_every_radius_is_the_closed_form(done: Scan) -> None:
         assert found.isfinite().all()
 
 
-def test_health_is_green_and_everything_ran(done: Scan, report: Report) -> None:
+def test_health_is_green_and_everything_ran(done: ScanResult, report: Report) -> None:
     statuses = {key(entry): entry.status for entry in done.health}
     assert set(statuses.values()) <= {"pass", "warn", "not_applicable"}
     # What cannot run: Square in l1, examples of an earlier metric for the first, 8 bits of tables
@@ -70,12 +72,12 @@ def test_health_is_green_and_everything_ran(done: Scan, report: Report) -> None:
         "quantised_kernels",
         "square.l1",
         "transfer.linf",
-        *(f"representable.{run.metric.name}" for run in done.runs),
-        *(f"active_test.{run.metric.name}" for run in done.runs),
+        *(f"representable.{run.metric.name}" for run in done.evidence),
+        *(f"active_test.{run.metric.name}" for run in done.evidence),
     }
     assert [key(h) for h in done.health if h.status == "warn"] == ["sample_size"]
     assert len({key(entry) for entry in done.health}) == len(done.health)
-    for run in done.runs:
+    for run in done.evidence:
         ran = {entry.name: entry for entry in run.attacks}
         assert list(ran) == ["fgsm", "minimal", "apgd", "w-fgsm"]
         assert all(entry.status == "ran" for entry in ran.values())
@@ -101,12 +103,12 @@ def test_the_bracket_of_the_report_is_ordered(report: Report) -> None:
         assert all(a <= b for a, b in zip(at["2"], at["inf"], strict=True))
 
 
-def found(done: Scan) -> list[tuple[Tensor, Tensor, Tensor, list[str]]]:
+def found(done: ScanResult) -> list[tuple[Tensor, Tensor, Tensor, list[str]]]:
     return [(r.frontier.radius, r.frontier.x, r.frontier.prediction, r.frontier.attack)
-            for r in done.runs]  # fmt: skip
+            for r in done.evidence]  # fmt: skip
 
 
-def same(a: Scan, b: Scan, rows: Tensor | None = None) -> None:
+def same(a: ScanResult, b: ScanResult, rows: Tensor | None = None) -> None:
     """Equal to the bit; the samples of ``b`` are the given rows of ``a``."""
     chosen = torch.arange(len(a.samples)) if rows is None else rows
     for one, other in zip(found(a), found(b), strict=True):
@@ -128,12 +130,12 @@ def test_batch_size_changes_no_bit(batch: int) -> None:
     same(finished(x, labels, **few), finished(x, labels, **few, batch_size=batch))
 
 
-def test_order_of_the_samples_changes_no_bit(done: Scan) -> None:
+def test_order_of_the_samples_changes_no_bit(done: ScanResult) -> None:
     shuffled = torch.randperm(len(X), generator=torch.Generator().manual_seed(0))
     same(done, finished(X[shuffled], LABELS[shuffled]), shuffled)
 
 
-def test_the_seed_changes_random_starts_only(done: Scan) -> None:
+def test_the_seed_changes_random_starts_only(done: ScanResult) -> None:
     other = finished(seed=1)
     assert other.clean == done.clean
     for (r, *_), (s, *_) in zip(found(done), found(other), strict=True):
@@ -143,7 +145,7 @@ def test_the_seed_changes_random_starts_only(done: Scan) -> None:
 def test_without_gradients_scores_and_decisions_are_attacked() -> None:
     blind = classifier(linear, gradients=False)
     outcome = scan.run(scan_of(blind, X, LABELS, metrics=("linf",), deltas=(0.3,)))
-    (run,) = outcome.runs
+    (run,) = outcome.evidence
     assert [(a.name, a.status) for a in run.attacks] == [
         ("random", "ran"),
         ("hopskipjump", "ran"),
@@ -151,19 +153,19 @@ def test_without_gradients_scores_and_decisions_are_attacked() -> None:
     ]
     assert all(a.gradients == 0 for a in run.attacks)
     white = scan.run(scan_of(classifier(linear), X, LABELS, metrics=("linf",), deltas=(0.3,)))
-    exact = white.runs[0].frontier.radius
+    exact = white.evidence[0].frontier.radius
     # Decisions alone come within a quarter of what gradients find.
     assert (run.frontier.radius <= 1.25 * exact + 1e-3).all()
     assert run.frontier.broken.any()
-    assert run.sensitivity == []
+    assert run.threat.sensitivity == []
     named = scan.run(
         scan_of(blind, X, LABELS, metrics=("linf",), deltas=(0.3,), attacks=("pgd", "random"))
     )
-    assert [(a.name, a.status) for a in named.runs[0].attacks] == [
+    assert [(a.name, a.status) for a in named.evidence[0].attacks] == [
         ("pgd", "not_applicable"),
         ("random", "ran"),
     ]
-    assert named.runs[0].attacks[0].broken is None
+    assert named.evidence[0].attacks[0].broken is None
 
 
 def test_a_copy_that_computes_something_else_is_not_used() -> None:
@@ -173,7 +175,7 @@ def test_a_copy_that_computes_something_else_is_not_used() -> None:
     assert outcome.parity is not None
     assert outcome.parity.max_abs_difference > 0.1
     assert any("its gradients are not used" in w for w in outcome.warnings)
-    assert [a.name for a in outcome.runs[0].attacks] == ["random", "hopskipjump", "square"]
+    assert [a.name for a in outcome.evidence[0].attacks] == ["random", "hopskipjump", "square"]
     assert {key(h): h.status for h in outcome.health}["parity"] == "warn"
 
 
@@ -184,7 +186,9 @@ def test_a_step_function_is_not_called_robust() -> None:
     outcome = scan.run(scan_of(steps, x, labels, metrics=("linf",), deltas=(0.05,)))
     statuses = {key(h): h.status for h in outcome.health}
     assert statuses["gradients"] == "fail"
-    report = report_of(outcome, config={}, gates=Gates(minimum=0.0, strict=True).judged)
+    report = report_of(
+        outcome, config={}, gates=Gates(VerdictOptions(fail_under=0.0, strict=True)).evaluate
+    )
     assert report.verdict == "inconclusive"
 
 
@@ -204,15 +208,15 @@ def test_a_certificate_above_an_attack_is_an_internal_error(
     assert e.value.exit_code == 3
 
 
-def test_an_interrupt_keeps_what_was_found(done: Scan) -> None:
+def test_an_interrupt_keeps_what_was_found(done: ScanResult) -> None:
     stopped = scan.run(scan_of(classifier(linear), X, LABELS, **OPTIONS), stop_at("l2: apgd"))
-    assert stopped.interrupted
-    assert [run.metric.name for run in stopped.runs] == ["linf", "l2"]
-    assert torch.equal(stopped.runs[0].frontier.radius, done.runs[0].frontier.radius)
-    assert stopped.runs[1].frontier.broken.any()
-    last = stopped.runs[1].attacks[-1]
+    assert stopped.status == "interrupted"
+    assert [run.metric.name for run in stopped.evidence] == ["linf", "l2"]
+    assert torch.equal(stopped.evidence[0].frontier.radius, done.evidence[0].frontier.radius)
+    assert stopped.evidence[1].frontier.broken.any()
+    last = stopped.evidence[1].attacks[-1]
     assert (last.name, last.status) == ("apgd", "error")
-    report = report_of(stopped, config={}, gates=Gates().judged)
+    report = report_of(stopped, config={}, gates=Gates().evaluate)
     assert report.status == "interrupted"
     assert any("interrupted" in warning for warning in report.warnings)
     # What is not attacked yet counts as standing: an upper bound, never a lower one.
@@ -221,7 +225,7 @@ def test_an_interrupt_keeps_what_was_found(done: Scan) -> None:
             assert early.attacked.value >= late.attacked.value - 1e-12
 
 
-def test_the_table_of_samples(done: Scan) -> None:
+def test_the_table_of_samples(done: ScanResult) -> None:
     rows = list(csv.DictReader(io.StringIO(artifacts.samples_csv(done))))
     assert list(rows[0]) == [
         "index", "label", "prediction", "correct",
@@ -236,7 +240,7 @@ def test_the_table_of_samples(done: Scan) -> None:
     ):
         assert row["correct"] == ("true" if correct else "false")
         assert int(row["prediction"]) == prediction
-        for run in done.runs:
+        for run in done.evidence:
             name = run.metric.name
             # Written in full: reading gives the same float64 back.
             assert float(row[f"{name}_attacked"]) == float(run.frontier.radius[int(row["index"])])
@@ -251,20 +255,20 @@ def test_what_was_not_broken_is_empty_not_zero() -> None:
     short = scan.run(state)
     rows = list(csv.DictReader(io.StringIO(artifacts.samples_csv(short))))
     standing = [row for row in rows if row["linf_attacked"] == ""]
-    unbroken = short.runs[0].frontier.radius.isinf()
+    unbroken = short.evidence[0].frontier.radius.isinf()
     assert len(standing) == int(unbroken.sum()) > 0
     assert {row["linf_attack"] for row in standing} == {""}
     assert {row["correct"] for row in standing} == {"true"}
 
 
-def test_stored_examples_are_adversarial_when_read_again(done: Scan, tmp_path: Path) -> None:
+def test_stored_examples_are_adversarial_when_read_again(done: ScanResult, tmp_path: Path) -> None:
     path = tmp_path / "adversarial.npz"
     np.savez_compressed(path, allow_pickle=False, **artifacts.adversarial_arrays(done))
     with np.load(path, allow_pickle=False) as stored:
         assert set(stored.files) == {
             f"{name}_{part}" for name in OPTIONS["metrics"] for part in ("index", "x", "prediction")
         }
-        for run in done.runs:
+        for run in done.evidence:
             name = run.metric.name
             index, x = stored[f"{name}_index"], torch.from_numpy(stored[f"{name}_x"])
             assert len(index) == len(x) == int(run.frontier.broken.sum()) > 0
@@ -283,13 +287,13 @@ def test_rows_are_those_of_the_users_data() -> None:
         state.samples.index * 10 + 3,
         *(getattr(state.samples, n) for n in ("x", "labels", "prediction", "correct", "generator")),
     )
-    moved = scan.run(Scan(state.classifier, state.dataset, state.config, shifted))
+    moved = scan.run(replace(state, samples=shifted))
     arrays = artifacts.adversarial_arrays(moved)
     assert set(arrays["linf_index"] % 10) == {3}
     assert artifacts.samples_csv(moved).splitlines()[1].startswith("3,")
 
 
-def test_pictures_are_of_images_only(done: Scan) -> None:
+def test_pictures_are_of_images_only(done: ScanResult) -> None:
     assert artifacts.gallery(done) == []
     images = inputs(12, (1, 2, 2))
     labels = linear(images).argmax(1)

@@ -24,10 +24,12 @@ from test_crown import served
 from torch import Tensor
 
 from attackers.geometry import METRICS, Linf, Wasserstein
-from audit.certify import bounding
+from audit.certify import Certified, bounding
+from audit.certify.bounding import BoundSettings
+from audit.certify.corners import Corners
 from audit.certify.crown import Crown
 from audit.certify.search import certified_radii, confirmed
-from audit.certify.simplex import Corners, Simplex
+from audit.certify.simplex import Simplex
 from audit.errors import UnsupportedOperator
 
 CORNERED = ("l1", "wasserstein")
@@ -101,8 +103,8 @@ def test_bounds_hold_at_every_point_of_the_ball(activation: str, tuning: int, na
             for place in net.layers:
                 z = net.run(x, until=place)
                 for i, margins in enumerate(found):
-                    assert bool((z[i] >= margins.entering[place].low[0] - 1e-4).all())
-                    assert bool((z[i] <= margins.entering[place].high[0] + 1e-4).all())
+                    assert bool((z[i] >= margins.intermediate[place].lower[0] - 1e-4).all())
+                    assert bool((z[i] <= margins.intermediate[place].upper[0] + 1e-4).all())
 
 
 def test_a_linear_model_is_bounded_exactly() -> None:
@@ -173,8 +175,8 @@ def test_the_upper_bound_is_exact_at_corners_behind_one_layer() -> None:
     found = Corners(net, x0, torch.cat([torch.zeros_like(x0), moves]))
     found.propagate()
     place = next(iter(net.layers))
-    exact = net.run(x0 + found.moves)
-    assert torch.allclose(found.rises[place], exact - exact[:1], atol=1e-4)
+    exact = net.run(x0 + found.displacements)
+    assert torch.allclose(found.increases[place], exact - exact[:1], atol=1e-4)
 
 
 def test_a_metric_without_corners_says_so() -> None:
@@ -183,9 +185,7 @@ def test_a_metric_without_corners_says_so() -> None:
         Simplex(net, Linf()).margins(x0, labels_of(net, x0), torch.tensor([0.1]).double())
     model = served(convolutional("Relu"))
     samples, limit = samples_of(model, images(3)), torch.full((3,), 0.5).double()
-    found = bounding.certify(
-        model, Linf(), samples, limit, how="simplex", steps=3, tuning=0, work=1e9
-    )
+    found = bounding.certify(model, Linf(), samples, limit, BoundSettings("simplex", 3, 0, 1e9))
     assert found is not None
     assert found.certifier.status == "not_applicable"
     assert found.radius.tolist() == [0.0] * 3
@@ -196,10 +196,8 @@ def test_auto_takes_corners_where_the_work_allows(name: str) -> None:
     model, metric = served(convolutional("Relu")), METRICS[name]()
     samples, limit = samples_of(model, images(4)), torch.full((4,), 0.5).double()
 
-    def certified(work: float) -> bounding.Certified:
-        found = bounding.certify(
-            model, metric, samples, limit, how="auto", steps=3, tuning=2, work=work
-        )
+    def certified(work: float) -> Certified:
+        found = bounding.certify(model, metric, samples, limit, BoundSettings("auto", 3, 2, work))
         assert found is not None
         return found
 
@@ -217,7 +215,7 @@ def test_radii_are_the_same_to_the_bit_for_any_neighbours() -> None:
     def radii(rows: Tensor) -> Tensor:
         samples, limit = samples_of(model, x[rows]), torch.full((len(rows),), 0.5).double()
         found = bounding.certify(
-            model, Wasserstein(), samples, limit, how="simplex", steps=3, tuning=3, work=0.0
+            model, Wasserstein(), samples, limit, BoundSettings("simplex", 3, 3, 0.0)
         )
         assert found is not None
         return found.radius

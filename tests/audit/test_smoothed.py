@@ -12,10 +12,11 @@ from attackers.geometry import L2
 from attackers.losses import misclassified, outvoted
 from audit.errors import UsageError
 from audit.evidence.judge import judge
-from audit.models.smoothed import SOFT_DRAWS, Noise, poll, settled, smooth, stream
+from audit.models.smoothed import SOFT_DRAWS, Noise, generator_of, poll, smooth, votes_settled
+from audit.options import ScanConfig
 from audit.scanning import scan
-from audit.scanning.config import ScanConfig
-from audit.scanning.state import Scan
+from audit.scanning.result import ScanResult
+from audit.scanning.subject import Subject
 
 NOISE = Noise(0.1, "gaussian")
 MODEL = classifier(linear)
@@ -23,7 +24,7 @@ SMOOTHED = smooth(MODEL, NOISE, 0)
 
 
 def test_gaussian_noise_is_in_the_users_units() -> None:
-    noise = Noise(0.3, "gaussian").patterns((5,), 20_000, stream(0))
+    noise = Noise(0.3, "gaussian").patterns((5,), 20_000, generator_of(0))
     assert noise.std(0).numpy() == pytest.approx(0.3, rel=0.05)
     assert noise.mean(0).numpy() == pytest.approx(0, abs=0.02)
     assert NOISE.scale(inputs(3)).tolist() == [1.0] * 3
@@ -31,11 +32,11 @@ def test_gaussian_noise_is_in_the_users_units() -> None:
 
 def test_flows_keep_the_mass_of_every_channel() -> None:
     noise = Noise(0.2, "flow")
-    pattern = noise.patterns((3, 4, 5), 50, stream(0))
+    pattern = noise.patterns((3, 4, 5), 50, generator_of(0))
     assert pattern.shape == (50, 3, 4, 5)
     assert pattern.sum((2, 3)).numpy() == pytest.approx(0, abs=1e-5)
     # One pixel has one edge only: what it gains is that edge's flow, a Laplace variable.
-    single = noise.patterns((1, 1, 2), 50_000, stream(0))[:, 0, 0]
+    single = noise.patterns((1, 1, 2), 50_000, generator_of(0))[:, 0, 0]
     assert torch.equal(single[:, 0], -single[:, 1])
     assert float(single[:, 1].std()) == pytest.approx(0.2, rel=0.02)
     # E|X| of a Laplace law is its scale.
@@ -75,13 +76,13 @@ def test_votes_settle_wrongly_no_more_often_than_the_level() -> None:
     """Of three equally likely classes none may be settled above the label, but this often."""
     random = np.random.default_rng(0)
     votes = torch.from_numpy(random.multinomial(200, [1 / 3] * 3, 20_000))
-    above = settled(votes, 0.05)[:, 0] & (votes[:, 0] < votes.amax(1))
+    above = votes_settled(votes, 0.05)[:, 0] & (votes[:, 0] < votes.amax(1))
     # Two classes could be; either with probability at most 0.05.
     assert 0.01 < float(above.double().mean()) <= 0.1
     level = 0.05
     for a, b in ((40, 24), (39, 25), (64, 0), (10, 9)):
         tail = sum(math.comb(a + b, k) for k in range(a, a + b + 1)) / 2 ** (a + b)
-        assert settled(torch.tensor([[a, b]]), level)[0].tolist() == [True, tail <= level]
+        assert votes_settled(torch.tensor([[a, b]]), level)[0].tolist() == [True, tail <= level]
 
 
 def test_models_without_a_vote_are_settled_for_none() -> None:
@@ -127,7 +128,7 @@ def test_the_judge_walks_on_until_the_votes_are_settled() -> None:
     assert outvoted(SMOOTHED.deployed(verdict.x), labels).all()
 
 
-def smoothed_scan(**options: object) -> Scan:
+def smoothed_scan(**options: object) -> Subject:
     x = inputs(60)
     labels = linear(x).argmax(1)
     labels[:6] = 1 - labels[:6]
@@ -136,15 +137,15 @@ def smoothed_scan(**options: object) -> Scan:
 
 
 @pytest.fixture(scope="module")
-def done() -> Scan:
+def done() -> ScanResult:
     return scan.run(smoothed_scan(metrics=("l2", "linf"), deltas=(0.05, 0.2)))
 
 
-def test_certificates_lie_below_and_attacks_above_the_true_radius(done: Scan) -> None:
+def test_certificates_lie_below_and_attacks_above_the_true_radius(done: ScanResult) -> None:
     assert done.classifier.base is not None
     samples = done.samples
     exact = linear(samples.x)[:, 1].double().abs()
-    for run, norm in zip(done.runs, (WEIGHT.norm(), WEIGHT.abs().sum()), strict=True):
+    for run, norm in zip(done.evidence, (WEIGHT.norm(), WEIGHT.abs().sum()), strict=True):
         certified, attacked = run.certified.radius, run.frontier.radius
         true = exact / norm.double()
         right = samples.correct
@@ -155,12 +156,12 @@ def test_certificates_lie_below_and_attacks_above_the_true_radius(done: Scan) ->
         # The votes are settled a fraction of sigma beyond the boundary.
         assert (attacked[found] <= 1.8 * true[found] + 0.1).all()
         assert run.certified.certifier.name == "smoothing"
-    assert (done.runs[0].certified.radius[samples.correct] > 0).double().mean() > 0.8
+    assert (done.evidence[0].certified.radius[samples.correct] > 0).double().mean() > 0.8
 
 
-def test_the_scan_says_of_what_it_speaks(done: Scan) -> None:
+def test_the_scan_says_of_what_it_speaks(done: ScanResult) -> None:
     text = " ".join(done.warnings)
-    assert "All numbers speak of the smoothed model" in text
+    assert "All numbers are those of the smoothed model" in text
     assert "Gaussian noise of sigma 0.1 in the units of the input" in text
     undecided = misclassified(SMOOTHED.deployed(done.samples.x), done.samples.labels) & ~outvoted(
         SMOOTHED.deployed(done.samples.x), done.samples.labels
@@ -178,7 +179,7 @@ def test_without_gradients_a_smoothed_model_is_searched_at_random() -> None:
         metrics=("l2",), smooth=0.1, effort="quick", orders=(math.inf,), deltas=(0.5,)
     )
     outcome = scan.run(scan.prepare(dataset_of(x, linear(x).argmax(1)), config, lambda *_: blind))
-    (run,) = outcome.runs
+    (run,) = outcome.evidence
     assert [entry.name for entry in run.attacks] == ["random"]
     assert run.frontier.broken.any()
     assert (run.certified.radius <= run.frontier.radius).all()
@@ -187,7 +188,7 @@ def test_without_gradients_a_smoothed_model_is_searched_at_random() -> None:
 
 def test_certification_can_be_left_out() -> None:
     outcome = scan.run(smoothed_scan(metrics=("l2",), certify="none", attacks=("fgsm",)))
-    assert outcome.runs[0].certified.certifier.name == "trivial"
+    assert outcome.evidence[0].certified.certifier.name == "trivial"
 
 
 @pytest.mark.parametrize(
@@ -196,8 +197,8 @@ def test_certification_can_be_left_out() -> None:
         ({"smooth": 0.0}, "--smooth must be positive and finite, found 0"),
         ({"smooth": -1.0}, "--smooth must be positive and finite, found -1"),
         ({"smooth": math.inf}, "--smooth must be positive and finite, found inf"),
-        ({"smooth": 0.1, "metrics": ("l2", "wasserstein")}, "scan wasserstein by itself"),
-        ({"smooth": 0.1, "certify": "crown"}, "bounds the model itself"),
+        ({"smooth": 0.1, "metrics": ("l2", "wasserstein")}, "scan wasserstein alone"),
+        ({"smooth": 0.1, "certify": "crown"}, "applies to the model without noise"),
         ({"smooth": 50.0}, "no more than chance: choose less noise"),
     ],
 )

@@ -28,7 +28,7 @@ def certify(
     model: Classifier, samples: Samples, metric: str = "l2", noise: Noise = GAUSSIAN, **options: Any
 ) -> Certified:
     settings = {"draws": 1000, "confidence": 0.95, **options}
-    return smoothing.certify(model, noise, samples, METRICS[metric](), **settings)
+    return smoothing.certify_smoothed(model, noise, samples, METRICS[metric](), **settings)
 
 
 def true_radius(x: Tensor) -> Tensor:

@@ -9,15 +9,18 @@ import torch
 from fakes import classifier, inputs, key, linear, scan_of, stop_at
 from torch import Tensor
 
+from attackers import ATTACKS
 from audit import comparison
+from audit.api.verdicts import Gates
 from audit.certify import bounding
-from audit.cli.arguments import Gates
 from audit.errors import InternalError
-from audit.gates.policy import Policy, Rule, judge
+from audit.gates.policy import Policy, Rule, evaluate_policy
 from audit.health import CHECKS, ScanSubject
-from audit.scanning import scan
+from audit.options import VerdictOptions
+from audit.scanning import attacks, scan
 from audit.scanning.assemble import report_of
-from audit.scanning.state import Scan
+from audit.scanning.result import ScanResult
+from audit.scanning.subject import plan_of
 from audit.schema import Interval, Report, reliability
 from reports import RENDERERS
 from reports.comparison import FORMATS
@@ -28,9 +31,11 @@ LABELS = linear(X).argmax(1)
 OPTIONS: dict[str, Any] = {"metrics": ("linf",), "orders": (float("inf"),), "deltas": (0.05, 0.1)}
 
 
-def report(state: Scan, gates: Gates | None = None) -> Report:
+def report(state: ScanResult, gates: Gates | None = None) -> Report:
     return report_of(
-        state, config={"threat": list(state.config.metrics)}, gates=(gates or Gates()).judged
+        state,
+        config={"threat": list(state.subject.config.metrics)},
+        gates=(gates or Gates()).evaluate,
     )
 
 
@@ -73,7 +78,7 @@ def test_a_gate_keeps_only_what_the_rest_of_the_scan_cannot_change(
     lost = "fail" if level == "error" else "warn"
 
     def outcome(of: str) -> str:
-        return judge(with_accuracy(of, side), policy, date(2030, 1, 1))[0].status
+        return evaluate_policy(with_accuracy(of, side), policy, date(2030, 1, 1))[0].status
 
     assert outcome("complete") == (lost if whole == "fail" else whole)
     assert outcome(status) == (lost if unfinished == "fail" else unfinished)
@@ -93,14 +98,18 @@ def test_gates_on_other_things(status: str, text: str, outcome: str) -> None:
     passed = [entry for entry in golden().health if entry.status == "pass"]
     made = golden().model_copy(update={"status": status, "health": passed})
     assert reliability(made) == "RED"
-    assert judge(made, Policy((Rule(text, "error"),)), date(2030, 1, 1))[0].status == outcome
+    assert (
+        evaluate_policy(made, Policy((Rule(text, "error"),)), date(2030, 1, 1))[0].status == outcome
+    )
 
 
 def test_an_interrupted_scan_passes_nothing_in_any_format() -> None:
     """One attack alone has run, and left everything standing."""
     state = scan_of(classifier(linear), X, LABELS, **OPTIONS)
-    stopped = scan.run(state, stop_at("linf: minimal radii"))
-    gates = Gates(minimum=0.0, policy=Policy((Rule("reliability = green", "warn"),)))
+    stopped = scan.run(state, stop_at("linf: minimal"))
+    gates = Gates(
+        VerdictOptions(fail_under=0.0), policy=Policy((Rule("reliability = green", "warn"),))
+    )
     made = report(stopped, gates)
     assert [attack.name for attack in made.threats[0].attacks] == ["fgsm", "minimal"]
     assert {gate.status for gate in made.gates} == {"inconclusive", "warn"}
@@ -117,7 +126,7 @@ def test_an_interrupted_scan_passes_nothing_in_any_format() -> None:
 
 def test_a_metric_that_was_not_reached_has_a_gate_that_is_open() -> None:
     state = scan_of(classifier(linear), X, LABELS, **(OPTIONS | {"metrics": ("linf", "l2")}))
-    made = report(scan.run(state, stop_at("linf: minimal radii")), Gates(minimum=0.0))
+    made = report(scan.run(state, stop_at("linf: minimal")), Gates(VerdictOptions(fail_under=0.0)))
     assert [(g.expression, g.status) for g in made.gates if "l2" in g.id] == [
         ("attacked.l2 >= 0", "inconclusive")
     ]
@@ -127,13 +136,14 @@ def test_a_metric_that_was_not_reached_has_a_gate_that_is_open() -> None:
 @pytest.mark.parametrize("status", ["interrupted", "partial"])
 def test_a_comparison_with_an_unfinished_scan_is_open(status: str) -> None:
     state = scan_of(classifier(linear), X, LABELS, **OPTIONS)
-    whole = report(scan.run(state))
+    found_whole = scan.run(state)
+    whole = report(found_whole)
     radii = comparison.Radii(
         state.samples.index.numpy(),
         state.samples.correct.numpy(),
         {
-            "linf_attacked": state.runs[0].frontier.radius.numpy(),
-            "linf_certified": state.runs[0].certified.radius.numpy(),
+            "linf_attacked": found_whole.evidence[0].frontier.radius.numpy(),
+            "linf_certified": found_whole.evidence[0].certified.radius.numpy(),
         },
     )
     worse = comparison.Radii(
@@ -144,7 +154,7 @@ def test_a_comparison_with_an_unfinished_scan_is_open(status: str) -> None:
     cut = whole.model_copy(update={"status": status})
 
     def outcome(old: Report, new: Report, radii_of_new: comparison.Radii) -> str:
-        return comparison.compare(old, new, radii, radii_of_new, limit=0.1).status
+        return comparison.compare_reports(old, new, radii, radii_of_new, limit=0.1).status
 
     assert outcome(whole, whole, radii) == "pass"
     assert outcome(whole, cut, radii) == "inconclusive"
@@ -153,7 +163,7 @@ def test_a_comparison_with_an_unfinished_scan_is_open(status: str) -> None:
     # A loss that an unfinished scan shows already is a loss; one against it may not be one.
     assert outcome(whole, cut, worse) == "fail"
     assert outcome(cut, whole, worse) == "inconclusive"
-    found = comparison.compare(whole, cut, radii, radii, limit=0.1)
+    found = comparison.compare_reports(whole, cut, radii, radii, limit=0.1)
     for name, render in FORMATS.items():
         assert "inconclusive" in render(found).lower(), name
 
@@ -166,23 +176,21 @@ class Boom(RuntimeError):
 
 
 def test_an_error_in_an_attack_costs_that_attack_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    from attackers import ATTACKS
-
     def broken(*_: object, **__: object) -> Tensor:
         raise Boom("no kernel image\nis available")
 
     expected = scan.run(
         scan_of(classifier(linear), X, LABELS, **OPTIONS, attacks=("fgsm", "minimal"))
     )
-    monkeypatch.setitem(ATTACKS, "apgd", broken)
+    monkeypatch.setitem(ATTACKS, "apgd", replace(ATTACKS["apgd"], run=broken))
     names = ("fgsm", "apgd", "minimal")
     state = scan.run(scan_of(classifier(linear), X, LABELS, **OPTIONS, attacks=names))
-    attacks = {entry.name: entry for entry in state.runs[0].attacks}
+    attacks = {entry.name: entry for entry in state.evidence[0].attacks}
     assert attacks["apgd"].status == "error"
     assert attacks["apgd"].detail == "It stopped on an error: Boom: no kernel image."
     assert attacks["minimal"].status == attacks["fgsm"].status == attacks["w-fgsm"].status == "ran"
-    assert torch.equal(state.runs[0].frontier.radius, expected.runs[0].frontier.radius)
-    made = report(state, Gates(minimum=0.0))
+    assert torch.equal(state.evidence[0].frontier.radius, expected.evidence[0].frontier.radius)
+    made = report(state, Gates(VerdictOptions(fail_under=0.0)))
     assert (made.status, reliability(made), made.verdict) == ("partial", "RED", "inconclusive")
     detail = {key(entry): entry.finding for entry in made.health}["completeness"]
     assert "linf, apgd: It stopped on an error: Boom: no kernel image." in detail
@@ -202,6 +210,7 @@ def test_an_error_in_a_certificate_costs_the_certificate_alone(
     assert "mixed types" in certifier.detail
     assert made.threats[0].attacks[0].status == "ran"
     assert all(point.certified.value == 0 for point in made.threats[0].curves[0].points)
+    assert reliability(made) == "RED"
 
 
 def test_an_error_in_a_check_fails_the_check_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,12 +240,82 @@ def test_a_model_whose_gradients_raise_is_still_attacked_without_them() -> None:
 
     model = classifier(linear, attackable=no_backward)
     state = scan.run(scan_of(model, X, LABELS, **OPTIONS))
-    status = {entry.name: entry.status for entry in state.runs[0].attacks}
+    status = {entry.name: entry.status for entry in state.evidence[0].attacks}
     assert status["minimal"] == status["apgd"] == "error"
     assert status["hopskipjump"] == "ran"
     assert state.status == "partial"
     assert any("derivative is not implemented" in failure for failure in state.failures)
-    assert state.runs[0].frontier.broken.all()
+    assert state.evidence[0].frontier.broken.all()
+
+
+def test_decisions_search_every_sample_where_the_search_by_gradients_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Samples that have a gradient are left to a search along it, which has to end for that."""
+
+    def dead_first(x: Tensor) -> Tensor:
+        scores = linear(x)
+        return torch.where((scores[:, 1:] > 0.3), scores.detach(), scores)
+
+    def broken(*_: object, **__: object) -> Tensor:
+        raise Boom("no kernel image is available")
+
+    chosen: list[int] = []
+
+    def searched(logits: object, x0: Tensor, *_: object, **__: object) -> Tensor:
+        chosen.append(len(x0))
+        return x0
+
+    monkeypatch.setitem(ATTACKS, "minimal", replace(ATTACKS["minimal"], run=broken))
+    monkeypatch.setitem(ATTACKS, "hopskipjump", replace(ATTACKS["hopskipjump"], run=searched))
+    state = scan_of(classifier(linear, attackable=dead_first), X, LABELS, **OPTIONS)
+    assert 0 < int(plan_of(state).flat.sum()) < len(X)
+    scan.run(state)
+    assert sum(chosen) == len(X)
+
+
+def test_an_error_in_the_parity_check_leaves_a_scan_by_scores() -> None:
+    def no_copy(x: Tensor) -> Tensor:
+        raise Boom("operator is not on this device")
+
+    state = scan.run(scan_of(classifier(linear, copy=no_copy), X, LABELS, **OPTIONS))
+    found = {key(entry): entry for entry in state.health}
+    assert found["parity"].status == "error"
+    assert "Boom: operator is not on this device" in found["parity"].finding
+    assert state.classifier.gradient == "none"
+    assert [entry.name for entry in state.evidence[0].attacks] == [
+        "random",
+        "hopskipjump",
+        "square",
+    ]
+    assert reliability(report(state)) == "RED"
+
+
+def test_an_error_in_the_sensitivity_costs_the_sensitivity_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise Boom("mixed types")
+
+    monkeypatch.setattr(attacks, "sensitivity", broken)
+    state = scan.run(scan_of(classifier(linear), X, LABELS, **OPTIONS, attacks=("minimal",)))
+    status = {entry.name: entry.status for entry in state.evidence[0].attacks}
+    assert status == {"minimal": "ran", "w-fgsm": "error"}
+    made = report(state)
+    assert (made.status, reliability(made)) == ("partial", "RED")
+    assert made.threats[0].sensitivity == []
+
+
+def test_an_error_in_what_is_told_of_an_attack_costs_that_attack_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: object, **__: object) -> str:
+        raise Boom("no digest")
+
+    monkeypatch.setattr(attacks, "_detail", broken)
+    state = scan.run(scan_of(classifier(linear), X, LABELS, **OPTIONS, attacks=("minimal",)))
+    attack = state.evidence[0].attacks[0]
+    assert (attack.status, attack.detail) == ("error", "It stopped on an error: Boom: no digest.")
 
 
 @pytest.mark.parametrize("place", ["budget_monotone", "parity_adversarial"])
@@ -259,7 +338,7 @@ def test_a_contradiction_in_the_gradients_is_raised() -> None:
 
     state = scan_of(classifier(linear, attackable=contradiction), X, LABELS, **OPTIONS)
     with pytest.raises(InternalError):
-        _ = state.flat
+        plan_of(state)
 
 
 # What counts as a search
@@ -284,7 +363,7 @@ def test_an_attack_that_did_not_run_is_no_search(
     def radii(attacks: tuple[str, ...]) -> Tensor:
         model = classifier(linear, gradients=False, sample=(1, 2, 2))
         state = scan_of(model, images, labels, **options, attacks=attacks)
-        return scan.run(state).runs[0].frontier.radius
+        return scan.run(state).evidence[0].frontier.radius
 
     expected = radii(alone)
     assert expected.isfinite().any()

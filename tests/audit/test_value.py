@@ -15,6 +15,7 @@ from test_crown import served
 
 from attackers.geometry import Linf
 from audit.certify import bounding
+from audit.certify.bounding import BoundSettings
 from audit.schema import Interval, Sensitivity, ValuePoint
 from audit.statistics.value import (
     Envelope,
@@ -135,7 +136,7 @@ def test_the_envelope_of_a_network_holds_at_examples() -> None:
     samples, limit = samples_of(model, x), torch.full((8,), 0.5).double()
     deltas = (0.01, 0.05)
     found = bounding.certify(
-        model, Linf(), samples, limit, how="crown", steps=3, tuning=3, work=0.0, deltas=deltas
+        model, Linf(), samples, limit, BoundSettings("crown", 3, 3, 0.0, deltas=deltas)
     )
     assert found is not None
     envelope = found.envelope

@@ -11,14 +11,15 @@ from torch import Tensor
 
 from attackers.geometry import L1, L2, Linf, Wasserstein
 from attackers.losses import misclassified
-from audit.cli.arguments import Gates
+from audit.api.verdicts import Gates
 from audit.errors import UsageError
 from audit.health.readout import disjoint, enclosing
+from audit.options import ScanConfig
 from audit.scanning import artifacts, scan
 from audit.scanning.assemble import report_of
-from audit.scanning.config import ScanConfig
+from audit.scanning.result import ScanResult
 from audit.scanning.scan import NO_IMAGES
-from audit.scanning.state import Scan
+from audit.scanning.subject import Subject
 from audit.schema import Report
 
 SHAPE = (2, 5, 5)
@@ -47,19 +48,19 @@ LABELS = linear(X).argmax(1)
 LABELS[:2] = 1 - LABELS[:2]
 
 
-def finished(x: Tensor = X, labels: Tensor = LABELS, **options: Any) -> Scan:
+def finished(x: Tensor = X, labels: Tensor = LABELS, **options: Any) -> ScanResult:
     model = classifier(linear, sample=SHAPE)
     return scan.run(scan_of(model, x, labels, **{**OPTIONS, **options}))
 
 
 @pytest.fixture(scope="module")
-def done() -> Scan:
+def done() -> ScanResult:
     return finished()
 
 
 @pytest.fixture(scope="module")
-def report(done: Scan) -> Report:
-    return report_of(done, config={}, gates=Gates().judged)
+def report(done: ScanResult) -> Report:
+    return report_of(done, config={}, gates=Gates().evaluate)
 
 
 def test_the_attacks_that_apply_ran(report: Report) -> None:
@@ -79,8 +80,10 @@ def test_the_attacks_that_apply_ran(report: Report) -> None:
     assert "wasserstein" not in {key(entry) for entry in report.health}
 
 
-def test_every_correct_sample_has_a_radius_that_first_order_does_not_exceed(done: Scan) -> None:
-    (run,) = done.runs
+def test_every_correct_sample_has_a_radius_that_first_order_does_not_exceed(
+    done: ScanResult,
+) -> None:
+    (run,) = done.evidence
     correct = done.samples.correct
     assert int(correct.sum()) == 18
     value = linear(X)[:, 1].double().abs()
@@ -96,11 +99,11 @@ def test_every_correct_sample_has_a_radius_that_first_order_does_not_exceed(done
     assert ratio.median() < 3
 
 
-def test_examples_are_of_the_same_mass_and_at_the_radius_that_is_told(done: Scan) -> None:
+def test_examples_are_of_the_same_mass_and_at_the_radius_that_is_told(done: ScanResult) -> None:
     arrays = artifacts.adversarial_arrays(done)
     index, x = arrays["wasserstein_index"], torch.from_numpy(arrays["wasserstein_x"])
     assert len(index) == 18
-    x0, radius = X[index], done.runs[0].frontier.radius[index]
+    x0, radius = X[index], done.evidence[0].frontier.radius[index]
     assert torch.equal(METRIC.distance(x0, x), radius)
     assert ((x >= 0) & (x <= 1)).all()
     lost = (x.double() - x0.double()).sum((2, 3)).abs()
@@ -108,9 +111,9 @@ def test_examples_are_of_the_same_mass_and_at_the_radius_that_is_told(done: Scan
     assert misclassified(linear(x), LABELS[index]).all()
 
 
-def test_the_curves_are_those_of_the_radii(done: Scan, report: Report) -> None:
+def test_the_curves_are_those_of_the_radii(done: ScanResult, report: Report) -> None:
     pointwise, shared = report.threats[0].curves
-    radius = done.runs[0].frontier.radius
+    radius = done.evidence[0].frontier.radius
     for point in pointwise.points:
         assert point.attacked.value == pytest.approx(float((radius > point.delta).double().mean()))
         assert point.certified.value <= point.attacked.value
@@ -121,7 +124,7 @@ def test_the_curves_are_those_of_the_radii(done: Scan, report: Report) -> None:
 
 def test_batch_size_changes_no_bit() -> None:
     one, other = (
-        finished(X[:5], LABELS[:5], deltas=(0.05,), batch_size=size).runs[0].frontier
+        finished(X[:5], LABELS[:5], deltas=(0.05,), batch_size=size).evidence[0].frontier
         for size in (None, 2)
     )
     assert torch.equal(one.radius, other.radius)
@@ -129,16 +132,16 @@ def test_batch_size_changes_no_bit() -> None:
     assert one.attack == other.attack
 
 
-def test_order_of_the_samples_changes_no_bit(done: Scan) -> None:
+def test_order_of_the_samples_changes_no_bit(done: ScanResult) -> None:
     order = torch.randperm(len(X), generator=torch.Generator().manual_seed(0))
-    other = finished(X[order], LABELS[order]).runs[0].frontier
-    assert torch.equal(done.runs[0].frontier.radius[order], other.radius)
-    assert torch.equal(done.runs[0].frontier.x[order], other.x)
+    other = finished(X[order], LABELS[order]).evidence[0].frontier
+    assert torch.equal(done.evidence[0].frontier.radius[order], other.radius)
+    assert torch.equal(done.evidence[0].frontier.x[order], other.x)
 
 
 def test_attacks_of_the_norms_do_not_apply() -> None:
     outcome = finished(X[:4], LABELS[:4], attacks=("pgd", "square", "transport"))
-    attacks = {a.name: a for a in outcome.runs[0].attacks}
+    attacks = {a.name: a for a in outcome.evidence[0].attacks}
     assert [attacks[name].status for name in ("pgd", "square", "transport")] == [
         "not_applicable",
         "not_applicable",
@@ -147,7 +150,7 @@ def test_attacks_of_the_norms_do_not_apply() -> None:
     assert attacks["pgd"].broken is None
     assert attacks["pgd"].detail == "It is defined for l1 and l2 and linf only."
     norms = finished(X[:4], LABELS[:4], metrics=("linf",), attacks=("transport",))
-    (transport, *_) = norms.runs[0].attacks
+    (transport, *_) = norms.evidence[0].attacks
     assert transport.status == "not_applicable"
     assert transport.detail == "It is defined for wasserstein only."
 
@@ -155,12 +158,12 @@ def test_attacks_of_the_norms_do_not_apply() -> None:
 def test_without_gradients_only_random_points_are_left() -> None:
     blind = classifier(linear, sample=SHAPE, gradients=False)
     outcome = scan.run(scan_of(blind, X[:6], LABELS[:6], **OPTIONS))
-    (run,) = outcome.runs
+    (run,) = outcome.evidence
     assert "random" in [a.name for a in run.attacks if a.status == "ran"]
     assert "hopskipjump" not in [a.name for a in run.attacks if a.status == "ran"]
 
 
-def prepared(**options: Any) -> Scan:
+def prepared(**options: Any) -> Subject:
     x = X.flatten(1)
     config = ScanConfig(**{**OPTIONS, **options})
     model = classifier(table, sample=(50,))
@@ -177,11 +180,11 @@ def test_tables_have_no_mass_to_move() -> None:
 
 def test_beside_another_threat_that_is_said_and_the_other_is_measured() -> None:
     outcome = scan.run(prepared(metrics=("wasserstein", "linf")))
-    assert [run.metric.name for run in outcome.runs] == ["linf"]
+    assert [run.metric.name for run in outcome.evidence] == ["linf"]
     (entry,) = [entry for entry in outcome.health if key(entry) == "wasserstein"]
     assert (entry.status, entry.finding) == ("not_applicable", NO_IMAGES)
     assert NO_IMAGES in outcome.warnings
-    report = report_of(outcome, config={}, gates=Gates().judged)
+    report = report_of(outcome, config={}, gates=Gates().evaluate)
     assert [threat.metric for threat in report.threats] == ["linf"]
     # Checks that belong to the first metric that is scanned are not lost.
     assert "gradients" in {key(entry) for entry in report.health}

@@ -85,11 +85,11 @@ def test_missing_model(case: Case) -> None:
 
 def test_empty_model(case: Case) -> None:
     case.model.write_bytes(b"")
-    refuse(case, case.scan(), "empty", "export or copy")
+    refuse(case, case.scan(), "empty", "copy the file or export")
 
 
 def test_folder_as_model(case: Case) -> None:
-    refuse(case, case.scan(model=case.folder), "folder", "name the file")
+    refuse(case, case.scan(model=case.folder), "folder", "give the path of the file")
 
 
 @pytest.mark.parametrize("text", ["hello, this is no model\n" * 9, "{}", "<html></html>", "hi"])
@@ -362,7 +362,7 @@ def test_not_finite_scores(case: Case) -> None:
     ("options", "patterns"),
     [
         (("--threat", "l7"), ("Unknown threat 'l7'", "linf, l2, l1")),
-        (("--threat", "linf,Linf"), ("Unknown threat 'Linf'", "choose")),
+        (("--threat", "linf,Linf"), ("Unknown threat 'Linf'", "Did you mean 'linf'", "Choose")),
         (("--threat", ""), ("--threat", "without a value")),
         (("--threat", ","), ("--threat", "without a value")),
         (("--attack", "zap"), ("Unknown attack 'zap'", "pgd")),
@@ -384,7 +384,8 @@ def test_not_finite_scores(case: Case) -> None:
         (("--certify", "magic"), ("certificate 'magic'", "auto, simplex, crown, crown-ibp, none")),
         (("--confidence", "2"), ("--confidence", "between 0 and 1")),
         (("--confidence", "0"), ("--confidence", "between 0 and 1")),
-        (("--confidence", "nan"), ("--confidence", "between 0 and 1")),
+        (("--confidence", "nan"), ("--confidence", "takes numbers", "'nan'")),
+        (("--samples", "many"), ("--samples", "whole number", "'many'")),
         (("--samples", "0"), ("--samples", "at least 1")),
         (("--samples", "-5"), ("--samples", "at least 1")),
         (("--seed", "-1"), ("--seed", "-1")),
@@ -406,7 +407,7 @@ def test_not_finite_scores(case: Case) -> None:
         (("--layout", "cc"), ("--layout", "permutation")),
         (("--resize", "big"), ("--resize", "224x224", "'big'")),
         (("--resize", "4x4"), ("--resize", "image files")),
-        (("--device", "foo"), ("Unknown device 'foo'", "auto, cpu or cuda")),
+        (("--device", "foo"), ("Unknown device 'foo'", "auto, cpu, cuda")),
         (("--fail-under", "x"), ("--fail-under", "'x'")),
         (("--fail-under", "90"), ("--fail-under", "0 to 1", "90")),
     ],
@@ -434,7 +435,7 @@ def test_wrong_options_cost_nothing(case: Case) -> None:
     refuse(case, case.scan("--device", "foo", model=nowhere, data=nowhere), "Unknown device")
 
 
-@pytest.mark.parametrize("words", [[], ["--samples", "many"], ["--nonsense"]])
+@pytest.mark.parametrize("words", [[], ["--nonsense"]])
 def test_usage(case: Case, words: list[str]) -> None:
     """What the command parser refuses it says in its own form: usage first, then the error."""
     data = ["--data", str(case.data)] if words else []

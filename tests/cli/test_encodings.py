@@ -1,14 +1,19 @@
 """Consoles that are not UTF-8: text is replaced, formats for programs stay, exit codes stay."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 from xml.etree import ElementTree as ET
 
 import pytest
 import tiny
+
+from audit import cli
 
 AUDIT = (sys.executable, "-c", "from audit.cli import main; main()")
 ENCODINGS = ("cp1252", "latin-1", "ascii")
@@ -16,6 +21,24 @@ SHAPE = (1, 4, 5)
 
 
 def run(encoding: str, *words: object) -> subprocess.CompletedProcess[bytes]:
+    """Run a command in this process on streams of that encoding."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding, write_through=True) for _ in range(2))
+    with (
+        mock.patch.object(sys, "argv", ["audit", *map(str, words)]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    shown, said = (stream.buffer.getvalue() for stream in (out, err))  # type: ignore[attr-defined]
+    return subprocess.CompletedProcess(words, code, shown, said)
+
+
+def run_alone(encoding: str, *words: object) -> subprocess.CompletedProcess[bytes]:
+    """Run a command in a process whose console has that encoding."""
     env = {**os.environ, "PYTHONIOENCODING": encoding}
     return subprocess.run([*AUDIT, *map(str, words)], capture_output=True, env=env, check=False)
 
@@ -50,6 +73,9 @@ def test_every_command_and_format(folder: Path, encoding: str) -> None:
         if name in ("html", "json", "junit", "sarif"):
             assert "модель" in rendered.stdout.decode("utf-8"), name
     assert run(encoding, "report", report, "-f", "json").stdout.decode("utf-8") == saved
+    alone = run_alone(encoding, "report", report)
+    assert (alone.returncode, alone.stderr) == (0, b"")
+    assert alone.stdout == run(encoding, "report", report).stdout
     json.loads(run(encoding, "report", report, "-f", "sarif").stdout)
     ET.fromstring(run(encoding, "report", report, "-f", "junit").stdout)
     others = {

@@ -81,6 +81,9 @@ def test_the_model_comes_back_stronger_in_its_own_format(
     assert at.after > at.before + 0.1
     assert at.p_value < 0.01
     assert at.difference.low > 0
+    # --certify none: nothing was measured, which is null and never 0.
+    assert all(point.certified is None for point in threat.paired)
+    assert "certified not measured -> not measured" in outcome.out
     assert report.clean.after >= report.clean.before - 0.02
     assert report.parity < 1e-5
     assert {p.name for p in out.iterdir()} == {
@@ -153,7 +156,7 @@ def test_an_interrupt_keeps_the_best_so_far_and_goes_on(
     case: Case, hardened: tuple[Path, Any], tmp_path: Path
 ) -> None:
     out, options = tmp_path / "out", ("--threat", "linf", "--radius", "0.05", "--rate", "0.02")
-    judge, calls = loop._judge, iter(range(9))
+    judge, calls = loop._validate_epoch, iter(range(9))
 
     def interrupted(*given: Any) -> Any:
         entry = judge(*given)
@@ -161,7 +164,7 @@ def test_an_interrupt_keeps_the_best_so_far_and_goes_on(
             raise KeyboardInterrupt
         return entry
 
-    with mock.patch.object(loop, "_judge", interrupted):
+    with mock.patch.object(loop, "_validate_epoch", interrupted):
         stopped = case.harden(*options, out=out)
     assert stopped.code == 130
     assert "the best so far" in stopped.err
@@ -234,7 +237,7 @@ def test_a_class_that_hardening_gives_up_is_warned_of(tmp_path: Path) -> None:
     said = (
         f"class 1: of its {rare} evaluation samples {rare} were classified correctly before and 0"
     )
-    assert f"warning: Hardening gave up {said}" in outcome.out
+    assert f"warning: Hardening lost {said}" in outcome.out
     report = HardenReport.model_validate_json((tmp_path / "out" / "harden.json").read_text())
     assert report.clean.after > 0.9
     assert said in report.warnings[-1]
@@ -279,8 +282,8 @@ def test_evaluation_on_the_training_data_is_warned_of(case: Case, tmp_path: Path
         (("--with", "luck"), "Unknown method 'luck'"),
         (("--radius", "0.1,0.2"), "one number per --threat"),
         (("--samples", "50"), "too few"),
-        (("--resume",), "to go on from"),
-        (("--freeze", "nothing.*"), "fits no weight: choose from"),
+        (("--resume",), "to resume from"),
+        (("--freeze", "nothing.*"), "matches no weight: choose from"),
         (("--with", "wagan", "--threat", "wasserstein"), "A generator needs images of 28×28"),
     ],
 )

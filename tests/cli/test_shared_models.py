@@ -110,8 +110,8 @@ def test_lenet_is_broken(shared: Path, tmp_path: Path, suffix: str) -> None:
     model = find(shared, f"mnist/sinkhorn_vanilla{suffix}")
     images = shared / "mnist/t10k-images-idx3-ubyte.gz"
     report = scan(
-        model, images, "--samples", 200, "--threat", "linf", "--delta", "0.1", "--order", "inf,2",
-        "--trust-model", out=tmp_path / "out",
+        model, images, "--samples", 60, "--threat", "linf", "--delta", "0.1", "--order", "inf,2",
+        "--effort", "quick", "--trust-model", out=tmp_path / "out",
     )  # fmt: skip
     with (tmp_path / "out/samples.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -131,7 +131,7 @@ def test_lenet_is_broken(shared: Path, tmp_path: Path, suffix: str) -> None:
 def test_a_step_function_is_not_robust(shared: Path, tmp_path: Path) -> None:
     report = scan(
         find(shared, "mnist/sinkhorn_binarize.onnx"), shared / "mnist/t10k-images-idx3-ubyte.gz",
-        "--samples", 200, "--threat", "linf", "--delta", "0.1", "--strict",
+        "--samples", 50, "--threat", "linf", "--delta", "0.1", "--strict", "--effort", "quick",
         out=tmp_path / "out", code=4,
     )  # fmt: skip
     (entry,) = (entry for entry in report["health"] if entry["id"] == "gradients")

@@ -33,7 +33,7 @@ def test_the_smoothed_model_is_audited_and_named_everywhere(folder: Path, tmp_pa
     report = scan(*files, *options, out=tmp_path)
     assert report["model"]["smoothed"] == report["config"]["smooth"] == 0.1
     assert "--smooth 0.1" in report["config"]["command"]
-    assert any("All numbers speak of the smoothed model" in text for text in report["warnings"])
+    assert any("All numbers are those of the smoothed model" in text for text in report["warnings"])
     (threat,) = report["threats"]
     assert threat["certifier"]["name"] == "smoothing"
     assert threat["certifier"]["failure_probability"] * 20 == pytest.approx(0.001)
@@ -83,7 +83,7 @@ def test_without_the_option_nothing_is_smoothed(folder: Path, tmp_path: Path) ->
         (("--smooth", "inf"), "--smooth must be positive and finite, found inf"),
         (("--smooth", "nan"), "--smooth takes numbers or fractions"),
         (("--smooth", "much"), "--smooth takes numbers or fractions"),
-        (("--smooth", "0.1", "--threat", "l2,wasserstein"), "scan wasserstein by itself"),
+        (("--smooth", "0.1", "--threat", "l2,wasserstein"), "scan wasserstein alone"),
     ],
 )
 def test_noise_that_cannot_be_meant(

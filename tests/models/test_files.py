@@ -70,9 +70,9 @@ def test_a_graph_with_an_archive_behind_it_is_the_archive(
 @pytest.mark.parametrize(
     ("kind", "says"),
     [
-        ("weights", "checkpoint of weights without the model"),
-        ("module", "checkpoint of weights without the model"),
-        ("legacy", "is a pickle, which runs code when it is opened"),
+        ("weights", "checkpoint: it contains weights without the code"),
+        ("module", "checkpoint: it contains weights without the code"),
+        ("legacy", "is a Python pickle. Opening one runs code"),
     ],
 )
 def test_checkpoints_are_refused(
@@ -127,12 +127,12 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").symlink_to(tmp_path / "nowhere")
     os.mkfifo(tmp_path / "pipe")
     for name, says in {
-        "none.onnx": "no model at .*none.onnx",
-        "broken.onnx": "no model at",
-        "empty.onnx/m.onnx": "no model at",
+        "none.onnx": "no model file at .*none.onnx",
+        "broken.onnx": "no model file at",
+        "empty.onnx/m.onnx": "no model file at",
         "empty.onnx": "empty",
         "": "is a folder",
-        "pipe": "no regular file",
+        "pipe": "not a regular file",
         "n" * 300: "cannot be read",
     }.items():
         with pytest.raises(ModelError, match=says):

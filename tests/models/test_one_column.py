@@ -10,7 +10,7 @@ import torch
 from makers import FLOAT, INT64, node, tensor
 from torch import Tensor, nn
 
-from audit.hardening.weights import trainable
+from audit.hardening.weights import open_trainable
 from audit.models import Classifier, LoadOptions, load_classifier
 from audit.models.classifier import log_odds
 from tests.cli import tiny
@@ -226,7 +226,7 @@ def test_hardening_trains_what_is_attacked(head: str, tmp_path: Path) -> None:
     path = onnx_file(head, tmp_path / "m.onnx")
     model = load(path, x)
     at = torch.from_numpy(x)
-    trained = trainable(path, model, LoadOptions(device="cpu"), at).logits(at)
+    trained = open_trainable(path, model, LoadOptions(device="cpu"), at).logits(at)
     assert trained.shape == (len(x), 2)
     torch.testing.assert_close(trained, model.differentiable(at))
 

@@ -69,8 +69,8 @@ def test_a_file_that_is_too_large_is_not_read(
 ) -> None:
     model = linear(tmp_path / "m.onnx")
     monkeypatch.setattr(reader, "MAX_BYTES", model.stat().st_size - 1)
-    monkeypatch.setattr(reader, "_parse", None)
-    assert f"at most {model.stat().st_size - 1} are read" in refused(model, data)
+    monkeypatch.setattr(reader, "_parse_model", None)
+    assert f"at most {model.stat().st_size - 1} are supported" in refused(model, data)
     assert runtime == []
 
 
@@ -161,7 +161,7 @@ def test_external_data_of_a_wrong_length(
 
 def test_missing_external_data(tmp_path: Path, data: Path) -> None:
     model, _ = external(tmp_path / "model", "weights.bin")
-    assert "not beside the model" in refused(model, data)
+    assert "missing from the folder of the model" in refused(model, data)
 
 
 # Shapes that ask for all memory

@@ -115,7 +115,7 @@ def test_only_scores_are_there(form: str, tmp_path: Path) -> None:
     assert operator in classifier.notes[0]
     assert classifier.notes[0].startswith("No gradients: ")
     # The runtime gives the decision values of two classes in the order 1, 0 (onnxruntime 1.31).
-    swapped = any("other order than the labels" in note for note in classifier.notes)
+    swapped = any("opposite order of the labels" in note for note in classifier.notes)
     assert swapped == (form == "support vectors")
     x = points()
     assert classifier.predict(torch.from_numpy(x)).tolist() == truth(x, cuts).tolist()

@@ -2,8 +2,10 @@
 
 import json
 import re
+from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree as ET
 
+import pytest
 from golden import HOSTILE, HOSTILE_IMAGE, golden
 
 from reports import RENDERERS
@@ -28,11 +30,11 @@ def test_junit_is_what_its_readers_expect() -> None:
     for element in root.iter():
         assert set(element.attrib) <= ATTRIBUTES[element.tag], element.tag
     suites = {suite.get("name", "").split()[0]: suite for suite in root}
-    assert list(suites) == ["audit.scanning.scan", "audit.gates", "audit.health"]
+    assert list(suites) == ["audit.scan", "audit.gates", "audit.health"]
     gates = suites["audit.gates"]
     assert (gates.get("tests"), gates.get("failures"), gates.get("errors")) == ("4", "1", "1")
     assert gates.get("skipped") == "1"
-    assert suites["audit.scanning.scan"].get("errors") == "1", "the golden scan is partial"
+    assert suites["audit.scan"].get("errors") == "1", "the golden scan is partial"
     assert suites["audit.health"].get("errors") == "2", "one failed, one stopped"
     assert root.get("tests") == str(sum(len(suite) for suite in root))
     outcome = {case.get("name"): [child.tag for child in case] for case in gates.iter("testcase")}
@@ -65,6 +67,34 @@ def test_sarif_has_one_result_per_gate_on_the_whole_file() -> None:
     assert run["artifacts"][0]["hashes"]["sha-256"] == golden().model.sha256
     assert run["invocations"][0]["executionSuccessful"] is False
     assert " " not in run["artifacts"][0]["location"]["uri"]
+
+
+@pytest.mark.parametrize(
+    ("path", "uri"),
+    [
+        ("models/net.onnx", "models/net.onnx"),
+        ("net:v1.onnx", "net%3Av1.onnx"),
+        ("mailto:a/net.onnx", "mailto%3Aa/net.onnx"),
+        ("a b/100%#?.onnx", "a%20b/100%25%23%3F.onnx"),
+        ("/models/net:v1.onnx", "/models/net%3Av1.onnx"),
+        ("//models/net.onnx", "/models/net.onnx"),
+        ("sub\\net.onnx", "sub/net.onnx"),
+        ("C:\\models\\a b:.onnx", "file:///C:/models/a%20b%3A.onnx"),
+        ("\\\\host\\share\\net 1.onnx", "file://host/share/net%201.onnx"),
+    ],
+)
+def test_the_artifact_of_sarif_is_a_uri_of_the_same_file(path: str, uri: str) -> None:
+    report = golden()
+    model = report.model.model_copy(update={"path": path})
+    (run,) = json.loads(RENDERERS["sarif"](report.model_copy(update={"model": model})))["runs"]
+    locations = [run["artifacts"][0]["location"]] + [
+        entry["locations"][0]["physicalLocation"]["artifactLocation"] for entry in run["results"]
+    ]
+    assert {entry["uri"] for entry in locations} == {uri}
+    parts = urlsplit(uri)
+    if not parts.scheme:
+        assert parts.netloc == parts.query == parts.fragment == ""
+        assert unquote(parts.path) == re.sub("^/+", "/", path.replace("\\", "/"))
 
 
 def test_markdown_shows_gates_and_brackets_and_runs_nothing() -> None:

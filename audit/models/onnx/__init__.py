@@ -12,7 +12,7 @@ __all__ = ["OnnxModule", "lift", "read_model"]
 
 
 def lift(model: onnx.ModelProto) -> OnnxModule:
-    """The model as a torch module.
+    """Translate an ONNX model into a torch module.
 
     Raises:
         UnsupportedOperator: an operator, or a variant of one, that the importer does not know.
@@ -25,4 +25,6 @@ def lift(model: onnx.ModelProto) -> OnnxModule:
     except AuditError:
         raise
     except Exception as error:  # protobuf fields of a broken file hold anything, even under `str`
-        raise ModelError(f"the graph cannot be read: {error}; export the model again") from error
+        raise ModelError(
+            f"The ONNX graph cannot be read ({error}): export the model again."
+        ) from error

@@ -18,7 +18,7 @@ class Branch:
     depends: int
 
 
-def choose(branches: Sequence[Branch], outside: Sequence[str]) -> Kernel:
+def choose_branch(branches: Sequence[Branch], outside: Sequence[str]) -> Kernel:
     """Run one branch on the values from outside: the first where the condition holds."""
 
     def run(condition: Tensor, *given: Tensor) -> tuple[Tensor | None, ...]:

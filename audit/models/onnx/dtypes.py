@@ -43,12 +43,15 @@ def bounded(shape: list[int] | tuple[int, ...]) -> list[int]:
     elements = 1
     for size in shape:
         if size < 0:
-            raise ModelError(f"the graph computes a negative size: {list(shape)}")
+            raise ModelError(
+                f"The ONNX graph computes a tensor of negative size, {list(shape)}: export the "
+                "model again."
+            )
         elements *= size
     if elements > MAX_ELEMENTS:
         raise ModelError(
-            f"the graph asks for a tensor of shape {list(shape)}; at most {MAX_ELEMENTS} elements "
-            "are allowed: check that the file is the model you mean"
+            f"The ONNX graph creates a tensor of shape {list(shape)}, but at most {MAX_ELEMENTS} "
+            "elements are allowed: check that the file is the intended model."
         )
     return list(shape)
 
@@ -63,12 +66,19 @@ def to_tensor(proto: TensorProto) -> Tensor:
     if dtype is None:
         known = proto.data_type in TensorProto.DataType.values()
         kind = TensorProto.DataType.Name(proto.data_type) if known else str(proto.data_type)
-        raise ModelError(f"tensor '{proto.name}' has element type {kind}, which is not supported")
+        raise ModelError(
+            f"Tensor '{proto.name}' has element type {kind}, which is not supported: export the "
+            "model "
+            "with float or integer tensors."
+        )
     bounded(tuple(proto.dims))
     try:
         array = onnx.numpy_helper.to_array(proto)
     except (ValueError, TypeError, OverflowError) as error:
-        raise ModelError(f"tensor '{proto.name}' cannot be decoded: {error}") from error
+        raise ModelError(
+            f"Tensor '{proto.name}' cannot be decoded ({error}): copy the file or export the "
+            "model again."
+        ) from error
     if dtype is torch.bfloat16:  # numpy has none of these: carry the bits
         return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
     if dtype in FLOAT8:

@@ -44,7 +44,7 @@ SINKS = frozenset(
 # On a value carried as a float these compute what they compute on integers.
 ORDER_ONLY = frozenset(["MaxPool", "Relu", "Pad"])
 # Operators through which no gradient can pass, wherever the value enters.
-STEPS = frozenset(
+BLOCKS_GRADIENT = frozenset(
     [
         "Shape",
         "Size",
@@ -78,7 +78,7 @@ STEPS = frozenset(
     ]
 )
 # Positions through which no gradient can pass: indices and conditions.
-STEP_POSITIONS = {
+BLOCKED_POSITIONS = {
     "Gather": {1}, "GatherElements": {1}, "GatherND": {1}, "ScatterElements": {1},
     "ScatterND": {1}, "Scatter": {1}, "Where": {0}, "Compress": {1}, "If": {0},
 }  # fmt: skip
@@ -95,8 +95,10 @@ def require_order(graph: GraphProto) -> None:
         missing = {name for name in node.input if name} - known
         twice = known.intersection(name for name in node.output if name)
         if missing or twice:
-            what = f"reads {missing} too early" if missing else f"defines {twice} again"
-            raise ModelError(f"node '{node.name}' {what}: the graph is broken, export it again")
+            what = f"reads {missing} before it is defined" if missing else f"defines {twice} again"
+            raise ModelError(
+                f"Node '{node.name}' {what}: the ONNX graph is broken. Export the model again."
+            )
         known.update(node.output)
 
 
@@ -169,7 +171,7 @@ def weights(graph: GraphProto) -> set[str]:
             if node.output[0] in found:
                 found.add(node.input[0])
             continue
-        static = static_positions(_domain(node), node.op_type)
+        static = static_positions(standard_domain(node.domain), node.op_type)
         found.update(name for i, name in enumerate(node.input) if i not in static)
     return found - {""}
 
@@ -221,7 +223,7 @@ def has_gradient(nodes: Sequence[NodeProto], source: str, target: str) -> bool:
 
 
 def _passes(node: NodeProto, alive: set[str], free: set[str]) -> bool:
-    if node.op_type in STEPS:
+    if node.op_type in BLOCKS_GRADIENT:
         return False
     if node.op_type in ("Cast", "CastLike"):
         to = attribute(node, "to")
@@ -230,9 +232,10 @@ def _passes(node: NodeProto, alive: set[str], free: set[str]) -> bool:
             return not boolean and node.output[0] in free and node.input[0] in alive
     if node.op_type == "QuantizeLinear" and node.output[0] not in free:
         return False
-    blocked = STEP_POSITIONS.get(node.op_type, set())
+    blocked = BLOCKED_POSITIONS.get(node.op_type, set())
     return any(name in alive for i, name in enumerate(node.input) if i not in blocked)
 
 
-def _domain(node: NodeProto) -> str:
-    return "" if node.domain == "ai.onnx" else node.domain
+def standard_domain(domain: str) -> str:
+    """Return the domain under which operators are listed: ``ai.onnx`` is the empty one."""
+    return "" if domain == "ai.onnx" else domain

@@ -47,7 +47,7 @@ def fuse(steps: Sequence[Step], stored: Mapping[str, Tensor], target: str) -> li
     return [_frozen_convolution(step, stored, last) for step in done]
 
 
-Rule = tuple[Step, list[Step]] | None
+Fused = tuple[Step, list[Step]] | None
 
 
 def _maker(name: str, done: Sequence[Step], operator: str, readers: Counter[str]) -> Step | None:
@@ -62,7 +62,7 @@ def _maker(name: str, done: Sequence[Step], operator: str, readers: Counter[str]
 
 def _batch_norm(
     step: Step, done: Sequence[Step], stored: Mapping[str, Tensor], readers: Counter[str]
-) -> Rule:
+) -> Fused:
     """Conv, BatchNormalization: (w * x + b) scaled and shifted per channel is a convolution."""
     if step.node.operator != "BatchNormalization":
         return None
@@ -92,7 +92,7 @@ def _batch_norm(
 
 def _bias(
     step: Step, done: Sequence[Step], stored: Mapping[str, Tensor], readers: Counter[str]
-) -> Rule:
+) -> Fused:
     """MatMul by a stored matrix, Add of a stored row: one affine map."""
     if step.node.operator != "Add" or len(step.inputs) != 2:
         return None
@@ -117,7 +117,7 @@ def _affine(x: Tensor, matrix: Tensor, row: Tensor) -> Tensor:
 
 def _gelu(
     step: Step, done: Sequence[Step], stored: Mapping[str, Tensor], readers: Counter[str]
-) -> Rule:
+) -> Fused:
     """x·(1 + erf(x/√2))·½ as exporters before opset 20 write it."""
     if step.node.operator != "Mul" or len(step.inputs) != 2:
         return None

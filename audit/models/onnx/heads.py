@@ -11,7 +11,7 @@ from audit.models.onnx.dtypes import is_float
 from audit.models.onnx.flow import attribute
 from audit.models.onnx.lifting import Patches, float_typed
 
-PASSES = frozenset(
+KEEPS_SCORES = frozenset(
     ["Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout", "Cast", "ZipMap"]
 )
 
@@ -40,7 +40,9 @@ def served_output(graph: GraphProto) -> ValueInfoProto:
         ModelError: the graph has no output.
     """
     if not graph.output:
-        raise ModelError("the graph declares no output")
+        raise ModelError(
+            "The ONNX graph has no output: export the model with its scores as output."
+        )
     return next(iter(score_outputs(graph) + list(graph.output)))  # type: ignore[no-any-return]
 
 
@@ -73,7 +75,7 @@ def find_head(graph: GraphProto, output: str) -> Head:
 
 def _behind(makers: Mapping[str, NodeProto], name: str) -> NodeProto | None:
     node = makers.get(name)
-    while node is not None and node.op_type in PASSES and _harmless(node):
+    while node is not None and node.op_type in KEEPS_SCORES and _harmless(node):
         node = makers.get(node.input[0])
     return node
 
@@ -81,10 +83,11 @@ def _behind(makers: Mapping[str, NodeProto], name: str) -> NodeProto | None:
 def _harmless(node: NodeProto) -> bool:
     """A cast to integers in the way is a label or a rounding, not a move."""
     to = attribute(node, "to")
-    return node.op_type != "Cast" or (to is not None and (is_float(to.i) or _is_label(to.i)))
+    return node.op_type != "Cast" or (to is not None and (is_float(to.i) or is_label(to.i)))
 
 
-def _is_label(elem_type: int) -> bool:
+def is_label(elem_type: int) -> bool:
+    """Tell whether an element type is that of labels: narrower integers may be quantised scores."""
     return elem_type in (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
 
 

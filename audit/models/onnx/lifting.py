@@ -11,9 +11,9 @@ from torch import Tensor
 
 from audit.errors import AuditError, ModelError
 from audit.models.onnx import flow
-from audit.models.onnx.branching import Branch, choose
+from audit.models.onnx.branching import Branch, choose_branch
 from audit.models.onnx.dtypes import FLOAT8, bounded, is_float, to_tensor
-from audit.models.onnx.node import Kernel, Node, attributes, build, static_positions
+from audit.models.onnx.node import Kernel, Node, attributes, build_kernel, static_positions
 from audit.models.onnx.program import Step, execute, failure
 
 # What a value depends on. Nothing at all: it is a constant.
@@ -65,7 +65,7 @@ def lift_graph(
         ModelError: a broken graph.
     """
     graph = model.graph
-    opsets = {_domain(entry.domain): entry.version for entry in model.opset_import}
+    opsets = {flow.standard_domain(entry.domain): entry.version for entry in model.opset_import}
     nodes = flow.needed([node for node in graph.node if node.output], targets)
     nodes = _without(nodes, aliases or {}, targets)
     lifter = _Lifter(graph, nodes, opsets, patches or {}, dict(aliases or {}))
@@ -149,7 +149,9 @@ class _Lifter:
         outside = tuple(sorted(read - made - {""}))
         for name in node.outputs:
             self._define(name, depends | parts[0].depends | parts[1].depends)
-        step = Step(node, choose(parts, outside), (node.inputs[0], *outside), node.outputs, False)
+        step = Step(
+            node, choose_branch(parts, outside), (node.inputs[0], *outside), node.outputs, False
+        )
         self.lifted.steps.append(step)
 
     def _inline(self, graph: GraphProto, prefix: str) -> list[str]:
@@ -195,14 +197,20 @@ class _Lifter:
         """The run-time name of a value; a stored tensor is decoded when first asked for."""
         if name == "":
             if proto.op_type in ("", "Identity", "Dropout"):
-                raise ModelError(f"node '{proto.name}' copies a value that is not there")
+                raise ModelError(
+                    f"Node '{proto.name}' copies a value that does not exist: export the model "
+                    "again."
+                )
             return ""
         while name in self.aliases:
             name = self.aliases[name]
         if name not in self.lifted.names and name in self.stored:
             self._store(name, to_tensor(self.stored[name]), trainable=True)
         if name not in self.lifted.names:
-            raise ModelError(f"node '{proto.name}' reads '{name}', which nothing before it defines")
+            raise ModelError(
+                f"Node '{proto.name}' reads '{name}', which no earlier node defines: export the "
+                "model again."
+            )
         return self.lifted.names[name]
 
     def _store(self, name: str, value: Tensor, *, trainable: bool) -> None:
@@ -212,7 +220,7 @@ class _Lifter:
         (self.lifted.parameters if weight else self.lifted.constants)[name] = value
 
     def _node(self, proto: NodeProto, inputs: Sequence[str]) -> Node:
-        domain = _domain(proto.domain)
+        domain = flow.standard_domain(proto.domain)
         constants = self.lifted.constants
         outputs = list(proto.output)
         while outputs and not outputs[-1]:
@@ -232,7 +240,7 @@ class _Lifter:
 
     def _kernel(self, node: Node, proto: NodeProto) -> Kernel:
         try:
-            return build(node)
+            return build_kernel(node)
         except AuditError:
             raise
         except Exception as error:  # attributes of a wrong type or count
@@ -288,10 +296,6 @@ class _Lifter:
             step = Step(move, lambda v, x: v.to(x.device), (name, self.source), (copy,), True)
             self.lifted.steps.append(step)
         return copy
-
-
-def _domain(domain: str) -> str:
-    return "" if domain == "ai.onnx" else domain
 
 
 def float_typed(value: onnx.ValueInfoProto) -> bool:

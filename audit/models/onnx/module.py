@@ -11,7 +11,7 @@ from audit.models.onnx import flow
 from audit.models.onnx.dtypes import TORCH
 from audit.models.onnx.fusing import fuse
 from audit.models.onnx.gradients import wrapped
-from audit.models.onnx.heads import Head, find_head, served_output
+from audit.models.onnx.heads import Head, find_head, is_label, served_output
 from audit.models.onnx.lifting import Lifted, lift_graph
 from audit.models.onnx.program import Step, Values, execute, with_frees
 
@@ -46,7 +46,10 @@ class _Path:
             self._remember(key, {name: values[name] for name in self.small})
         result = values.get(self.target)
         if not isinstance(result, Tensor):
-            raise ModelError(f"output '{self.target}' is not a tensor")
+            raise ModelError(
+                f"Output '{self.target}' is not a tensor: export the model with its scores as "
+                "output."
+            )
         return result
 
     def _remember(self, key: tuple[object, ...], values: Values) -> None:
@@ -77,7 +80,7 @@ class OnnxModule(nn.Module):
         # Many graphs with a declared batch of 1 take any: the caller finds out whether it does.
         self._expects = (None, *self.input_shape[1:]) if self.input_shape else ()
         self.output_name = output.name
-        self.head = "labels" if _is_label(output) else head.kind
+        self.head = "labels" if is_label(output.type.tensor_type.elem_type) else head.kind
         served = lift_graph(model, [output.name])
         scores = _lift_scores(model, head, served)
         self.differentiable = _differentiable(graph, source.name, head, self.input_dtype)
@@ -137,7 +140,9 @@ class OnnxModule(nn.Module):
         if self._expects and not _fits(x.shape, self._expects):
             wanted = ", ".join("?" if size is None else str(size) for size in self._expects)
             raise ModelError(
-                f"input '{self.input_name}' expects shape ({wanted}), found {tuple(x.shape)}"
+                f"Input '{self.input_name}' expects shape ({wanted}), found {tuple(x.shape)}: "
+                "check "
+                "--layout, and that the samples have the size the model expects."
             )
         if self.input_dtype.is_floating_point or not self._relaxed:
             return x if x.dtype == self.input_dtype else x.to(self.input_dtype)
@@ -169,8 +174,9 @@ def _only_input(graph: onnx.GraphProto) -> onnx.ValueInfoProto:
     if len(inputs) != 1:
         names = ", ".join(value.name for value in inputs) or "none"
         raise ModelError(
-            f"expected a classifier with one input, found {len(inputs)} ({names}): "
-            "fix the others to constants when exporting"
+            f"A classifier with one input is expected, found {len(inputs)} ({names}): make the "
+            "other "
+            "inputs constants when exporting."
         )
     return inputs[0]  # type: ignore[no-any-return]
 
@@ -180,13 +186,11 @@ def _shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
     return tuple(dim.dim_value if dim.dim_value > 0 else None for dim in dims)
 
 
-def _is_label(value: onnx.ValueInfoProto) -> bool:
-    """Small integers may be quantised scores; the wide ones are labels."""
-    return value.type.tensor_type.elem_type in (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
-
-
 def _dtype(value: onnx.ValueInfoProto) -> torch.dtype:
     dtype = TORCH.get(value.type.tensor_type.elem_type)
     if dtype is None:
-        raise ModelError(f"input '{value.name}' is not a numeric tensor, which is not supported")
+        raise ModelError(
+            f"Input '{value.name}' is not a numeric tensor, which is not supported: export the "
+            "classifier with a tensor as its input."
+        )
     return dtype

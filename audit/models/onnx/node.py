@@ -55,7 +55,7 @@ class Node:
         domain = self.domain or "ai.onnx"
         return UnsupportedOperator(
             f"node '{self.name}': {domain}::{self.operator}, opset {self.opset}: {variant}; "
-            "the model can still be audited through its scores"
+            "the model can still be audited without gradients"
         )
 
     def require_shape(self, what: str, value: Tensor, expected: Sequence[int | None]) -> None:
@@ -107,7 +107,7 @@ def operator(
     return enter
 
 
-def plain(table: Mapping[str, Kernel]) -> None:
+def operators_without_attributes(table: Mapping[str, Kernel]) -> None:
     """Enter operators that have no attributes: name -> function of the input tensors."""
     for name, kernel in table.items():
         operator(name, ignores=("consumed_inputs",))(_always(kernel))
@@ -117,7 +117,7 @@ def _always(kernel: Kernel) -> Builder:
     return lambda _: kernel
 
 
-def build(node: Node) -> Kernel:
+def build_kernel(node: Node) -> Kernel:
     """The node's kernel.
 
     Raises:
@@ -125,11 +125,11 @@ def build(node: Node) -> Kernel:
     """
     entry = OPERATORS.get((node.domain, node.operator))
     if entry is None:
-        raise node.refuse("unknown operator")
+        raise node.refuse("this operator is not supported")
     kernel = entry.build(node)
     unknown = set(node.attributes) - node.asked - entry.ignores
     if unknown:
-        raise node.refuse(f"unknown attribute {', '.join(sorted(unknown))}")
+        raise node.refuse(f"unsupported attribute {', '.join(sorted(unknown))}")
     return kernel
 
 
@@ -141,10 +141,10 @@ def static_positions(domain: str, name: str) -> frozenset[int]:
 
 def attributes(proto: onnx.NodeProto) -> dict[str, Any]:
     """A node's attributes as Python values; tensors are decoded, graphs left as they are."""
-    return {attribute.name: _value(attribute) for attribute in proto.attribute}
+    return {attribute.name: _attribute_value(attribute) for attribute in proto.attribute}
 
 
-def _value(attribute: onnx.AttributeProto) -> Any:
+def _attribute_value(attribute: onnx.AttributeProto) -> Any:
     value = onnx.helper.get_attribute_value(attribute)
     if attribute.type == onnx.AttributeProto.STRING:
         return value.decode("utf-8", "replace")
@@ -157,7 +157,7 @@ def _value(attribute: onnx.AttributeProto) -> Any:
     return value
 
 
-def numbers(value: Tensor | None) -> list[Any]:
+def python_numbers(value: Tensor | None) -> list[Any]:
     """The Python numbers of a CPU tensor of any rank; an absent one has none."""
     if value is None:
         return []

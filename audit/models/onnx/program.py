@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
-from audit.errors import AuditError, UnsupportedOperator
+from audit.errors import AuditError, UnsupportedOperator, out_of_memory
 from audit.models.onnx.node import Kernel, Node
 
 Values = dict[str, Tensor | None]
@@ -70,9 +69,11 @@ def computed(step: Step, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
     """
     try:
         result = step.kernel(*inputs)
-    except (AuditError, torch.OutOfMemoryError):
+    except AuditError:
         raise
     except Exception as error:  # whatever torch objects to, the node is the one to name
+        if out_of_memory(error):
+            raise
         raise failure(step.node, inputs, error) from error
     return result if isinstance(result, tuple) else (result,)
 

@@ -23,16 +23,16 @@ def read_model(path: Path, *, allow_domains: frozenset[str] = frozenset()) -> Mo
 
     Args:
         path: an `.onnx` file; external data only from regular files in its folder.
-        allow_domains: operator domains to accept beside the standard ones.
+        allow_domains: operator domains to accept in addition to the standard ones.
 
     Raises:
         ModelError: missing, too large, not ONNX, broken, stochastic, or with foreign operators.
     """
-    model = _parse(path, _bytes(path))
+    model = _parse_model(path, _bytes(path))
     _load_external(model, path)
     _check_opset(model, path)
     _check_domains(model, path, allow_domains)
-    _check(model, path)
+    _check_graph(model, path)
     _refuse_training(model)
     return model
 
@@ -48,8 +48,11 @@ def inline_functions(model: ModelProto) -> ModelProto:
     _bound_expansion(model)
     try:
         return onnx.inliner.inline_local_functions(model)
-    except Exception as error:  # the inliner is native code with exceptions of its own
-        raise ModelError(f"the model's functions cannot be inlined: {_first(error)}") from error
+    except Exception as error:  # the inliner is native code with its own exceptions
+        raise ModelError(
+            f"The model's local functions cannot be inlined ({_first(error)}): export it without "
+            "them."
+        ) from error
 
 
 def _bound_expansion(model: ModelProto) -> None:
@@ -62,62 +65,74 @@ def _bound_expansion(model: ModelProto) -> None:
         for node in nodes:
             key = (node.domain, node.op_type)
             if key in inside:
-                raise ModelError(f"function {key[0]}::{key[1]} calls itself")
+                raise ModelError(
+                    f"Function {key[0]}::{key[1]} calls itself: export the model again."
+                )
             if key in bodies and key not in sizes:
                 sizes[key] = size(bodies[key], inside | {key})
             total += sizes.get(key, 1)
         return total
 
     if size(walk(model.graph.node), frozenset()) > MAX_NODES:
-        raise ModelError(f"the model's functions expand to more than {MAX_NODES} nodes")
+        raise ModelError(
+            f"The model's local functions expand to more than {MAX_NODES} nodes: export it "
+            "without them."
+        )
 
 
 def _bytes(path: Path) -> bytes:
     try:
         size = path.stat().st_size
         if not path.is_file():
-            raise ModelError(f"'{path}' is not a file; give the path of an .onnx file")
+            raise ModelError(f"'{path}' is not a file: give the path of an .onnx file.")
         if size > MAX_BYTES:
-            raise ModelError(f"'{path}' has {size} bytes; at most {MAX_BYTES} are read")
+            raise ModelError(
+                f"'{path}' has {size} bytes, but at most {MAX_BYTES} are supported: export a "
+                "smaller model."
+            )
         data = path.read_bytes()
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ModelError(f"cannot read model '{path}': {reason}; check the path") from error
+        raise ModelError(f"'{path}' cannot be read ({reason}): check the path.") from error
     if not data:
-        raise ModelError(f"'{path}' is empty; expected an ONNX model: export or copy it again")
+        raise ModelError(
+            f"'{path}' is empty, but an ONNX model is expected: copy or export it again."
+        )
     return data
 
 
-def _parse(path: Path, data: bytes) -> ModelProto:
+def _parse_model(path: Path, data: bytes) -> ModelProto:
     kind = _other_kind(data)
     if kind:
-        raise ModelError(f"'{path}' is {kind}; expected an ONNX model")
+        raise ModelError(
+            f"'{path}' is {kind}, but an ONNX model is expected: export the model to ONNX."
+        )
     try:
         model = ModelProto.FromString(data)
     except (DecodeError, ValueError, RecursionError) as error:
         raise ModelError(
-            f"'{path}' is not a complete ONNX model ({_first(error)}); export or copy it again"
+            f"'{path}' is not a complete ONNX model ({_first(error)}): copy or export it again."
         ) from error
     if not model.HasField("graph") or not (model.graph.node or model.graph.output):
-        raise ModelError(f"'{path}' holds no ONNX graph; export or copy it again")
+        raise ModelError(f"'{path}' contains no ONNX graph: copy or export the model again.")
     return model  # type: ignore[no-any-return]
 
 
 def _other_kind(data: bytes) -> str:
     """What the first bytes say the file is, if they say that it is something else."""
     if data.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer, not the model itself (run `git lfs pull`)"
+        return "a Git LFS pointer and not the model itself (run `git lfs pull`)"
     if data.startswith(b"PK\x03\x04"):
         return "a zip archive (TorchScript, .pt2 or a checkpoint)"
     if data.startswith(b"\x89HDF"):
         return "an HDF5 file (Keras)"
     head = data[:512]
-    if head.lstrip()[:1] in (b"<", b"{", b"#", b"[") and _printable(head):
+    if head.lstrip()[:1] in (b"<", b"{", b"#", b"[") and _is_text(head):
         return "a text file"
-    return "a text file" if len(data) >= 16 and _printable(head) else ""
+    return "a text file" if len(data) >= 16 and _is_text(head) else ""
 
 
-def _printable(head: bytes) -> bool:
+def _is_text(head: bytes) -> bool:
     return all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in head)
 
 
@@ -131,13 +146,23 @@ def _load_external(model: ModelProto, path: Path) -> None:
         entries = {entry.key: entry.value for entry in tensor.external_data}
         total += _external_size(folder, tensor, entries)
     if total > MAX_BYTES:
-        raise ModelError(f"'{path}': external data of {total} bytes; at most {MAX_BYTES} are read")
+        raise ModelError(
+            f"The external data of '{path}' has {total} bytes, but at most {MAX_BYTES} are "
+            "supported: "
+            "export a smaller model."
+        )
     try:
         onnx.load_external_data_for_model(model, str(folder))
     except Exception as error:  # onnx refuses paths, links and lengths with several exception types
-        raise ModelError(f"'{path}': external data refused: {_first(error)}") from error
+        raise ModelError(
+            f"The external data of '{path}' cannot be loaded ({_first(error)}): keep the data "
+            "files in "
+            "the folder of the model."
+        ) from error
     if any(_is_external(tensor) for tensor in _tensors(model)):
-        raise ModelError(f"'{path}': external data in a place that onnx does not load")
+        raise ModelError(
+            f"'{path}' stores external data where onnx does not load it: export the model again."
+        )
 
 
 def _external_size(folder: Path, tensor: TensorProto, entries: dict[str, str]) -> int:
@@ -151,7 +176,9 @@ def _external_size(folder: Path, tensor: TensorProto, entries: dict[str, str]) -
         return file.lstat().st_size
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"tensor '{tensor.name}' is stored in '{location}', which is not beside the model"
+            f"Tensor '{tensor.name}' is stored in '{location}', which is missing from the folder "
+            "of the "
+            "model: copy that file next to the model."
         ) from error
 
 
@@ -184,8 +211,8 @@ def _check_opset(model: ModelProto, path: Path) -> None:
     for entry in model.opset_import:
         if entry.domain in ("", "ai.onnx") and not OLDEST_OPSET <= entry.version <= newest:
             raise ModelError(
-                f"'{path}' uses opset {entry.version}; expected {OLDEST_OPSET} to {newest}: "
-                "export it again or convert it with onnx.version_converter"
+                f"'{path}' uses opset {entry.version}, but opsets {OLDEST_OPSET} to {newest} are "
+                "supported: export it again, or convert it with onnx.version_converter."
             )
 
 
@@ -196,16 +223,18 @@ def _check_domains(model: ModelProto, path: Path, allowed: frozenset[str]) -> No
         known = node.domain in STANDARD_DOMAINS | allowed
         if not known and (node.domain, node.op_type) not in own:
             raise ModelError(
-                f"'{path}': node '{node.name}' is {node.domain}::{node.op_type}, not a standard "
-                f"operator; pass --allow-domain {node.domain} if you trust it"
+                f"In '{path}', node '{node.name}' is {node.domain}::{node.op_type}, which is not a "
+                f"standard operator: pass --allow-domain {node.domain} if you trust it."
             )
 
 
-def _check(model: ModelProto, path: Path) -> None:
+def _check_graph(model: ModelProto, path: Path) -> None:
     try:
         onnx.checker.check_model(model)
     except Exception as error:  # ValidationError, but also what protobuf and native code raise
-        raise ModelError(f"'{path}' is not a valid ONNX model: {_first(error)}") from error
+        raise ModelError(
+            f"'{path}' is not a valid ONNX model ({_first(error)}): export it again."
+        ) from error
 
 
 def _refuse_training(model: ModelProto) -> None:
@@ -218,8 +247,9 @@ def _refuse_training(model: ModelProto) -> None:
     for node in walk([*model.graph.node, *bodies]):
         if _is_training(node, constants):
             raise ModelError(
-                f"node '{node.name or node.output[0]}' ({node.op_type}) is in training mode: the "
-                "served model is random or batch-dependent; export it in evaluation mode"
+                f"Node '{node.name or node.output[0]}' ({node.op_type}) is in training mode, so "
+                "the "
+                "model's output is random or depends on the batch: export it in evaluation mode."
             )
 
 

@@ -48,7 +48,7 @@ def test_a_good_file_is_read(saved):
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n", "git lfs pull"),
         (b"PK\x03\x04" + bytes(40), "zip archive"),
         (bytes(100), "not a complete ONNX model"),
-        (b"\x08\x07", "holds no ONNX graph"),
+        (b"\x08\x07", "contains no ONNX graph"),
     ],
 )
 def test_what_is_not_a_model_is_named(saved, data, message):
@@ -115,7 +115,7 @@ def test_external_data_cannot_leave_the_folder(saved, tmp_path, way):
         (folder / location).write_bytes(bytes(48))
         entries = {"offset": 0, "length": 10**12}
     made, _ = external(location, **entries)
-    with pytest.raises(ModelError, match=r"external data|not beside the model"):
+    with pytest.raises(ModelError, match=r"external data|missing from the folder of the model"):
         read_model(saved(made, "model/m.onnx"))
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from audit.models.onnx.gradients import straight_through
-from audit.models.onnx.node import Kernel, Node, operator, plain
+from audit.models.onnx.node import Kernel, Node, operator, operators_without_attributes
 
 
 @operator("Relu", ignores=("consumed_inputs",))
@@ -18,7 +18,7 @@ def relu(node: Node) -> Kernel:
     return lambda x: straight_through(x, torch.relu(x))
 
 
-plain(
+operators_without_attributes(
     {
         "Sigmoid": torch.sigmoid,
         "Softsign": F.softsign,

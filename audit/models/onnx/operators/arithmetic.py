@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from audit.models.onnx.gradients import straight_through
-from audit.models.onnx.node import Kernel, Node, operator, plain
+from audit.models.onnx.node import Kernel, Node, operator, operators_without_attributes
 
 WIDE_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 
@@ -28,7 +28,7 @@ def _unsigned(function: Callable[..., Tensor]) -> Kernel:
     return run
 
 
-plain(
+operators_without_attributes(
     {
         "Abs": torch.abs, "Neg": torch.neg, "Sign": torch.sign, "Sqrt": torch.sqrt,
         "Exp": torch.exp, "Log": torch.log, "Erf": torch.erf, "Reciprocal": torch.reciprocal,
@@ -52,7 +52,7 @@ def _rounding(function: Callable[[Tensor], Tensor]) -> Kernel:
     return lambda x: straight_through(x, function(x))
 
 
-plain(
+operators_without_attributes(
     {
         "Round": _rounding(torch.round),  # halves to even, in both
         "Floor": _rounding(torch.floor),
@@ -86,7 +86,7 @@ def _mean(*tensors: Tensor) -> Tensor:
     return total / len(tensors)
 
 
-plain(
+operators_without_attributes(
     {
         "Where": _where,
         "Div": _unsigned(_divide),

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from audit.models.onnx.dtypes import FLOAT8, TORCH
 from audit.models.onnx.gradients import straight_through
-from audit.models.onnx.node import Kernel, Node, operator, plain
+from audit.models.onnx.node import Kernel, Node, operator, operators_without_attributes
 
 
 def converted(x: Tensor, dtype: torch.dtype, saturate: bool) -> Tensor:
@@ -57,7 +57,7 @@ def bit_cast(node: Node) -> Kernel:
     return run
 
 
-plain({"Identity": lambda x: x})
+operators_without_attributes({"Identity": lambda x: x})
 
 
 @operator("Dropout", ignores=("ratio", "seed", "is_test"))

@@ -3,7 +3,13 @@
 import torch
 from torch import Tensor
 
-from audit.models.onnx.node import Kernel, Node, numbers, operator, plain
+from audit.models.onnx.node import (
+    Kernel,
+    Node,
+    operator,
+    operators_without_attributes,
+    python_numbers,
+)
 
 REDUCTIONS = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 
@@ -130,7 +136,7 @@ def one_hot(node: Node) -> Kernel:
     axis = node.get("axis", -1)
 
     def run(indices: Tensor, depth: Tensor, values: Tensor) -> Tensor:
-        classes = int(numbers(depth)[0])
+        classes = int(python_numbers(depth)[0])
         index = indices.long()
         index = torch.where(index < 0, index + classes, index)
         places = torch.arange(classes, device=index.device)
@@ -164,7 +170,7 @@ def top_k(node: Node) -> Kernel:
     node.get("sorted")
 
     def run(x: Tensor, k: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        count = fixed if k is None else int(numbers(k)[0])
+        count = fixed if k is None else int(python_numbers(k)[0])
         values, indices = torch.sort(x, dim=axis, descending=largest, stable=True)
         return values.narrow(axis, 0, count), indices.narrow(axis, 0, count)
 
@@ -183,4 +189,4 @@ def compress(node: Node) -> Kernel:
     return run
 
 
-plain({"NonZero": lambda x: x.nonzero().t()})
+operators_without_attributes({"NonZero": lambda x: x.nonzero().t()})

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from audit.models.onnx.node import Kernel, Node, operator, plain
+from audit.models.onnx.node import Kernel, Node, operator, operators_without_attributes
 from audit.models.onnx.operators.window import Window, pad_spatial, read_window
 
 CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -16,7 +16,7 @@ TRANSPOSED: dict[int, Callable[..., Tensor]] = {
     3: F.conv_transpose3d,
 }
 
-plain({"MatMul": torch.matmul})
+operators_without_attributes({"MatMul": torch.matmul})
 
 
 @operator("Conv")

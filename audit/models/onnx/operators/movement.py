@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from audit.models.onnx.dtypes import bounded
-from audit.models.onnx.node import Kernel, Node, numbers, operator
+from audit.models.onnx.node import Kernel, Node, operator, python_numbers
 
 
 @operator("Concat")
@@ -24,7 +24,7 @@ def split(node: Node) -> Kernel:
     parts = node.get("num_outputs") or len(node.outputs)
 
     def run(x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, ...]:
-        chosen = given if lengths is None else numbers(lengths)
+        chosen = given if lengths is None else python_numbers(lengths)
         if chosen is None:
             if not node.get("num_outputs") and x.shape[axis] % parts:
                 raise node.refuse(f"{parts} equal parts of {x.shape[axis]}")
@@ -41,7 +41,7 @@ def slice_axes(node: Node) -> Kernel:
     old = (node.get("starts"), node.get("ends"), node.get("axes"), None)
 
     def run(x: Tensor, *bounds: Tensor | None) -> Tensor:
-        new = [None if bound is None else numbers(bound) for bound in bounds]
+        new = [None if bound is None else python_numbers(bound) for bound in bounds]
         chosen: list[list[int] | None] = [*new, *old[len(new) :]]
         starts, ends, axes, steps = chosen
         for what, values in (("axes", axes), ("steps", steps)):
@@ -122,8 +122,8 @@ def pad(node: Node) -> Kernel:
         value: Tensor | None = None,
         axes: Tensor | None = None,
     ) -> Tensor:
-        sizes = given if pads is None else numbers(pads)
-        chosen = numbers(axes) if axes is not None else list(range(x.dim()))
+        sizes = given if pads is None else python_numbers(pads)
+        chosen = python_numbers(axes) if axes is not None else list(range(x.dim()))
         if len(sizes) != 2 * len(chosen) or not all(-x.dim() <= a < x.dim() for a in chosen):
             raise node.refuse(f"{len(sizes)} pads for axes {chosen} of {x.dim()} dimensions")
         pairs = {

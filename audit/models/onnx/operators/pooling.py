@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from audit.models.onnx.node import Kernel, Node, operator, plain
+from audit.models.onnx.node import Kernel, Node, operator, operators_without_attributes
 from audit.models.onnx.operators.linear import CONVOLUTIONS
 from audit.models.onnx.operators.window import Window, pad_spatial, read_window
 
@@ -20,7 +20,7 @@ def _planes(x: Tensor) -> tuple[int, ...]:
     return tuple(range(2, x.dim()))
 
 
-plain(
+operators_without_attributes(
     {
         "GlobalAveragePool": lambda x: x.mean(_planes(x), keepdim=True),
         "GlobalMaxPool": lambda x: x.amax(_planes(x), keepdim=True),

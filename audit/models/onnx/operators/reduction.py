@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from audit.models.onnx.node import Kernel, Node, numbers, operator
+from audit.models.onnx.node import Kernel, Node, operator, python_numbers
 
 Reduce = Callable[[Tensor, list[int], bool], Tensor]
 
@@ -70,7 +70,7 @@ def reduce(node: Node) -> Kernel:
     given = node.get("axes")
 
     def run(x: Tensor, axes: Tensor | None = None) -> Tensor:
-        chosen = given or numbers(axes)
+        chosen = given or python_numbers(axes)
         if not chosen:
             # "No reduction" still applies the function's elementwise part, over no axis at all.
             if idle:
@@ -88,7 +88,7 @@ def cumulative(node: Node) -> Kernel:
     function, neutral = {"CumSum": (torch.cumsum, 0), "CumProd": (torch.cumprod, 1)}[node.operator]
 
     def run(x: Tensor, axis: Tensor) -> Tensor:
-        along = int(numbers(axis)[0])
+        along = int(python_numbers(axis)[0])
         y = x.flip(along) if backwards else x
         if exclusive:
             first = torch.full_like(y.narrow(along, 0, 1), neutral)

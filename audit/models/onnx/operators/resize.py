@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audit.models.onnx.dtypes import bounded
-from audit.models.onnx.node import Kernel, Node, numbers, operator
+from audit.models.onnx.node import Kernel, Node, operator, python_numbers
 
 COORDINATES = frozenset(
     [
@@ -186,11 +186,13 @@ def resize(node: Node) -> Kernel:
         if node.opset == 10:
             roi, scales = None, roi
         chosen = [axis % x.dim() for axis in given] if given else list(range(x.dim()))
-        region = numbers(roi) or [0.0] * len(chosen) + [1.0] * len(chosen)
+        region = python_numbers(roi) or [0.0] * len(chosen) + [1.0] * len(chosen)
         if rule.coordinate != "tf_crop_and_resize":
             region = [0.0] * len(chosen) + [1.0] * len(chosen)
         old = [x.shape[axis] for axis in chosen]
-        new, factors = _targets(old, numbers(scales), numbers(sizes), policy, region, rule)
+        new, factors = _targets(
+            old, python_numbers(scales), python_numbers(sizes), policy, region, rule
+        )
         axes = {
             axis: Axis(old[i], new[i], factors[i], (region[i], region[i + len(chosen)]))
             for i, axis in enumerate(chosen)
@@ -250,7 +252,7 @@ def upsample(node: Node) -> Kernel:
     _known(node, rule)
 
     def run(x: Tensor, scales: Tensor | None = None) -> Tensor:
-        factors = given or numbers(scales)
+        factors = given or python_numbers(scales)
         axes = {
             i: Axis(size, math.floor(size * s), s)
             for i, (size, s) in enumerate(zip(x.shape, factors, strict=True))

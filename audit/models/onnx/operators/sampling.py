@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from audit.models.onnx.dtypes import bounded
-from audit.models.onnx.node import Kernel, Node, numbers, operator
+from audit.models.onnx.node import Kernel, Node, operator, python_numbers
 
 
 @operator("GridSample")
@@ -25,4 +25,4 @@ def grid_sample(node: Node) -> Kernel:
 def affine_grid(node: Node) -> Kernel:
     """Points of a regular grid under an affine map."""
     corners = bool(node.get("align_corners", 0))
-    return lambda theta, size: F.affine_grid(theta, bounded(numbers(size)), corners)
+    return lambda theta, size: F.affine_grid(theta, bounded(python_numbers(size)), corners)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from audit.errors import ModelError
 from audit.models.onnx.dtypes import TORCH, bounded
-from audit.models.onnx.node import Kernel, Node, numbers, operator
+from audit.models.onnx.node import Kernel, Node, operator, python_numbers
 
 
 @operator("Constant")
@@ -48,7 +48,7 @@ def reshape(node: Node) -> Kernel:
     literal = bool(node.get("allowzero", 0))
 
     def run(x: Tensor, wanted: Tensor) -> Tensor:
-        sizes = numbers(wanted)
+        sizes = python_numbers(wanted)
         if not literal:
             sizes = [x.shape[i] if size == 0 else size for i, size in enumerate(sizes)]
         return x.reshape(sizes)
@@ -84,7 +84,7 @@ def squeeze(node: Node) -> Kernel:
     given = node.get("axes")
 
     def run(x: Tensor, axes: Tensor | None = None) -> Tensor:
-        chosen = given if axes is None else numbers(axes)
+        chosen = given if axes is None else python_numbers(axes)
         if chosen is None:
             return x.squeeze()
         if any(x.shape[axis] != 1 for axis in chosen):
@@ -100,7 +100,7 @@ def unsqueeze(node: Node) -> Kernel:
     given = node.get("axes")
 
     def run(x: Tensor, axes: Tensor | None = None) -> Tensor:
-        chosen = given if axes is None else numbers(axes)
+        chosen = given if axes is None else python_numbers(axes)
         rank = x.dim() + len(chosen)
         if {*chosen} - {*range(-rank, rank)} or len({axis % rank for axis in chosen}) < len(chosen):
             raise node.refuse(f"axes {chosen} for a result of {rank} dimensions")
@@ -116,7 +116,9 @@ def expand(_: Node) -> Kernel:
     """Broadcast both ways with a shape."""
 
     def run(x: Tensor, wanted: Tensor) -> Tensor:
-        return x.expand(bounded(list(torch.broadcast_shapes(x.shape, tuple(numbers(wanted))))))
+        return x.expand(
+            bounded(list(torch.broadcast_shapes(x.shape, tuple(python_numbers(wanted)))))
+        )
 
     return run
 
@@ -126,7 +128,7 @@ def tile(_: Node) -> Kernel:
     """Repeated along every axis."""
 
     def run(x: Tensor, repeats: Tensor) -> Tensor:
-        times = numbers(repeats)
+        times = python_numbers(repeats)
         bounded([size * n for size, n in zip(x.shape, times, strict=True)])
         return x.repeat(times)
 
@@ -139,7 +141,7 @@ def constant_of_shape(node: Node) -> Kernel:
     value = node.get("value", torch.zeros(1))
 
     def run(wanted: Tensor) -> Tensor:
-        return torch.full(bounded(numbers(wanted)), value.item(), dtype=value.dtype)
+        return torch.full(bounded(python_numbers(wanted)), value.item(), dtype=value.dtype)
 
     return run
 
@@ -176,4 +178,4 @@ def eye_like(node: Node) -> Kernel:
 def trilu(node: Node) -> Kernel:
     """The upper or lower triangle."""
     cut = torch.triu if node.get("upper", 1) else torch.tril
-    return lambda x, k=None: cut(x, int(numbers(k)[0]) if k is not None else 0)
+    return lambda x, k=None: cut(x, int(python_numbers(k)[0]) if k is not None else 0)

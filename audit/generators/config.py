@@ -1,0 +1,9 @@
+"""From the options of training to the objective of a generator."""
+
+from attackers.wagan.objective import VARIANTS, Objective, as_published
+from audit.options import TrainConfig
+
+
+def objective_of(config: TrainConfig) -> Objective:
+    """Return the training objective of the variant."""
+    return as_published(config.variant) if config.paper else VARIANTS[config.variant]

@@ -1,0 +1,183 @@
+"""A `torch.nn.Module` given in Python: a copy of it is what is served and differentiated."""
+
+import copy
+import hashlib
+import pickle
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn.parameter import is_lazy
+
+from audit.errors import ModelError, UsageError, explained, out_of_memory
+from audit.models import execution, torchscript
+from audit.models.classifier import Classifier, Provenance
+from audit.models.devices import pick_device
+from audit.models.execution import first_line, last_line, one_tensor
+from audit.models.finish import FEW, box_inputs, read_column, spec_for
+from audit.models.graph import as_graph, compute_the_same
+from audit.models.load_torch import TorchModel, classifier_of, filled, inputs_of
+from audit.models.onnx import OnnxModule
+from audit.options import LoadOptions
+
+MODULE_FORMAT = "torch.nn.Module"
+
+
+def load_module(
+    module: torch.nn.Module, x: Tensor, options: LoadOptions, label_classes: int | None = None
+) -> Classifier:
+    """Copy a module, and wrap the copy in evaluation mode as a classifier.
+
+    The caller's module is only read: its mode, weights, buffers and device stay as they are.
+
+    Args:
+        module: maps a batch ``(B, ...)`` to one tensor of scores ``(B, K)``, of one probability
+            or logit, or of class indices ``(B,)``.
+        x: (N, ...) samples of the user's data, float32, in ``[low, high]``; two or more.
+        options: what the user states about the model; ``trust_model`` has no effect.
+        label_classes: classes to assume where the module returns class indices and the scores
+            behind them are out of reach; two where it is None.
+
+    Raises:
+        ModelError: the module cannot be copied, fails on the samples, or returns anything else
+            than one tensor of scores. An exception of the module is its cause.
+        UsageError: an option does not fit, or ``module`` is not a module.
+    """
+    if not isinstance(module, torch.nn.Module):
+        raise UsageError(
+            f"A torch.nn.Module is expected, found an object of type {type(module).__name__}: pass "
+            "the module itself."
+        )
+    device = pick_device(options.device)
+    source = Provenance(type(module).__qualname__, state_digest(module), MODULE_FORMAT)
+    copied = _frozen_copy(module, device)
+    sample = x[:FEW]
+    spec = spec_for(sample, (), torchscript.input_dtype(copied), options)
+    rows = execution.call_rows(spec.sample)
+    run = one_tensor(copied)
+    inputs = inputs_of(spec, sample, device)
+    # Called once before it is traced, so that an error of the module is reported as such.
+    with torch.no_grad():
+        run(inputs)
+    graph, refusal = _graph_maker(
+        copied, filled(inputs, rows), inputs_of(spec, box_inputs(spec)[: rows - 1], device)
+    )
+    model = TorchModel(run, graph, rows, spec, device, source)
+    loaded = classifier_of(model, sample, max(2, label_classes or 2))
+    if refusal and loaded.graph is not None:
+        note = f"No bounds through the network's operations: {refusal}"
+        loaded = replace(loaded, graph=None, notes=(*loaded.notes, note))
+    return read_column(loaded, x)
+
+
+def state_digest(module: torch.nn.Module) -> str:
+    """Hash a module's ``state_dict``: names, shapes, dtypes and bytes; SHA-256 in hexadecimal.
+
+    What the state does not hold, such as the code of the forward pass, is not part of it.
+
+    Raises:
+        ModelError: the module has parameters without values.
+    """
+    running = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        running.update(f"{name}\0".encode())
+        for part in _state_bytes(name, value):
+            running.update(part)
+    return running.hexdigest()
+
+
+def _state_bytes(name: str, value: object) -> Iterator[bytes]:
+    """Bytes that identify an entry of a ``state_dict``."""
+    if isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _state_bytes(name, item)
+    elif not isinstance(value, Tensor):
+        yield pickle.dumps(value, protocol=4)
+    elif is_lazy(value) or value.is_meta:
+        raise ModelError(
+            f"The module's parameter '{name}' has no values yet: call the module once on a batch, "
+            "or load its weights, before it is audited."
+        )
+    else:
+        yield f"{value.dtype} {tuple(value.shape)}".encode()
+        stored = value.detach().cpu()
+        if stored.is_quantized:
+            # The scale enters with the values that the integers stand for.
+            stored = stored.dequantize()
+        yield stored.to_dense().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _frozen_copy(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """Copy a module to a device, in evaluation mode and with parameters that collect no gradients.
+
+    Raises:
+        ModelError: it cannot be copied.
+    """
+    try:
+        copied = copy.deepcopy(module).to(device).eval()
+    except Exception as error:  # the module's attributes may be anything
+        if out_of_memory(error):
+            raise
+        raise ModelError(
+            f"The module cannot be copied ({explained(error)}), and the audit only works on a "
+            "copy: remove attributes that cannot be deep-copied, such as open files or tensors "
+            "that were computed from parameters."
+        ) from error
+    for parameter in copied.parameters():
+        parameter.requires_grad_(False)
+    return copied
+
+
+def _graph_maker(
+    module: torch.nn.Module, example: Tensor, others: Tensor
+) -> tuple[Callable[[Tensor], OnnxModule], str]:
+    """Return a function that makes the node graph, and the reason why it fails, if it does."""
+    try:
+        return partial(as_graph, traced(module, example, others)), ""
+    except ModelError as error:
+        refusal = error
+
+    def refuse(_: Tensor) -> OnnxModule:
+        raise refusal
+
+    return refuse, str(refusal)
+
+
+def traced(module: torch.nn.Module, example: Tensor, others: Tensor) -> torch.jit.ScriptModule:
+    """Record the operations of a module on example inputs, and check that they are always the same.
+
+    Args:
+        module: in evaluation mode.
+        example: (B, ...) inputs on which the module is traced.
+        others: inputs of another number of rows, on which trace and module are compared.
+
+    Raises:
+        ModelError: tracing fails or warns, or the trace computes something else.
+    """
+    if isinstance(module, torch.jit.ScriptModule):
+        return module
+    try:
+        with warnings.catch_warnings(record=True) as caught, torch.no_grad():
+            warnings.simplefilter("always")
+            script: torch.jit.ScriptModule = torch.jit.trace(
+                module, example.clone(), check_trace=False
+            )
+            same = all(
+                compute_the_same(script(x.clone()), module(x.clone())) for x in (example, others)
+            )
+    except Exception as error:  # tracing runs the module, which may raise anything
+        if out_of_memory(error):
+            raise
+        raise ModelError(f"The module cannot be traced: {last_line(error)}.") from error
+    for warning in caught:
+        if warning.category.__name__ == "TracerWarning":
+            raise ModelError(
+                "The module cannot be traced, as its operations may depend on the values of its "
+                f"input: {first_line(Warning(warning.message))}."
+            )
+    if not same:
+        raise ModelError("The trace of the module does not compute what the module computes.")
+    return script
