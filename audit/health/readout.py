@@ -106,8 +106,8 @@ def enclosing(metric: Metric, x0: Tensor, delta: float) -> tuple[Metric, Tensor]
 def disjoint(metric: Metric, samples: Samples, delta: float, probe: int) -> list[Tensor]:
     """The probed rows, in batches within which no two balls of this radius meet.
 
-    A batch has at most as many rows as one call of the model, and there are at most `MOST_GROUPS`: where
-    most balls meet, some samples are left out.
+    A batch has at most as many rows as one call of the model, and there are at most
+    `MOST_GROUPS`: where most balls meet, some samples are left out.
     """
     groups: list[list[int]] = []
     full = call_rows(tuple(samples.x.shape[1:]))
