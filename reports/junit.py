@@ -61,13 +61,18 @@ def _gate_case(gate: Gate) -> ET.Element:
 
 def _health_case(entry: Health) -> ET.Element:
     case = ET.Element(
-        "testcase", classname="audit.health", name=remove_non_xml(entry.check), time="0"
+        "testcase",
+        classname=remove_non_xml(f"audit.health.{entry.id}"),
+        name=remove_non_xml(summary.check_name(entry)),
+        time="0",
     )
-    _add_outcome(
-        case, {"fail": "error", "not_applicable": "skipped"}.get(entry.status), entry.detail
-    )
-    if entry.status == "warn":
-        ET.SubElement(case, "system-out").text = remove_non_xml(f"warning: {entry.detail}")
+    kind = {"fail": "error", "error": "error", "not_applicable": "skipped"}.get(entry.status)
+    message, numbers = summary.check_text(entry), summary.check_numbers(entry)
+    _add_outcome(case, kind, message)
+    shown = f"warning: {message}" if entry.status == "warn" else entry.finding
+    if entry.status == "warn" or numbers:
+        shown += f" [{numbers}]" if numbers else ""
+        ET.SubElement(case, "system-out").text = remove_non_xml(shown)
     return case
 
 

@@ -35,7 +35,9 @@ def render(report: Report) -> str:
     worst, passed = summary.troubled_checks(report)
     lines += ["", f"{thousands(passed)} of {thousands(len(report.health))} health checks passed."]
     lines += [
-        f"- **{h.status}** {escape_markdown(h.check)}: {escape_markdown(h.detail)}" for h in worst
+        f"- **{h.status}** {escape_markdown(summary.check_name(h))}: "
+        f"{escape_markdown(summary.check_text(h))}"
+        for h in worst
     ]
     lines += [f"- {escape_markdown(warning)}" for warning in report.warnings]
     lines += ["", escape_markdown(summary.BOUNDS_EXPLAINED)]

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from audit.errors import AuditError
-from audit.schema import SCHEMA_VERSION, Interval, Report
+from audit.schema import REPORT_VERSION, Interval, Report, upgraded
 
 SCHEMA_ID = "https://wasserstein-audit.invalid/report.schema.json"
 """Identifier of the schema, which is not an address: `report.schema.json` is in the package."""
@@ -31,6 +31,7 @@ def parse_report(text: str) -> Report:
     """
     document = _document(text)
     _check_version(document)
+    document = upgraded(document)
     try:
         report = Report.model_validate_json(json.dumps(document), strict=True)
     except ValidationError as error:
@@ -49,7 +50,7 @@ def report_schema() -> dict[str, Any]:
     head = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": SCHEMA_ID,
-        "title": f"Robustness audit report, schema version {SCHEMA_VERSION}",
+        "title": f"Robustness audit report, schema version {REPORT_VERSION}",
     }
     return head | {key: value for key, value in body.items() if key not in head}
 
@@ -89,13 +90,13 @@ def _check_version(document: dict[str, Any]) -> None:
     version = document["schema_version"]
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise ReportError(
-            f"report.json has schema_version {version!r}, expected {SCHEMA_VERSION}; "
+            f"report.json has schema_version {version!r}, expected {REPORT_VERSION}; "
             "name the report.json that 'audit scan' wrote"
         )
-    if version > SCHEMA_VERSION:
+    if version > REPORT_VERSION:
         raise ReportError(
             f"report.json has schema_version {version}, this program reads up to "
-            f"{SCHEMA_VERSION}; upgrade wasserstein-audit"
+            f"{REPORT_VERSION}; upgrade wasserstein-audit"
         )
 
 

@@ -1,9 +1,10 @@
 """The report as SARIF 2.1.0: one result per gate and per health check that warns or fails."""
 
 import json
+from math import isfinite
 from typing import Any, Literal
 
-from audit.schema import Gate, Report
+from audit.schema import Gate, Health, Report
 from reports import summary
 from reports.escaping import artifact_uri
 from reports.numbers import exact
@@ -17,6 +18,7 @@ SarifLevel = Literal["error", "warning", "note", "none"]
 SARIF_LEVELS: dict[str, SarifLevel] = {
     "pass": "none",
     "fail": "error",
+    "error": "error",
     "warn": "warning",
     "inconclusive": "warning",
     "waived": "note",
@@ -28,11 +30,12 @@ def render(report: Report) -> str:
     results = [_gate_result(report, gate) for gate in report.gates]
     results += [
         _result(
-            report, f"health/{entry.check.partition('.')[0]}", SARIF_LEVELS[entry.status], "fail",
-            f"{entry.check}: {entry.detail}",
+            report, f"health/{entry.id}", SARIF_LEVELS[entry.status], "fail",
+            f"{summary.check_name(entry)}: {summary.check_text(entry)}",
         )
+        | {"properties": {"metric": entry.metric, "numbers": _finite_numbers(entry)}}
         for entry in report.health
-        if entry.status in ("warn", "fail")
+        if entry.status in ("warn", "fail", "error")
     ]  # fmt: skip
     rules = sorted({str(result["ruleId"]) for result in results})
     for result in results:
@@ -69,6 +72,14 @@ def _invocation(report: Report) -> dict[str, Any]:
     return {
         "executionSuccessful": False,
         "toolExecutionNotifications": [{"level": "error", "message": {"text": text}}],
+    }
+
+
+def _finite_numbers(entry: Health) -> dict[str, int | float | None]:
+    """Return the numbers of a check with null for those that JSON cannot hold."""
+    return {
+        name: value if value is not None and isfinite(value) else None
+        for name, value in entry.numbers.items()
     }
 
 

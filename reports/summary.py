@@ -4,7 +4,16 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
 
 from audit.schema import Health, Point, Reliability, Report, ThreatResult, reliability
-from reports.numbers import NOT_MEASURED, Bracket, budget, exact, percent, proportion, thousands
+from reports.numbers import (
+    NOT_MEASURED,
+    Bracket,
+    budget,
+    exact,
+    percent,
+    proportion,
+    significant,
+    thousands,
+)
 
 VERDICTS = {
     "pass": "every gate passed",
@@ -102,9 +111,28 @@ def bracket_sentence(line: Headline) -> str:
 
 def troubled_checks(report: Report) -> tuple[list[Health], int]:
     """Return the health checks that did not pass, worst first, and the number that passed."""
-    ranking = ("fail", "warn", "not_applicable")
+    ranking = ("fail", "error", "warn", "not_applicable")
     worst = [entry for status in ranking for entry in report.health if entry.status == status]
     return worst, sum(entry.status == "pass" for entry in report.health)
+
+
+def check_name(entry: Health) -> str:
+    """Return the title of a check, with its metric where it has one."""
+    return entry.title if entry.metric is None else f"{entry.title} ({entry.metric})"
+
+
+def check_numbers(entry: Health) -> str:
+    """Return the measured numbers of a check: 'tied 3; samples 1,000'."""
+    return "; ".join(
+        f"{name.replace('_', ' ')} "
+        f"{thousands(value) if isinstance(value, int) else significant(value, 'nearest')}"
+        for name, value in entry.numbers.items()
+    )
+
+
+def check_text(entry: Health) -> str:
+    """Return the finding of a check and its advice."""
+    return " ".join(part for part in (entry.finding, entry.advice) if part)
 
 
 def reliability_line(report: Report) -> tuple[Reliability, str]:

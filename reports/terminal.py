@@ -7,7 +7,7 @@ from io import StringIO
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from audit.schema import Report
+from audit.schema import Health, Report
 from reports import summary, threat_rows
 from reports.console import (
     STYLES,
@@ -106,12 +106,21 @@ def _header(report: Report, full: bool) -> Group:
 
 def _health_list(report: Report, full: bool) -> Group:
     worst, passed = summary.troubled_checks(report)
-    lines = [item(styled(status_text(h.status), f" {h.check}: {h.detail}")) for h in worst]
+    lines = [item(styled(status_text(h.status), " ", *_check_parts(h, full))) for h in worst]
     lines.append(item(f"{thousands(passed)} of {thousands(len(report.health))} checks passed"))
     if full:
         passes = (h for h in report.health if h.status == "pass")
-        lines += [item(styled((f"pass {h.check}: {h.detail}", "dim"))) for h in passes]
+        lines += [item(styled(status_text(h.status), " ", *_check_parts(h, full))) for h in passes]
     return Group(heading("Health of the evidence"), *lines)
+
+
+def _check_parts(entry: Health, full: bool) -> list[str | tuple[str, str]]:
+    """Return title, finding, advice and id of a check; with ``full`` also its numbers."""
+    numbers = summary.check_numbers(entry) if full else ""
+    return [
+        f"{summary.check_name(entry)}: {summary.check_text(entry)}",
+        (f" [{entry.id}{': ' if numbers else ''}{numbers}]", "dim"),
+    ]
 
 
 def _gate_list(report: Report) -> Group:

@@ -61,7 +61,7 @@ def main(folder: Path, where: str, name: str) -> None:
         "device": str(done.classifier.device),
         "clean": report.clean.value,
         "warnings": report.warnings,
-        "health": {entry.check: entry.status for entry in report.health},
+        "health": {f"{entry.id} {entry.metric}": entry.status for entry in report.health},
         "threats": [
             {
                 "metric": run.metric.name,

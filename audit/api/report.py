@@ -152,7 +152,11 @@ class Report:
         gates = evaluate_policy(self.record, policy_of(conditions), date.today())
         lost = [_reason(gate) for gate in gates if gate.status != "pass"]
         if not lost and self.reliability == "RED":
-            problems = [entry.check for entry in self.record.health if entry.status == "fail"]
+            problems = [
+                entry.id if entry.metric is None else f"{entry.id} ({entry.metric})"
+                for entry in self.record.health
+                if entry.status in ("fail", "error")
+            ]
             lost.append(
                 f"the conditions hold, but the evidence cannot be relied on ({'; '.join(problems)})"
             )

@@ -1,73 +1,42 @@
-"""Health checks: is the evidence itself to be believed?
+"""Health checks: can the evidence of a scan be trusted?
 
-Each check is a function that returns one `Health` entry: an id, a status and a sentence of finding
-and advice. ``fail`` means that the numbers must not be relied on, ``warn`` that they need a look.
+A check is one registered function (`audit.health.registry`) of one frozen value
+(`audit.health.subjects`); importing this package registers all of them.
 Sources: Carlini et al. 2019, Tramer et al. 2020, Croce & Hein 2020 (AutoAttack's flags), Pintor et
 al. 2022 (indicators of attack failure).
 """
 
-from audit.health.active import active_test, in_turn
-from audit.health.attack import (
-    budget_monotone,
-    certified_below_attacked,
-    random_not_better,
-    unbounded_attack,
-)
-from audit.health.common import PROBE, entry, without_gradients
-from audit.health.completeness import completeness, guarded
-from audit.health.gradient import finite_differences, gradients
-from audit.health.model import (
-    batch_invariance,
-    clean_accuracy,
-    determinism,
-    output_kind,
-    parity,
-    parity_on_adversarial,
-    quantised_kernels,
-    sample_size,
-)
-from audit.health.samples import distinct, majority, reading, ties
-from audit.health.strength import (
-    SETTLED,
-    broken,
-    convergence,
-    iterative_not_worse,
-    representable,
-    square_not_better,
-    transfer,
-)
+# The order of these imports is the order in which checks run and are reported. It matters in one
+# place: `convergence` (strength) may have attacks run again, so the checks that look at what those
+# attacks left come after it.
+# isort: off
+from audit.health import model, samples, gradient
+from audit.health import attack, strength, active, transferred, eight_bit, agreement
+from audit.health import completeness
+# isort: on
+
+from audit.health.registry import CHECKS, Check, CheckResult, check, checks_of
+from audit.health.samples import compare_with_majority
+from audit.health.subjects import MetricSubject, ModelSubject, ScanSubject
 
 __all__ = [
-    "PROBE",
-    "SETTLED",
-    "active_test",
-    "batch_invariance",
-    "broken",
-    "budget_monotone",
-    "certified_below_attacked",
-    "clean_accuracy",
+    "CHECKS",
+    "Check",
+    "CheckResult",
+    "MetricSubject",
+    "ModelSubject",
+    "ScanSubject",
+    "active",
+    "agreement",
+    "attack",
+    "check",
+    "checks_of",
+    "compare_with_majority",
     "completeness",
-    "convergence",
-    "determinism",
-    "distinct",
-    "entry",
-    "finite_differences",
-    "gradients",
-    "guarded",
-    "in_turn",
-    "iterative_not_worse",
-    "majority",
-    "output_kind",
-    "parity",
-    "parity_on_adversarial",
-    "quantised_kernels",
-    "random_not_better",
-    "reading",
-    "representable",
-    "sample_size",
-    "square_not_better",
-    "ties",
-    "transfer",
-    "unbounded_attack",
-    "without_gradients",
+    "eight_bit",
+    "gradient",
+    "model",
+    "samples",
+    "strength",
+    "transferred",
 ]

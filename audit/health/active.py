@@ -2,8 +2,8 @@
 
 An accuracy under attack cannot tell a robust model from a weak attack. So here the answer is made
 known: the head of the model is replaced, sample by sample, by a linear readout for which the ball
-holds an adversarial example, and the attack under test has to find one. An attack that does not is
-too weak for this model, whatever the model's robustness.
+holds an adversarial example, and the attack under test has to find one (`audit.health.readout`).
+An attack that does not is too weak for this model, whatever the model's robustness.
 
 Source: Zimmermann, Brendel, Tramer, Carlini, "Increasing Confidence in Adversarial Robustness
 Evaluations", NeurIPS 2022: 999 points inside the ball and one on its surface, a linear classifier
@@ -12,81 +12,82 @@ of the features that tells them apart, and its decision moved close to the surfa
 Departures from the paper, each for a reason:
 
 - The features are the logits, since the penultimate layer cannot be told apart in every file. What
-  masks gradients in the head stays in place, so the test is stricter; but K numbers do not isolate
-  every point, so a sample may allow no such readout, and is counted apart.
-- The hidden example lies the way to a far point of the box (black, the negative, a mirror image,
-  noise), and random points of the surface are clean like those inside. In high dimension noise
-  hardly moves the logits, and a few tiny steps along the gradient reach farther.
-- Ridge regression takes the place of logistic regression: it has a closed form for all samples and
+  masks gradients in the head is kept, so the test is stricter; but K numbers do not isolate every
+  point, so a sample may allow no such readout, and is counted apart.
+- The hidden example lies in the direction of a far point of the box (black, the negative, a mirror
+  image, noise), and random points of the surface are clean like those inside. In high dimension
+  noise hardly moves the logits, and a few tiny steps along the gradient would go farther.
+- Ridge regression replaces logistic regression: it has a closed form for all samples and
   candidates at once, solved in the points (few) instead of the features (up to thousands).
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from attackers.anchors import anchors
-from attackers.geometry import L1, Metric, Wasserstein
 from attackers.gradient import Logits
-from attackers.losses import margin, misclassified, outvoted
+from attackers.losses import cross_entropy, margin, misclassified
 from attackers.noise import random_search
 from attackers.random_streams import SampleGenerator
 from attackers.threat import Threat
-from audit.evidence.judge import admissible
-from audit.evidence.samples import Samples
-from audit.health.common import PROBE, entry
-from audit.models.classifier import Classifier
-from audit.models.execution import call_rows
-from audit.schema import Health
+from audit.health.needs import GRADIENTS, UNSMOOTHED
+from audit.health.readout import breaks, disjoint, hide
+from audit.health.registry import CheckResult, check
+from audit.health.subjects import PROBE_SIZE, MetricSubject
 
 FOUND, MOST = 0.95, 0.8
 """Share of the hidden examples that an attack must find to pass, and not to fail."""
 
-FEWEST = 8
-"""Informative samples below which the test says nothing."""
-
-INNER = 0.95
-"""The points inside fill a ball of this share of the radius (the paper's gap of 0.05)."""
-
-APART = 1.25
-"""How much farther along its direction than every clean point the hidden example must lie."""
-
-CLOSENESS = 0.99
-"""Where the decision lies between the farthest clean point, 0, and the hidden example, 1."""
-
-GROUPS = 16
-"""Most batches of balls that do not meet; samples beyond them are left out."""
+FEWEST_INFORMATIVE = 8
+"""Informative samples below which the test does not apply."""
 
 
-def active_test(
-    classifier: Classifier,
-    metric: Metric,
-    samples: Samples,
-    delta: float,
+@check(
+    "active_test",
+    MetricSubject,
+    title="Attack finds a hidden example",
+    advice="Give the attack more steps, restarts and other losses, or attack a smooth version of "
+    "the model: the attack is too weak for it, and the attacked accuracy is too optimistic.",
+    needs=(GRADIENTS, UNSMOOTHED),
+)
+def active_test(subject: MetricSubject) -> CheckResult:
+    """The iterative attack, with two losses in turn, finds hidden adversarial examples."""
+    both = in_turn(
+        *(
+            partial(subject.attack, loss=loss, steps=subject.steps)
+            for loss in (cross_entropy, margin)
+        )
+    )
+    # A random point of the image-Wasserstein ball costs as much as a step of an attack.
+    sizes = {"points": 32, "draws": 50} if subject.metric.name == "wasserstein" else {}
+    return find_hidden(subject, both, **sizes)
+
+
+def find_hidden(
+    subject: MetricSubject,
     attack: Callable[..., Tensor],
     *,
-    probe: int = PROBE,
+    probe: int = PROBE_SIZE,
     points: int = 64,
     draws: int = 100,
-) -> Health:
-    """The attack finds a hidden adversarial example wherever random points do not.
+) -> CheckResult:
+    """Let an attack look for a hidden adversarial example wherever random points do not find it.
 
     Pass: it finds `FOUND` of them; fail: less than `MOST`. A sample that random search breaks as
     well tells nothing about an attack and is not counted.
 
     Args:
-        classifier: its differentiable copy gives the features, or the served scores without one.
-        metric: of the ball.
-        samples: up to ``probe`` correct ones are tested.
-        delta: radius of the ball.
+        subject: gives model, metric, samples and budget. The differentiable copy gives the
+            features, or the served scores without one.
         attack: ``attack(logits, x0, labels, threat, generator=…)``, the attack under test.
-        probe: how many samples to test; each costs some 250 forwards and the attack.
+        probe: how many correct samples to test; each costs some 250 forwards and the attack.
         points: clean points inside, and as many on the surface, per sample.
         draws: points of the random search: about as many as the attack takes steps.
     """
-    check = f"active_test.{metric.name}"
+    classifier, metric, samples = subject.classifier, subject.metric, subject.samples
+    delta = subject.delta
     probed = hidden = easy = found = 0
     for rows in disjoint(metric, samples, delta, probe):
         readout, there = hide(classifier, metric, samples, rows, delta, points=points)
@@ -99,66 +100,33 @@ def active_test(
         easy, found = easy + int((there & by_noise).sum()), found + int(by_attack.sum())
     informative = hidden - easy
     rest = f"{probed - hidden} of {probed} samples allow no such example, {easy} more tell nothing"
-    if informative < FEWEST:
-        return entry(
-            check,
-            "not_applicable",
+    numbers: dict[str, int | float] = {
+        "found": found,
+        "informative": informative,
+        "without_hidden_example": probed - hidden,
+        "found_by_random_points": easy,
+        "samples": probed,
+        "random_points": draws,
+        "delta": delta,
+    }
+    if informative < FEWEST_INFORMATIVE:
+        finding = (
             f"Hidden adversarial examples could test the attack on {informative} samples only: "
-            f"{rest}, as {draws} random points find it too.",
+            f"{rest}, as {draws} random points find it too."
         )
-    detail = (
+        return CheckResult("not_applicable", finding, numbers)
+    finding = (
         f"At {delta:.3g}, the attack finds the hidden adversarial example of {found} of "
-        f"{informative} samples where {draws} random points find none ({rest})"
+        f"{informative} samples where {draws} random points find none ({rest})."
     )
-    if found / informative >= FOUND:
-        return entry(check, "pass", f"{detail}.")
-    return entry(
-        check,
-        "warn" if found / informative >= MOST else "fail",
-        f"{detail}: it is too weak for this model, whose attacked accuracy is too optimistic. Give "
-        "it more steps, restarts and other losses, or attack a smooth version of the model.",
-    )
-
-
-@dataclass(frozen=True)
-class Readout:
-    """A binary classifier for each of several balls, as one function of the input.
-
-    No two balls meet, so a point is read by the classifier of the nearest centre in a metric that
-    tells them apart (see `enclosing`).
-
-    Attributes:
-        features: inputs to ``(B, K)``, differentiable.
-        metric: in which the balls do not meet.
-        x0: (P, ...) their centres, all clean.
-        witness: (P, ...) the hidden adversarial example of each.
-        weight: (P, K) float64.
-        bias: (P,) float64.
-    """
-
-    features: Logits
-    metric: Metric
-    x0: Tensor
-    witness: Tensor
-    weight: Tensor
-    bias: Tensor
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Logits of clean, always 0, and adversarial: ``(B, 2)`` float32."""
-        centre = torch.stack([self.metric.distance(c.expand_as(x), x.detach()) for c in self.x0])
-        own = centre.argmin(0)
-        # In float64: the readout may amplify small differences of large logits.
-        value = (self.features(x).to(self.weight) * self.weight[own]).sum(1) + self.bias[own]
-        return torch.stack([torch.zeros_like(value), value], dim=1).float()
-
-    def take(self, kept: Tensor) -> "Readout":
-        """Some of the balls; ``kept``: (P',) int64."""
-        parts = (self.x0, self.witness, self.weight, self.bias)
-        return Readout(self.features, self.metric, *(part[kept] for part in parts))
+    share = found / informative
+    if share >= FOUND:
+        return CheckResult("pass", finding, numbers)
+    return CheckResult("warn" if share >= MOST else "fail", finding, numbers)
 
 
 def in_turn(*attacks: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """One attack of several: each is run on the samples that those before it left standing."""
+    """Combine attacks: each is run on the samples that those before it did not break."""
 
     def run(
         logits: Logits, x0: Tensor, labels: Tensor, threat: Threat, *, generator: SampleGenerator
@@ -174,164 +142,3 @@ def in_turn(*attacks: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return x
 
     return run
-
-
-def attacked(classifier: Classifier) -> Logits:
-    """What an attack sees: the differentiable copy, or the served scores where there is none."""
-    return classifier.deployed if classifier.white_box is None else classifier.differentiable
-
-
-def breaks(
-    readout: Readout,
-    delta: float,
-    metric: Metric,
-    attack: Callable[..., Tensor],
-    generator: SampleGenerator,
-    **options: object,
-) -> Tensor:
-    """Whether the attack finds an adversarial point in each ball and the box, ``(P,)`` bool."""
-    x0 = readout.x0
-    clean = torch.zeros(len(x0), dtype=torch.long, device=x0.device)
-    if not len(x0):
-        return clean.cpu().bool()
-    x = attack(readout, x0, clean, Threat(metric, delta), generator=generator, **options).detach()
-    with torch.no_grad():
-        inside = admissible(metric, x) & (metric.distance(x0, x) <= delta)
-        return (inside & outvoted(readout(x), clean)).cpu()
-
-
-def enclosing(metric: Metric, x0: Tensor, delta: float) -> tuple[Metric, Tensor]:
-    """A metric that is quick to evaluate, and radii of balls in it that hold those of delta.
-
-    Moving mass by at least one pixel at a cost of delta changes the pixels by at most twice that
-    mass.
-    """
-    if isinstance(metric, Wasserstein):
-        return L1(metric.low, metric.high), 2 * delta * metric.mass(x0)
-    return metric, torch.full((len(x0),), delta, dtype=torch.float64)
-
-
-def disjoint(metric: Metric, samples: Samples, delta: float, probe: int) -> list[Tensor]:
-    """The probed rows, in batches within which no two balls of this radius meet.
-
-    A batch has at most as many rows as one call of the model, and there are at most `GROUPS`: where
-    most balls meet, some samples are left out.
-    """
-    groups: list[list[int]] = []
-    full = call_rows(tuple(samples.x.shape[1:]))
-    for row in samples.probe(probe).tolist():
-        for group in groups:
-            others = samples.x[group]
-            quick, radius = enclosing(metric, torch.cat([samples.x[row, None], others]), delta)
-            distance = quick.distance(samples.x[row].expand_as(others), others)
-            # A little more than the sum of the radii: distances are rounded.
-            if len(group) < full and bool((distance > 1.001 * (radius[0] + radius[1:])).all()):
-                group.append(row)
-                break
-        else:
-            if len(groups) < GROUPS:
-                groups.append([row])
-    return [torch.tensor(group) for group in groups]
-
-
-@torch.no_grad()
-def hide(
-    classifier: Classifier,
-    metric: Metric,
-    samples: Samples,
-    rows: Tensor,
-    delta: float,
-    *,
-    points: int,
-) -> tuple[Readout, Tensor]:
-    """Fit readouts with one adversarial example in each ball.
-
-    Returns:
-        The readout, and which of the rows really have one: (P,) bool, checked on the very function
-        that the attack gets. There the sample is clean and the witness adversarial.
-    """
-    features = attacked(classifier)
-    x0 = samples.x[rows].to(classifier.device)
-    streams = samples.generator.take(rows).fold("hidden example")
-
-    def seen(inputs: Iterable[Tensor]) -> Tensor:
-        return torch.stack([features(x).to(x0.device) for x in inputs], dim=1).double()
-
-    clean = seen((x0, *_clean(metric, x0, delta, streams, points))).nan_to_num()
-    surface = seen(_surface(metric, x0, delta, streams)).nan_to_num()
-    confidence = -margin(clean[:, 0], samples.labels[rows].to(x0.device))
-    order = streams.fold("choice").uniform(surface[:, :, 0])
-    chosen, separate, weight, bias = isolate(clean, surface, order, confidence)
-    witness = x0.clone()
-    for number, x in enumerate(_surface(metric, x0, delta, streams)):
-        witness[chosen == number] = x[chosen == number]
-    readout = Readout(features, enclosing(metric, x0, delta)[0], x0, witness, weight, bias)
-    label = torch.zeros_like(chosen)
-    inside = metric.distance(x0, witness) <= delta
-    there = inside & outvoted(readout(witness), label) & ~misclassified(readout(x0), label)
-    return readout, (separate & there).cpu()
-
-
-def _clean(
-    metric: Metric, x0: Tensor, delta: float, streams: SampleGenerator, count: int
-) -> Iterator[Tensor]:
-    """Random points inside the ball, and as far as its surface and the box allow."""
-    for draw in range(count):
-        inside = metric.sample(x0, INNER * delta, streams.fold(f"clean {draw}"))
-        yield inside
-        yield metric.farthest(x0, inside - x0, delta)
-
-
-def _surface(
-    metric: Metric, x0: Tensor, delta: float, streams: SampleGenerator
-) -> Iterator[Tensor]:
-    """The way to each far point of the box, as far as the ball and the box allow."""
-    for point in anchors(metric, x0, streams):
-        yield metric.farthest(x0, point - x0, delta)
-
-
-def isolate(
-    clean: Tensor, surface: Tensor, order: Tensor, confidence: Tensor, *, ridge: float = 0.1
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Choose a surface point that a hyperplane tells from all clean points, and that hyperplane.
-
-    For a point v from the mean of all points, the ridge discriminant is w = (S + λI)^-1 v with S
-    their covariance. With the n rows A of points over sqrt(n), S = A'A and
-
-        w = (v - A' (A A' + λI)^-1 A v) / λ,
-
-    an n × n system however many features there are. The decision w·z = t lies close to the chosen
-    point, and the readout s (w·z - t) is scaled to be as sure of the sample as the model was.
-
-    Args:
-        clean: (P, n, K) float64 features of points to be called clean, the sample itself first.
-        surface: (P, m, K) float64 features of points of which one is to be called adversarial.
-        order: (P, m) which to prefer: the largest value among those that can be told apart.
-        confidence: (P,) what the readout should be at the sample, negated.
-        ridge: λ, in units of the average variance of a feature.
-
-    Returns:
-        Index (P,) of the chosen point, whether it can be told apart (P,) bool, weight (P, K) and
-        bias (P,) of the readout.
-    """
-    every = torch.cat([clean, surface], dim=1)
-    centre = every.mean(1, keepdim=True)
-    spread = (every - centre).square().mean((1, 2), keepdim=True).sqrt()
-    unit = torch.where(spread > 0, 1 / spread, 0.0)
-    inside, outside = (clean - centre) * unit, (surface - centre) * unit
-    a = torch.cat([inside, outside], dim=1) / every.shape[1] ** 0.5
-    system = a @ a.mT + ridge * torch.eye(a.shape[1], dtype=a.dtype, device=a.device)
-    w = outside - (a.mT @ torch.linalg.solve(system, a @ outside.mT)).mT  # (P, m, K), times λ
-    reach = (w * outside).sum(2)  # (P, m)
-    top = (w @ inside.mT).amax(2)  # (P, m)
-    apart = reach > APART * top
-    chosen = torch.where(apart, order.to(reach), -1.0).argmax(1)
-
-    own = torch.arange(len(chosen), device=chosen.device)
-    w, reach, top = w[own, chosen], reach[own, chosen], top[own, chosen]
-    limit = top + CLOSENESS * (reach - top)
-    gap = limit - (w * inside[:, 0]).sum(1)
-    scale = confidence.clamp_min(1e-6) / torch.where(gap > 0, gap, torch.inf)
-    weight = scale[:, None] * w * unit[:, 0]
-    bias = -scale * limit - (weight * centre[:, 0]).sum(1)
-    return chosen, apart[own, chosen], weight, bias

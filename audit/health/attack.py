@@ -1,4 +1,4 @@
-"""Checks of the attacks: what a working attack must do on any classifier."""
+"""Checks of what a working attack does on any classifier."""
 
 import itertools
 from collections.abc import Callable
@@ -11,143 +11,136 @@ from attackers.geometry import NORMS, Metric
 from attackers.losses import misclassified
 from attackers.noise import random_search
 from attackers.threat import Threat
-from audit.evidence.samples import Samples
-from audit.health.common import PROBE, entry, without_gradients
-from audit.models.classifier import Classifier
-from audit.schema import Health, HealthStatus
+from audit.health.needs import CORRECT_SAMPLES, GRADIENTS
+from audit.health.registry import CheckResult, check
+from audit.health.subjects import PROBE_SIZE, MetricSubject
+from audit.schema import HealthStatus
 
-NAMED = {**dict.fromkeys(NORMS, "PGD"), "wasserstein": "Moving mass along gradients"}
-"""What a metric's attack by steps is called in a sentence."""
+ATTACK_IN_WORDS = {**dict.fromkeys(NORMS, "PGD"), "wasserstein": "Moving mass along gradients"}
+"""Name of each metric's attack by gradient steps, as the subject of a sentence."""
+
+GRADIENT_STEPS = 20
+"""Steps of the attacks in this module.
+
+They are enough for a working gradient to cross the ball several times; the scan's own attacks take
+more, and `convergence` compares those.
+"""
+
+MOST_LEFT = 0.01
+"""Share of the probe that an attack with an unlimited budget may leave."""
+
+BUDGET_FACTORS = (0.5, 1.0, 2.0, 4.0)
+"""Budgets that `budget_monotone` compares, as multiples of the budget of the checks."""
 
 
-def by_steps(metric: Metric) -> Callable[..., Tensor]:
-    """The plain attack by gradient steps that any working gradient must carry."""
+@check(
+    "budget_monotone",
+    MetricSubject,
+    title="Larger budgets break more samples",
+    advice="Trust the minimal radii more than this attack, whose steps do not suit the model, and "
+    "look at the gradient checks.",
+    needs=(GRADIENTS, CORRECT_SAMPLES),
+)
+def budget_monotone(subject: MetricSubject) -> CheckResult:
+    """A larger budget never breaks fewer samples."""
+    rows, metric = subject.samples.probe(PROBE_SIZE), subject.metric
+    radii = [subject.delta * factor for factor in BUDGET_FACTORS]
+    counts = [
+        _count_broken(subject, rows, torch.full((len(rows),), r), "monotone", plain_attack(metric))
+        for r in radii
+    ]
+    largest_drop = max(before - after for before, after in itertools.pairwise(counts))
+    shown = ", ".join(f"{n} at {r:.3g}" for n, r in zip(counts, radii, strict=True))
+    numbers: dict[str, int | float] = {
+        f"broken_at_{factor:g}_delta": n for factor, n in zip(BUDGET_FACTORS, counts, strict=True)
+    }
+    numbers |= {"samples": len(rows), "delta": subject.delta}
+    seen = f"{ATTACK_IN_WORDS[metric.name]} breaks {shown} of {len(rows)} samples"
+    if largest_drop <= 0:
+        return CheckResult("pass", f"{seen}.", numbers)
+    # Two standard deviations of a count of this size are at most the root of the sample count.
+    status: HealthStatus = "warn" if largest_drop <= len(rows) ** 0.5 else "fail"
+    return CheckResult(status, f"{seen}: fewer with a larger budget.", numbers)
+
+
+@check(
+    "unbounded_attack",
+    MetricSubject,
+    title="Unlimited budget breaks every sample",
+    advice="Do not rely on any attacked accuracy: the gradients lead nowhere, since an attack that "
+    "may move anywhere breaks every real classifier. Attack a smooth version of the model.",
+    needs=(GRADIENTS, CORRECT_SAMPLES),
+)
+def unbounded_attack(subject: MetricSubject) -> CheckResult:
+    """With the whole box to move in, an attack breaks nearly every sample.
+
+    A sample that the scan broke at any radius counts as broken.
+    """
+    samples = subject.samples
+    rows = samples.probe(PROBE_SIZE)
+    unbroken = rows[~subject.radius[rows].isfinite()]
+    left = len(unbroken)
+    if left:
+        radius = subject.metric.diameter(samples.x[unbroken]).double()
+        attack = plain_attack(subject.metric)
+        left -= _count_broken(subject, unbroken, radius, "unbounded", attack)
+    numbers = {"unbroken": left, "samples": len(rows)}
+    if left <= MOST_LEFT * len(rows):
+        finding = f"With an unlimited budget {len(rows) - left} of {len(rows)} samples break."
+        return CheckResult("pass", finding, numbers)
+    finding = f"With an unlimited budget {left} of {len(rows)} samples do not break."
+    return CheckResult("fail", finding, numbers)
+
+
+@check(
+    "random_noise",
+    MetricSubject,
+    title="Gradient steps beat random points",
+    advice="Attack a smooth version of the model: its gradients mislead (gradient masking), and "
+    "the attacked accuracy is too optimistic.",
+    needs=(GRADIENTS, CORRECT_SAMPLES),
+)
+def random_not_better(subject: MetricSubject) -> CheckResult:
+    """Random points break no more samples than steps along gradients do."""
+    metric = subject.metric
+    rows = subject.samples.probe(PROBE_SIZE)
+    radius = torch.full((len(rows),), subject.delta)
+    by_noise = _count_broken(subject, rows, radius, "noise", random_search)
+    by_gradient = _count_broken(subject, rows, radius, "noise", plain_attack(metric))
+    in_words = ATTACK_IN_WORDS[metric.name]
+    finding = (
+        f"At {subject.delta:.3g}, {in_words if metric.name in NORMS else in_words.lower()} breaks "
+        f"{by_gradient} and random points {by_noise} of {len(rows)} samples."
+    )
+    numbers = {
+        "broken_by_gradients": by_gradient,
+        "broken_by_random_points": by_noise,
+        "samples": len(rows),
+        "delta": subject.delta,
+    }
+    return CheckResult("fail" if by_noise > by_gradient else "pass", finding, numbers)
+
+
+def plain_attack(metric: Metric) -> Callable[..., Tensor]:
+    """Return the plain attack by gradient steps, which works wherever gradients do."""
     return ATTACKS[PLAIN_STEPS[metric.name]]
 
 
-def unbounded_attack(
-    classifier: Classifier, metric: Metric, samples: Samples, attacked: Tensor
-) -> Health:
-    """With the whole box to move in, an attack must break nearly every sample.
-
-    ``attacked``: (N,) float64, the scan's own radii; a sample it broke at any radius counts.
-    """
-    check = f"unbounded_attack.{metric.name}"
-    if classifier.white_box is None:
-        return without_gradients(check)
-    rows = samples.probe(PROBE)
-    rows_left = rows[~attacked[rows].isfinite()]
-    left = len(rows_left)
-    if left:
-        radius = metric.diameter(samples.x[rows_left]).double()
-        left -= _broken(
-            classifier, metric, samples, rows_left, radius, "unbounded", by_steps(metric)
-        )
-    if left <= 0.01 * len(rows):
-        return entry(check, "pass", f"With an unlimited budget all {len(rows)} samples break.")
-    return entry(
-        check,
-        "fail",
-        f"With an unlimited budget {left} of {len(rows)} samples still stand, which no real "
-        "classifier does: the gradients lead nowhere, and every attacked accuracy is unreliable.",
-    )
-
-
-def budget_monotone(
-    classifier: Classifier, metric: Metric, samples: Samples, delta: float
-) -> Health:
-    """More budget never means fewer broken samples."""
-    check = f"budget_monotone.{metric.name}"
-    if classifier.white_box is None:
-        return without_gradients(check)
-    rows = samples.probe(PROBE)
-    radii = [delta * factor for factor in (0.5, 1.0, 2.0, 4.0)]
-    counts = [
-        _broken(
-            classifier,
-            metric,
-            samples,
-            rows,
-            torch.full((len(rows),), r),
-            "monotone",
-            by_steps(metric),
-        )
-        for r in radii
-    ]
-    drops = [before - after for before, after in itertools.pairwise(counts)]
-    shown = ", ".join(f"{n} at {r:.3g}" for n, r in zip(counts, radii, strict=True))
-    if max(drops) <= 0:
-        return entry(check, "pass", f"{NAMED[metric.name]} breaks {shown} of {len(rows)} samples.")
-    # Two standard deviations of a count of this size are at most the root of the sample count.
-    status: HealthStatus = "warn" if max(drops) <= len(rows) ** 0.5 else "fail"
-    return entry(
-        check,
-        status,
-        f"{NAMED[metric.name]} breaks {shown} of {len(rows)} samples: fewer with more budget, so "
-        "its steps do not suit this model. Trust the minimal radii, and look at the gradient "
-        "checks.",
-    )
-
-
-def random_not_better(
-    classifier: Classifier, metric: Metric, samples: Samples, delta: float
-) -> Health:
-    """Random points must not break what steps along gradients do not."""
-    check = f"random_noise.{metric.name}"
-    if classifier.white_box is None:
-        return without_gradients(check)
-    rows = samples.probe(PROBE)
-    radius = torch.full((len(rows),), delta)
-    by_noise = _broken(classifier, metric, samples, rows, radius, "noise", random_search)
-    by_gradient = _broken(classifier, metric, samples, rows, radius, "noise", by_steps(metric))
-    name = NAMED[metric.name] if metric.name in NORMS else NAMED[metric.name].lower()
-    detail = (
-        f"At {delta:.3g}, {name} breaks {by_gradient} and random points {by_noise} of "
-        f"{len(rows)} samples"
-    )
-    if by_noise > by_gradient:
-        return entry(
-            check,
-            "fail",
-            f"{detail}: gradients mislead (masking), and the attacked accuracy is too optimistic.",
-        )
-    return entry(check, "pass", f"{detail}.")
-
-
-def certified_below_attacked(metric: str, certified: Tensor, attacked: Tensor) -> Health:
-    """No certified radius exceeds a verified adversarial distance (the scan stops if one does)."""
-    check = f"certified_below_attacked.{metric}"
-    above = int((certified > attacked).sum())
-    if above:
-        return entry(
-            check,
-            "fail",
-            f"{above} of {len(attacked)} samples are certified beyond an adversarial example that "
-            "was found: this is a bug, please report it with the model.",
-        )
-    return entry(
-        check,
-        "pass",
-        f"No certified radius exceeds the attacked one on any of {len(attacked)} samples.",
-    )
-
-
-def _broken(
-    classifier: Classifier,
-    metric: Metric,
-    samples: Samples,
+def _count_broken(
+    subject: MetricSubject,
     rows: Tensor,
     radius: Tensor,
     purpose: str,
     attack: Callable[..., Tensor],
 ) -> int:
-    """How many of the rows an attack breaks at the given radii, judged by the served model."""
+    """Count the rows that an attack breaks at the given radii, as the served model decides."""
+    classifier, samples = subject.classifier, subject.samples
     x = attack(
         classifier.differentiable,
         samples.x[rows].to(classifier.device),
         samples.labels[rows].to(classifier.device),
-        Threat(metric, radius.to(classifier.device)),
+        Threat(subject.metric, radius.to(classifier.device)),
         generator=samples.generator.take(rows).fold(purpose),
-        steps=20,
+        steps=GRADIENT_STEPS,
     )
     return int(misclassified(classifier.deployed(x.cpu()), samples.labels[rows]).sum())

@@ -1,23 +1,63 @@
-"""What all health checks share: how a finding is written, and how many samples are looked at."""
+"""Measurements that several health checks share."""
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
-from audit.schema import Health, HealthStatus
-
-PROBE = 64
-"""Samples that the checks look at."""
-
-
-def entry(check: str, status: HealthStatus, detail: str) -> Health:
-    """One finding of one check."""
-    return Health(check=check, status=status, detail=detail)
+from attackers.threat import Threat
+from audit.evidence.judge import judge
+from audit.health.subjects import PROBE_SIZE, MetricSubject
 
 
-def scale(scores: Tensor) -> float:
-    """Size of the largest score, at least one: what differences of scores are measured against."""
+def scale_of(scores: Tensor) -> float:
+    """Return the largest absolute score, at least 1: the unit for differences of scores."""
     return max(1.0, float(scores.abs().max()))
 
 
-def without_gradients(check: str) -> Health:
-    """The finding of a check that needs gradients, on a model that has none."""
-    return entry(check, "not_applicable", "It needs gradients.")
+def broken(
+    subject: MetricSubject, rows: Tensor, attack: Callable[..., Tensor], **options: object
+) -> Tensor:
+    """Return which of the rows an attack breaks within the budget, as the judge confirms.
+
+    Args:
+        subject: gives model, samples, metric and budget.
+        rows: (B,) int64 rows of the samples to attack.
+        attack: ``attack(logits, x0, labels, threat, generator=…, **options)``.
+        options: of the attack.
+
+    Returns:
+        (B,) bool.
+    """
+    classifier, samples, metric, delta = (
+        subject.classifier,
+        subject.samples,
+        subject.metric,
+        subject.delta,
+    )
+    found = [torch.zeros(0, dtype=torch.bool)]
+    for chosen in filter(len, rows.split(PROBE_SIZE)):
+        x = attack(
+            subject.logits,
+            samples.x[chosen].to(classifier.device),
+            samples.labels[chosen].to(classifier.device),
+            Threat(metric, delta),
+            generator=samples.generator.take(chosen).fold(f"strength {metric.name} {delta!r}"),
+            **options,
+        )
+        found.append(confirmed_by_judge(subject, chosen, x.detach().cpu()))
+    return torch.cat(found)
+
+
+def confirmed_by_judge(subject: MetricSubject, rows: Tensor, x: Tensor) -> Tensor:
+    """Return which candidates ``x`` of the rows the judge confirms within the budget, (B,) bool."""
+    samples = subject.samples
+    verdict = judge(
+        subject.classifier,
+        subject.metric,
+        samples.x[rows],
+        x,
+        samples.labels[rows],
+        line_search=0,
+    )
+    return verdict.distance <= subject.delta

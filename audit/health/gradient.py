@@ -2,72 +2,43 @@
 
 from torch import Tensor
 
-from attackers.geometry import Metric
 from attackers.gradient import value_and_grad
 from attackers.losses import margin
 from attackers.rows import expand, row_sum
-from audit.evidence.samples import Samples
-from audit.health.common import PROBE, entry
+from audit.health.needs import CONTINUOUS_INPUTS, CORRECT_SAMPLES, GRADIENTS, LOGITS
+from audit.health.registry import CheckResult, check
+from audit.health.subjects import PROBE_SIZE, ModelSubject
 from audit.models.classifier import Classifier
-from audit.schema import Health
+
+MOST_ZERO = 0.05
+"""Share of gradients that may be exactly zero before `gradients` fails instead of warning."""
+
+SLOPE_TOLERANCE = 0.1
+"""Relative error of a slope above which a gradient disagrees with it, and the share of samples
+that may disagree."""
 
 
-def gradients(classifier: Classifier, metric: Metric, samples: Samples, delta: float) -> Health:
-    """Gradients of the margin exist, are finite and not zero, at random points near the samples."""
-    if classifier.white_box is None:
-        return entry(
-            "gradients",
-            "warn",
-            "There are no gradients, so only black-box attacks ran: weaker evidence, and the true "
-            "robustness may be far lower.",
-        )
-    rows = samples.probe(PROBE)
-    x0 = samples.x[rows]
-    x = metric.sample(x0, delta, samples.generator.take(rows).fold("gradients"))
-    _, _, grad = _margin_gradient(classifier, x, samples.labels[rows])
-    broken = int((~grad.flatten(1).isfinite().all(1)).sum())
-    zero = int((grad.flatten(1) == 0).all(1).sum())
-    if broken:
-        return entry(
-            "gradients",
-            "fail",
-            f"{broken} of {len(x)} gradients are not finite: look for a division by zero or a "
-            "logarithm in the model; gradient attacks are blind there.",
-        )
-    if zero:
-        return entry(
-            "gradients",
-            "fail" if zero > 0.05 * len(x) else "warn",
-            f"{zero} of {len(x)} gradients are exactly zero, so gradient attacks do not see where "
-            "to go (gradient masking: a step function, rounding or saturation in the model). The "
-            "attacked accuracy is far too optimistic: attack a smooth version of the model.",
-        )
-    return entry("gradients", "pass", f"All {len(x)} gradients are finite and not zero.")
-
-
-def finite_differences(classifier: Classifier, samples: Samples) -> Health:
+@check(
+    "finite_differences",
+    ModelSubject,
+    title="Gradients match finite differences",
+    advice="Gradient attacks may be weak: trust the attacks without gradients more, and look for "
+    "rounding or quantisation in the model.",
+    needs=(GRADIENTS, LOGITS, CONTINUOUS_INPUTS, CORRECT_SAMPLES),
+)
+def finite_differences(subject: ModelSubject) -> CheckResult:
     """The gradient predicts how the *served* model's margin moves along it."""
-    spec = classifier.spec
-    if (
-        classifier.white_box is None
-        or classifier.output != "logits"
-        or not spec.dtype.is_floating_point
-    ):
-        return entry(
-            "finite_differences",
-            "not_applicable",
-            "It needs gradients, served logits and inputs that can move by little.",
-        )
-    rows = samples.probe(PROBE)
+    classifier, samples, spec = subject.classifier, subject.samples, subject.classifier.spec
+    rows = samples.probe(PROBE_SIZE)
     labels = samples.labels[rows]
     # A little noise: on flat backgrounds max pooling has ties, where no derivative exists.
     noise = samples.generator.take(rows).fold("finite differences").uniform(samples.x[rows])
     x = 0.98 * samples.x[rows] + 0.02 * (spec.low + noise * (spec.high - spec.low))
-    _, value, grad = _margin_gradient(classifier, x, labels)
+    value, grad = _margin_gradient(classifier, x, labels)
     norm = row_sum(grad.double().square()).sqrt()
     kept = norm > 0
     if not bool(kept.any()):
-        return entry("finite_differences", "not_applicable", "All gradients are zero.")
+        return CheckResult("not_applicable", "All gradients are zero.")
     x, labels, grad, norm, value = x[kept], labels[kept], grad[kept], norm[kept], value[kept]
     # A move that changes the margin by about a thousandth: above rounding, mostly below a kink.
     length = 1e-3 * value.double().abs().clamp_min(1e-3) / norm
@@ -75,29 +46,67 @@ def finite_differences(classifier: Classifier, samples: Samples) -> Health:
     up, down = ((x.double() + sign * move).float() for sign in (1, -1))
     measured = margin(classifier.deployed(up), labels) - margin(classifier.deployed(down), labels)
     error = (measured.double() / (2 * length * norm) - 1).abs()
-    off = int((error > 0.1).sum())
-    if off <= 0.1 * len(x):
-        return entry(
-            "finite_differences",
-            "pass",
+    off = int((error > SLOPE_TOLERANCE).sum())
+    numbers = {"disagreeing": off, "samples": len(x), "tolerance": SLOPE_TOLERANCE}
+    if off <= SLOPE_TOLERANCE * len(x):
+        finding = (
             f"Gradients agree with finite differences of the served model on {len(x) - off} of "
-            f"{len(x)} samples (10 %).",
+            f"{len(x)} samples (to {SLOPE_TOLERANCE:.0%})."
         )
-    return entry(
-        "finite_differences",
-        "warn",
+        return CheckResult("pass", finding, numbers)
+    finding = (
         f"Gradients disagree with finite differences of the served model on {off} of {len(x)} "
-        "samples: rounding, quantisation or many kinks on the way. Gradient attacks may be weak.",
+        "samples."
     )
+    return CheckResult("warn", finding, numbers)
 
 
-def _margin_gradient(
-    classifier: Classifier, x: Tensor, labels: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    scores, value, grad = value_and_grad(
+@check(
+    "gradients",
+    ModelSubject,
+    title="Gradients are finite and not zero",
+    advice="Attack a smooth version of the model: gradient attacks do not see where to go "
+    "(gradient masking by a step function, rounding or saturation), and the attacked accuracy is "
+    "far too optimistic.",
+    needs=(CORRECT_SAMPLES,),
+)
+def gradients(subject: ModelSubject) -> CheckResult:
+    """Gradients of the margin exist, are finite and not zero, at random points near the samples."""
+    classifier, samples = subject.classifier, subject.samples
+    if classifier.white_box is None:
+        return CheckResult(
+            "warn",
+            "There are no gradients, so only black-box attacks run, which is weaker evidence.",
+            advice="Serve the model in a format that can be differentiated, if there is one: the "
+            "true robustness may be far lower.",
+        )
+    rows = samples.probe(PROBE_SIZE)
+    streams = samples.generator.take(rows).fold("gradients")
+    x = subject.metric.sample(samples.x[rows], subject.delta, streams)
+    _, grad = _margin_gradient(classifier, x, samples.labels[rows])
+    infinite = int((~grad.flatten(1).isfinite().all(1)).sum())
+    zero = int((grad.flatten(1) == 0).all(1).sum())
+    numbers = {"not_finite": infinite, "zero": zero, "samples": len(x)}
+    if infinite:
+        return CheckResult(
+            "fail",
+            f"{infinite} of {len(x)} gradients are not finite.",
+            numbers,
+            advice="Look for a division by zero or a logarithm in the model: gradient attacks are "
+            "blind there.",
+        )
+    if zero:
+        finding = f"{zero} of {len(x)} gradients are exactly zero."
+        return CheckResult("fail" if zero > MOST_ZERO * len(x) else "warn", finding, numbers)
+    return CheckResult("pass", f"All {len(x)} gradients are finite and not zero.", numbers)
+
+
+def _margin_gradient(classifier: Classifier, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the margins, (B,), and their gradients by the inputs."""
+    _, value, grad = value_and_grad(
         classifier.differentiable,
         margin,
         x.to(classifier.device),
         labels.to(classifier.device),
     )
-    return scores.cpu(), value.cpu(), grad.cpu()
+    return value.cpu(), grad.cpu()

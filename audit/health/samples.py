@@ -1,12 +1,11 @@
-"""Checks of the evaluated samples: are they independent, and does the model tell them apart?"""
+"""Checks of the samples: are they independent, and does the model tell them apart?"""
 
 from collections.abc import Sequence
 
-from audit.evidence.readings import Finding
 from audit.evidence.samples import Samples, tied
-from audit.health.common import entry
-from audit.models.classifier import Classifier
-from audit.schema import Health
+from audit.health.needs import SCORES
+from audit.health.registry import CheckResult, check
+from audit.health.subjects import ModelSubject
 
 FEWEST_DISTINCT = 0.9
 """Share of distinct samples below which the intervals are not to be relied on."""
@@ -15,81 +14,111 @@ MOST_TIES = 0.01
 """Share of samples with a tie for the top class that quantised scores may have by coincidence."""
 
 
-def distinct(samples: Samples) -> Health:
-    """Intervals assume independent samples; copies of one sample are not."""
-    count, n = len(set(samples.generator.keys)), len(samples)
-    if count < FEWEST_DISTINCT * n:
-        return entry(
-            "distinct",
-            "warn",
-            f"Only {count} of {n} samples are distinct (input and label together): the intervals "
-            "assume independent samples and are too narrow. Remove the duplicates.",
-        )
-    return entry("distinct", "pass", f"{count} of {n} samples are distinct.")
-
-
-def majority(samples: Samples, names: Sequence[str] | None = None) -> Health:
+@check(
+    "majority",
+    ModelSubject,
+    title="Accuracy beats the most frequent class",
+    advice="Check how labels and outputs are read ('audit inspect'), and evaluate on samples of "
+    "all classes: robustness of such an accuracy means little.",
+)
+def majority(subject: ModelSubject) -> CheckResult:
     """The model is right more often than one that always names the most frequent class."""
+    return compare_with_majority(subject.samples, subject.class_names)
+
+
+def compare_with_majority(samples: Samples, names: Sequence[str] | None = None) -> CheckResult:
+    """Compare the accuracy with that of always naming the most frequent class.
+
+    Args:
+        samples: all audited samples.
+        names: of the classes by label, where the data has them.
+    """
     labels, counts = samples.labels.unique(return_counts=True)
-    place = int(counts.argmax())
-    most, n = int(counts[place]), len(samples)
-    name = named(int(labels[place]), names)
+    largest = int(counts.argmax())
+    most, n = int(counts[largest]), len(samples)
+    name = named(int(labels[largest]), names)
     correct = int(samples.correct.sum())
-    numbers = (
+    numbers = {
+        "correct": correct,
+        "most_frequent": most,
+        "samples": n,
+        "accuracy": samples.accuracy,
+        "most_frequent_share": most / n,
+    }
+    seen = (
         f"{correct} of {n} samples ({samples.accuracy:.1%}) are classified correctly; {most} of "
         f"{n} ({most / n:.1%}) are of {name}"
     )
     if correct > most:
-        return entry("majority", "pass", f"{numbers}, the most frequent one.")
+        return CheckResult("pass", f"{seen}, the most frequent class.", numbers)
     constant = samples.constant
-    said = (
-        f" The model names {named(constant, names)} for every sample."
-        if constant is not None
-        else ""
+    also = (
+        ""
+        if constant is None
+        else f", and the model names {named(constant, names)} for every sample"
     )
-    return entry(
-        "majority",
-        "warn",
-        f"{numbers}: a model that always names it would do as well.{said} Robustness of such an "
-        "accuracy means little: check how labels and outputs are read, and evaluate on samples of "
-        "all classes.",
-    )
+    finding = f"{seen}: a model that always names this class would do as well{also}."
+    return CheckResult("warn", finding, numbers)
 
 
-def ties(classifier: Classifier, samples: Samples) -> Health:
+@check(
+    "ties",
+    ModelSubject,
+    title="Top scores are unique",
+    advice="Serve logits, or scores of a higher precision that do not saturate.",
+    needs=(SCORES,),
+)
+def ties(subject: ModelSubject) -> CheckResult:
     """The largest score belongs to one class; a tie counts as an error, without an adversary."""
-    if classifier.output == "labels" or classifier.base is not None:
-        return entry("ties", "not_applicable", "The model names a class and serves no scores.")
-    rows = tied(classifier, samples)
+    samples = subject.samples
+    rows = tied(subject.classifier, samples)
     count, n = int(rows.sum()), len(samples)
     if count == 0:
-        return entry("ties", "pass", "On no sample is the label's class tied for the top.")
+        finding = "On no sample is the class of the label tied for the top score."
+        return CheckResult("pass", finding, {"tied": 0, "samples": n})
     right = int((samples.prediction == samples.labels)[rows].sum())
-    detail = (
-        f"On {count} of {n} samples the label's class shares the top score with another one, which "
-        f"counts as an error ({right} of them would be right if the first of the tied classes "
-        "were taken)."
+    finding = (
+        f"On {count} of {n} samples the class of the label shares the top score with another one, "
+        f"which counts as an error ({right} of them would be right if the first of the tied "
+        "classes were taken)."
     )
-    if count <= MOST_TIES * n:
-        return entry("ties", "pass", detail)
-    return entry(
-        "ties",
-        "warn",
-        f"{detail} Serve logits, or scores of a higher precision that do not saturate.",
-    )
+    numbers = {"tied": count, "right_if_first": right, "samples": n}
+    return CheckResult("pass" if count <= MOST_TIES * n else "warn", finding, numbers)
 
 
-def reading(found: Sequence[Finding]) -> Health:
+@check(
+    "distinct",
+    ModelSubject,
+    title="Samples are distinct",
+    advice="Remove the duplicates: intervals assume independent samples and are too narrow.",
+)
+def distinct(subject: ModelSubject) -> CheckResult:
+    """Samples are not copies of each other: intervals assume independent samples."""
+    count, n = len(set(subject.samples.generator.keys)), len(subject.samples)
+    numbers = {"distinct": count, "samples": n}
+    if count < FEWEST_DISTINCT * n:
+        finding = f"Only {count} of {n} samples are distinct (input and label together)."
+        return CheckResult("warn", finding, numbers)
+    return CheckResult("pass", f"{count} of {n} samples are distinct.", numbers)
+
+
+@check(
+    "reading",
+    ModelSubject,
+    title="Outputs, labels and channels are read correctly",
+    advice="Follow the finding: export the model with one output, pass a class map, or reverse the "
+    "channels.",
+)
+def reading(subject: ModelSubject) -> CheckResult:
     """No other reading of outputs, labels or channels fits the labels clearly better."""
-    doubts = [finding.text for finding in found if finding.doubtful]
+    doubts = [finding.text for finding in subject.readings if finding.doubtful]
     if doubts:
-        return entry("reading", "warn", " ".join(doubts))
-    return entry(
-        "reading", "pass", "No other reading of outputs, labels or channels fits clearly better."
-    )
+        return CheckResult("warn", " ".join(doubts), {"better_readings": len(doubts)})
+    finding = "No other reading of outputs, labels or channels fits clearly better."
+    return CheckResult("pass", finding, {"better_readings": 0})
 
 
 def named(label: int, names: Sequence[str] | None) -> str:
-    """The class of a label in words, with its name where the data has one."""
+    """Return the class of a label in words, with its name where the data has one."""
     known = names is not None and label < len(names)
     return f"class {label}" + (f" ({names[label]})" if known and names is not None else "")

@@ -51,12 +51,12 @@ def measure_fit(
 
 def _fit(samples: Samples, doubts: Sequence[str]) -> str:
     """What an accuracy above chance says of the reading of the data."""
-    found = health.majority(samples)
+    found = health.compare_with_majority(samples)
     if found.status == "pass" and doubts:
         return "doubtful: accuracy is well above chance, but another reading may be right"
     if found.status == "pass":
         return "fits: accuracy is well above chance"
-    return f"doubtful: {found.detail}"
+    return f"doubtful: {found.finding} {health.samples.majority.advice}"
 
 
 def _best_reading(classifier: Classifier, samples: Samples) -> InputSpec | None:

@@ -1,177 +1,206 @@
-"""The health checks of one metric: does the evidence of its attacks hold?
+"""The health checks of a scan: the values that they look at, and what follows from their findings.
 
-They look at the middle budget, on a probe of the samples. Where a longer run would have found more,
-the attacks are run again with twice the steps, as often as the effort allows.
+Checks of one metric look at its middle budget, on a probe of the samples. Where a longer run would
+have found more, the attacks are run again with twice the steps, as often as the effort allows.
 """
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-import torch
 from torch import Tensor
 
-from attackers import ATTACKS, ITERATIVE, defined
-from attackers.entry import AttackEntry
-from attackers.fgsm import fgsm
-from attackers.geometry import Metric
-from attackers.losses import cross_entropy, margin
-from attackers.square import square
-from audit import health
+from attackers import ATTACKS, ITERATIVE
+from attackers.geometry import METRICS, Metric
+from audit.errors import ModelError
+from audit.health import MetricSubject, ModelSubject, ScanSubject, checks_of
+from audit.health.completeness import completeness
+from audit.health.model import batch_invariance, determinism, parity
+from audit.health.strength import convergence
 from audit.runtime.progress import Progress
 from audit.scanning.attacks import reinforce
 from audit.scanning.config import effort_of
 from audit.scanning.evidence import MetricRun
 from audit.scanning.subject import Subject
-from audit.schema import Health
+from audit.schema import Attack, Health, Parity
 
-STEPS = 50
-"""Gradients of the run that a longer one is compared with."""
+CHECK_STEPS = 50
+"""Gradient steps of the runs that the checks make, before any doubling.
 
-QUERIES = 300
-"""Queries of the random search that attacks with gradients are compared with."""
+More steps make every check slower in proportion; 50 are W-PGD's number (Bai et al. 2023).
+"""
 
-SMOOTHED = "It searches at random, which is left out for a smoothed model: run it without --smooth."
-"""Why a check is not made."""
-
-OVERSHOT = (
-    "Many steps stop where their stand-in for the smoothed model changes its decision, where votes "
-    "settle nothing, and one long step goes beyond: the two cannot be compared."
+NO_IMAGES = (
+    "The wasserstein threat moves mass between the pixels of images (channels, height, width), and "
+    "is not applicable to other inputs."
 )
-"""The same."""
+
+
+def has_pixels(x: Tensor) -> bool:
+    """Return whether samples (N, ...) are images of more than one pixel."""
+    return x.dim() == 4 and x.shape[2] * x.shape[3] > 1
+
+
+@dataclass
+class ModelChecks:
+    """Accumulator of the checks of the model, which keeps those that an interrupt left."""
+
+    health: list[Health] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    parity: Parity | None = None
+
+
+def check_served_model(scan: Subject, checks: ModelChecks, progress: Progress) -> Subject:
+    """Run the checks of the model; drop a differentiable copy that cannot be trusted.
+
+    Args:
+        scan: model, samples and options.
+        checks: receives the findings, one by one.
+        progress: shows how far the checks are.
+
+    Returns:
+        The subject of the scan, whose model has no gradients where they cannot be trusted.
+
+    Raises:
+        ModelError: the scores of a sample depend on the other samples of its batch.
+    """
+    subject = model_subject(scan)
+    registered = checks_of(ModelSubject)
+    with progress("health checks", len(registered)) as tick:
+        agreement = parity(subject)
+        checks.health.append(agreement)
+        checks.parity = _parity_record(agreement)
+        if agreement.status != "pass" and subject.served.has_copy:
+            reason = sentences(agreement)
+            checks.warnings.append(reason)
+            subject = replace(subject, classifier=subject.classifier.score_only(reason))
+        tick(1)
+        for check in registered:
+            if check is not parity:
+                checks.health.append(check(subject))
+                tick(1)
+    found = {entry.id: entry for entry in checks.health}
+    # A model that is random differs in every call, which is another finding.
+    dependent = found[batch_invariance.id]
+    if found[determinism.id].status != "fail" and dependent.status == "fail":
+        raise ModelError(sentences(dependent))
+    return replace(scan, classifier=subject.classifier)
+
+
+def _parity_record(agreement: Health) -> Parity | None:
+    """Return the measured difference between copy and runtime; None where it was not measured."""
+    difference, count = (agreement.numbers.get(k) for k in ("max_abs_difference", "samples"))
+    if difference is None or count is None:
+        return None
+    return Parity(max_abs_difference=difference, samples=int(count))
 
 
 def check_metric(scan: Subject, run: MetricRun, progress: Progress) -> None:
-    """Append the checks that need a metric."""
-    classifier, samples, metric = scan.classifier, scan.samples, run.metric
-    deltas = [d for d in scan.config.deltas_of(metric.name) if d > 0] or [
-        float(metric.diameter(samples.x).median()) / 10
-    ]
-    delta = deltas[len(deltas) // 2]
-    checks: dict[str, Callable[[], Health]] = {
-        "budget_monotone": lambda: health.budget_monotone(classifier, metric, samples, delta),
-        "unbounded_attack": lambda: health.unbounded_attack(
-            classifier, metric, samples, run.frontier.radius
-        ),
-        "random_noise": lambda: health.random_not_better(classifier, metric, samples, delta),
-        "iterative": lambda: _iterative(scan, run, delta),
-        "convergence": lambda: _converged(scan, run, delta, progress),
-        "square": lambda: _square(scan, run, delta),
-        "active_test": lambda: _active(scan, run, delta),
-        "transfer": lambda: health.transfer(
-            classifier, metric, samples, _other_examples(run), _standing(run, delta), delta
-        ),
-        "representable": lambda: health.representable(
-            classifier, metric, samples, run.frontier.radius, run.frontier.x, delta
-        ),
-        "parity_adversarial": lambda: health.parity_on_adversarial(
-            classifier, metric, _some_examples(run)
-        ),
-        "certified_below_attacked": lambda: health.certified_below_attacked(
-            metric.name, run.certified.radius, run.frontier.radius
-        ),
-    }
-    with progress(f"{metric.name}: health checks", len(checks) + 1) as tick:
-        if not run.earlier:
-            run.health.append(
-                health.guarded(
-                    "gradients", lambda: health.gradients(classifier, metric, samples, delta)
-                )
-            )
-        tick(1)
-        for name, check in checks.items():
-            run.health.append(health.guarded(f"{name}.{metric.name}", check))
+    """Run the checks of one metric; `convergence` may have its attacks run again."""
+    checks = checks_of(MetricSubject)
+    with progress(f"{run.metric.name}: health checks", len(checks)) as tick:
+        for check in checks:
+            # Built anew for each check: attacks that were run again have moved the radii.
+            found = check(metric_subject(scan, run))
+            if check is convergence:
+                found = _until_converged(scan, run, found, progress)
+            run.health.append(found)
             tick(1)
 
 
-def iterative(metric: Metric) -> AttackEntry:
-    """The attack by many gradients that answers for a metric."""
-    return ATTACKS[ITERATIVE[metric.name]]
+def check_completeness(
+    attacks: Mapping[str, Sequence[Attack]],
+    failures: Sequence[str],
+    missing: Sequence[str],
+    *,
+    interrupted: bool,
+) -> Health:
+    """Check whether everything that was asked for ran to its end.
+
+    Args:
+        attacks: the attacks by metric that was reached.
+        failures: sentences about what stopped on an error.
+        missing: metrics that were not reached.
+        interrupted: whether the scan was stopped from outside.
+    """
+    return completeness(ScanSubject(attacks, failures, missing, interrupted))
 
 
-def _standing(run: MetricRun, delta: float) -> Tensor:
-    """(N,) bool, what the attacks left at a budget."""
-    return run.frontier.radius > delta
-
-
-def _some_examples(run: MetricRun) -> Tensor:
-    """A few confirmed examples, ``(K, ...)``."""
-    return run.frontier.x[run.frontier.broken.nonzero()[: 4 * health.PROBE, 0]]
-
-
-def _other_examples(run: MetricRun) -> list[Tensor]:
-    """What was found under the metrics before this one."""
-    return [other.frontier.x for other in run.earlier]
-
-
-def _converged(scan: Subject, run: MetricRun, delta: float, progress: Progress) -> Health:
-    """Compare with a longer run; where that finds more, double the steps and look again."""
-    classifier, samples, metric = scan.classifier, scan.samples, run.metric
-    if classifier.white_box is None:
-        return health.without_gradients(f"convergence.{metric.name}")
-    doublings = (
-        effort_of(scan.config).doublings if ITERATIVE[metric.name] in run.plan.attacks else 0
+def wasserstein_not_applicable() -> Health:
+    """Return the entry for a scan whose inputs are not images."""
+    return Health(
+        id="wasserstein",
+        metric=None,
+        status="not_applicable",
+        title="Inputs are images",
+        finding=NO_IMAGES,
+        numbers={},
+        advice=None,
     )
-    for times in range(doublings + 1):
-        steps = STEPS * 2**times
-        found, drop = health.convergence(
-            classifier,
-            metric,
-            samples,
-            _standing(run, delta),
-            delta,
-            iterative(metric),
-            steps=steps,
-        )
-        if drop < health.SETTLED or times == doublings:
+
+
+def _until_converged(scan: Subject, run: MetricRun, found: Health, progress: Progress) -> Health:
+    """While longer runs find more, double the steps of the attacks and check again.
+
+    Args:
+        scan: the scan.
+        run: its metric; its attacks are run again.
+        found: what `convergence` found before any doubling.
+        progress: of the attacks.
+    """
+    if found.status not in ("warn", "fail") or ITERATIVE[run.metric.name] not in run.plan.attacks:
+        return found
+    for doubling in range(1, effort_of(scan.config).doublings + 1):
+        times = 2**doubling
+        reinforce(scan, run, times, progress)
+        found = convergence(replace(metric_subject(scan, run), steps=CHECK_STEPS * times))
+        if found.status not in ("warn", "fail"):
             break
-        reinforce(scan, run, 2 ** (times + 1), progress)
     return found
 
 
-def _active(scan: Subject, run: MetricRun, delta: float) -> Health:
-    """Hide an example and let the attack look for it."""
-    classifier, samples, metric = scan.classifier, scan.samples, run.metric
-    if classifier.white_box is None:
-        return health.without_gradients(f"active_test.{metric.name}")
-    if classifier.base is not None:
-        return health.entry(f"active_test.{metric.name}", "not_applicable", SMOOTHED)
-    attack = iterative(metric)
-    both = health.in_turn(
-        partial(attack, loss=cross_entropy, steps=STEPS), partial(attack, loss=margin, steps=STEPS)
+def model_subject(scan: Subject) -> ModelSubject:
+    """Build the value that the checks of the model look at."""
+    config = scan.config
+    images = has_pixels(scan.samples.x)
+    name = next(name for name in config.metrics if images or name != "wasserstein")
+    metric = METRICS[name](low=config.low, high=config.high)
+    return ModelSubject(
+        classifier=scan.classifier,
+        served=scan.classifier.base or scan.classifier,
+        samples=scan.samples,
+        confidence=config.confidence,
+        class_names=scan.dataset.class_names,
+        readings=scan.readings,
+        metric=metric,
+        delta=_middle_budget(scan, metric),
     )
-    # A random point of the image-Wasserstein ball costs as much as a step of an attack.
-    sizes = {"points": 32, "draws": 50} if metric.name == "wasserstein" else {}
-    return health.active_test(classifier, metric, samples, delta, both, **sizes)
 
 
-def _square(scan: Subject, run: MetricRun, delta: float) -> Health:
-    """Let a random search try what the attacks with gradients left standing."""
-    classifier, samples, metric = scan.classifier, scan.samples, run.metric
-    check = f"square.{metric.name}"
-    if classifier.base is not None:
-        return health.entry(check, "not_applicable", SMOOTHED)
-    if classifier.white_box is None:
-        return health.without_gradients(check)
-    if not defined("square", metric):
-        return health.entry(check, "not_applicable", "Square is defined for linf and l2.")
-    rows = samples.probe(health.PROBE)
-    left = rows[_standing(run, delta)[rows]]
-    found = health.broken(classifier, metric, samples, left, delta, square, queries=QUERIES)
-    return health.square_not_better(metric.name, len(left), int(found.sum()), len(rows))
+def metric_subject(scan: Subject, run: MetricRun) -> MetricSubject:
+    """Build the value that the checks of one metric look at."""
+    return MetricSubject(
+        classifier=scan.classifier,
+        samples=scan.samples,
+        metric=run.metric,
+        delta=_middle_budget(scan, run.metric),
+        radius=run.frontier.radius,
+        x=run.frontier.x,
+        found_by=run.frontier.attack,
+        certified=run.certified.radius,
+        other_examples=tuple(other.frontier.x for other in run.earlier),
+        attack=ATTACKS[ITERATIVE[run.metric.name]],
+        steps=CHECK_STEPS,
+    )
 
 
-def _iterative(scan: Subject, run: MetricRun, delta: float) -> Health:
-    """Compare one gradient step with many: what the scan found by them, or two runs find now."""
-    classifier, samples, metric = scan.classifier, scan.samples, run.metric
-    if classifier.white_box is None:
-        return health.without_gradients(f"iterative.{metric.name}")
-    if classifier.base is not None:
-        return health.entry(f"iterative.{metric.name}", "not_applicable", OVERSHOT)
-    rows = samples.probe(health.PROBE)
-    by_single = health.broken(classifier, metric, samples, rows, delta, fgsm)
-    by_many = ~_standing(run, delta)[rows]
-    by_many &= torch.tensor([run.frontier.attack[row] != "fgsm" for row in rows.tolist()])
-    for loss in (cross_entropy, margin):
-        attack = partial(iterative(metric), loss=loss)
-        by_many |= health.broken(classifier, metric, samples, rows, delta, attack, steps=STEPS)
-    return health.iterative_not_worse(metric.name, delta, by_single, by_many)
+def _middle_budget(scan: Subject, metric: Metric) -> float:
+    """Return the middle positive budget, or a tenth of the median diameter where there is none."""
+    deltas = [delta for delta in scan.config.deltas_of(metric.name) if delta > 0]
+    if not deltas:
+        return float(metric.diameter(scan.samples.x).median()) / 10
+    return deltas[len(deltas) // 2]
+
+
+def sentences(entry: Health) -> str:
+    """Return the finding and the advice of a check as one text."""
+    return " ".join(part for part in (entry.finding, entry.advice) if part)

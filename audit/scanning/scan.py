@@ -1,8 +1,8 @@
 """The scan: samples, attacks, judge, certificates, health checks; its result is one value."""
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,12 +10,12 @@ from torch import Tensor
 
 from attackers.geometry import METRICS, Metric
 from attackers.losses import outvoted
-from audit import certify, health
+from audit import certify
 from audit.certify import Certified, bounding, smoothing
 from audit.certify.bounding import BoundSettings
 from audit.certify.smoothing import law_of
 from audit.data import Dataset
-from audit.errors import InternalError, ModelError, NothingToEvaluate, UsageError, contained
+from audit.errors import InternalError, NothingToEvaluate, UsageError, contained
 from audit.evidence import chance, readings
 from audit.evidence.frontier import Frontier
 from audit.evidence.samples import Samples, choose, evaluate, read_samples
@@ -26,21 +26,25 @@ from audit.models.smoothed import Noise, smooth
 from audit.options import ScanConfig
 from audit.runtime.progress import Progress, silent
 from audit.scanning.attacks import attack_all
-from audit.scanning.checks import check_metric
+from audit.scanning.checks import (
+    NO_IMAGES,
+    ModelChecks,
+    check_completeness,
+    check_metric,
+    check_served_model,
+    has_pixels,
+    wasserstein_not_applicable,
+)
 from audit.scanning.config import effort_of, require_attacks
 from audit.scanning.evidence import MetricEvidence, MetricRun
 from audit.scanning.result import ScanResult
 from audit.scanning.subject import Plan, Subject, plan_of
-from audit.schema import GeneratorUsed, Health, Parity, Status
+from audit.schema import GeneratorUsed, Status
 from audit.statistics import summary
 
 INTERRUPTED_SCAN = (
     "The scan was interrupted: attacks are incomplete, so attacked accuracies are only the upper "
     "bounds reached so far."
-)
-NO_IMAGES = (
-    "The wasserstein threat moves mass between the pixels of images (channels, height, width), and "
-    "is not applicable to other inputs."
 )
 
 
@@ -105,14 +109,10 @@ def undecided(classifier: Classifier, samples: Samples) -> Iterator[str]:
 
 def _require_images(config: ScanConfig, x: Tensor) -> None:
     """Stop when the image-Wasserstein threat is all that is asked for, and the inputs are none."""
-    if set(config.metrics) == {"wasserstein"} and not _has_pixels(x):
+    if set(config.metrics) == {"wasserstein"} and not has_pixels(x):
         raise UsageError(
             f"{NO_IMAGES} Found inputs of shape {tuple(x.shape[1:])}: choose linf, l2 or l1."
         )
-
-
-def _has_pixels(x: Tensor) -> bool:
-    return x.dim() == 4 and x.shape[2] * x.shape[3] > 1
 
 
 def run(
@@ -133,13 +133,13 @@ def run(
     failures: list[str] = []
     interrupted = False
     try:
-        subject = _check_model(subject, checks, progress)
+        subject = check_served_model(subject, checks, progress)
         generated += _describe_generator(subject, failures, progress)
         plan = plan_of(subject)
         failures += plan.failures
         for name in subject.config.metrics:
-            if name == "wasserstein" and not _has_pixels(subject.samples.x):
-                checks.health.append(health.entry("wasserstein", "not_applicable", NO_IMAGES))
+            if name == "wasserstein" and not has_pixels(subject.samples.x):
+                checks.health.append(wasserstein_not_applicable())
                 skipped.append(NO_IMAGES)
                 continue
             metric = METRICS[name](low=subject.config.low, high=subject.config.high)
@@ -160,7 +160,7 @@ def run(
         clean=summary.clean(subject.samples.correct.numpy(), subject.config.confidence),
         health=(
             *findings,
-            health.completeness(reached, errors, missing, interrupted=interrupted),
+            check_completeness(reached, errors, missing, interrupted=interrupted),
         ),
         warnings=(
             *subject.warnings,
@@ -188,64 +188,6 @@ def _describe_generator(
     with contained("Measuring the generator", failed):
         samples, confidence = subject.samples, subject.config.confidence
         yield used(subject.generator, subject.classifier, samples, confidence, progress)
-
-
-@dataclass
-class ModelChecks:
-    """Accumulator of the checks of the model; only `run` and what it calls see it."""
-
-    health: list[Health] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    parity: Parity | None = None
-
-
-def _check_model(subject: Subject, checks: ModelChecks, progress: Progress) -> Subject:
-    """Check the model, and return the subject without gradients where they cannot be trusted."""
-    samples, classifier = subject.samples, subject.classifier
-    served = classifier.base or classifier
-    with progress("health checks", 10) as tick:
-        parity = health.guarded("parity", lambda: _parity(samples, served, checks))
-        if parity.status != "pass" and served.has_copy:
-            classifier = classifier.score_only(parity.detail)
-            checks.warnings.append(parity.detail)
-
-        def checked(name: str, check: Callable[[], Health]) -> Health:
-            entry = health.guarded(name, check)
-            checks.health.append(entry)
-            tick(1)
-            return entry
-
-        checked("clean_accuracy", lambda: health.clean_accuracy(samples, classifier.classes))
-        checked("majority", lambda: health.majority(samples, subject.dataset.class_names))
-        checked("ties", lambda: health.ties(classifier, samples))
-        checked("distinct", lambda: health.distinct(samples))
-        checked("reading", lambda: health.reading(subject.readings))
-        checked("sample_size", lambda: health.sample_size(samples, subject.config.confidence))
-        checked("output", lambda: health.output_kind(served, samples))
-        checked("quantised_kernels", lambda: health.quantised_kernels(served, samples))
-        same = checked("determinism", lambda: health.determinism(classifier, samples))
-        alone = checked("batch_invariance", lambda: health.batch_invariance(classifier, samples))
-        checked("finite_differences", lambda: health.finite_differences(classifier, samples))
-        checks.health.append(parity)
-    _require_independent_rows(same, alone)
-    return replace(subject, classifier=classifier)
-
-
-def _parity(samples: Samples, served: Classifier, checks: ModelChecks) -> Health:
-    """Compare the copy with the served model, and keep the difference for the report."""
-    entry, difference, count = health.parity(served, samples)
-    if difference is not None:
-        checks.parity = Parity(max_abs_difference=difference, samples=count)
-    return entry
-
-
-def _require_independent_rows(determinism: Health, batch_invariance: Health) -> None:
-    """Stop when a sample's scores depend on the other samples: no radius would mean anything.
-
-    A model that is random differs in every call; that is a finding of its own.
-    """
-    if determinism.status != "fail" and batch_invariance.status == "fail":
-        raise ModelError(batch_invariance.detail)
 
 
 def scan_metric(

@@ -12,17 +12,17 @@ from audit.schema.attack import (
     RunStatus,
     Spread,
 )
-from audit.schema.base import SCHEMA_VERSION, Interval, Record, Reliability, Tool, now
+from audit.schema.base import Interval, Record, Reliability, Tool, now
 from audit.schema.comparison import Comparison, Paired, PairedPoint, ThreatChange
 from audit.schema.hardening import Epoch, HardenedThreat, HardenReport
+from audit.schema.health import Health, HealthStatus
 from audit.schema.scan import (
+    REPORT_VERSION,
     Artifacts,
     Clean,
     GalleryItem,
     Gate,
     GateStatus,
-    Health,
-    HealthStatus,
     Report,
     Status,
     Verdict,
@@ -47,9 +47,10 @@ from audit.schema.threat import (
     ValuePoint,
     certificate_tried,
 )
+from audit.schema.upgrade import upgraded
 
 __all__ = [
-    "SCHEMA_VERSION",
+    "REPORT_VERSION",
     "Artifacts",
     "AsGenerated",
     "Attack",
@@ -100,4 +101,5 @@ __all__ = [
     "certificate_tried",
     "now",
     "reliability",
+    "upgraded",
 ]

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 SCHEMA_VERSION: Literal[1] = 1
-"""Version of the layout; a reader refuses a larger one."""
+"""Version of the layout of hardening reports."""
 
 
 class Record(BaseModel):

@@ -1,4 +1,4 @@
-"""The report object of a scan: plain data, schema version 1, the only input of the renderers.
+"""The report object of a scan: plain data, the only input of the renderers.
 
 Numbers are in the unit that their field states; ``None`` means *not measured*, never zero.
 """
@@ -8,13 +8,16 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from audit.schema.attack import GeneratorUsed
-from audit.schema.base import SCHEMA_VERSION, Interval, Record, Reliability, Tool
+from audit.schema.base import Interval, Record, Reliability, Tool
+from audit.schema.health import Health
 from audit.schema.subject import Data, Model
 from audit.schema.threat import ThreatResult
 
+REPORT_VERSION: Literal[2] = 2
+"""Version of the layout of scan reports; `audit.schema.upgrade` reads earlier ones."""
+
 Status = Literal["complete", "partial", "interrupted"]
 Verdict = Literal["pass", "fail", "inconclusive", "none"]
-HealthStatus = Literal["pass", "warn", "fail", "not_applicable"]
 GateStatus = Literal["pass", "fail", "warn", "inconclusive", "waived"]
 
 
@@ -22,14 +25,6 @@ class Clean(Interval):
     """Accuracy on the unperturbed samples, all samples counted (Clopper-Pearson interval)."""
 
     confidence: float
-
-
-class Health(Record):
-    """One check of the evidence itself; ``detail`` is a sentence of finding and advice."""
-
-    check: str
-    status: HealthStatus
-    detail: str
 
 
 class Gate(Record):
@@ -79,7 +74,7 @@ class Artifacts(Record):
 class Report(Record):
     """The report of one scan."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = REPORT_VERSION
     tool: Tool
     status: Status
     verdict: Verdict
@@ -100,10 +95,11 @@ class Report(Record):
 def reliability(report: Report) -> Reliability:
     """Return GREEN if every applicable check passed, AMBER on a warning, RED on a failure.
 
-    AMBER also if no check applied, because then nothing supports the numbers. A scan that did not
-    run to its end is RED, because its rest may break more samples.
+    A check that stopped on an error counts as failed. AMBER also if no check applied, because then
+    nothing supports the numbers. A scan that did not run to its end is RED, because its rest may
+    break more samples.
     """
     statuses = {entry.status for entry in report.health}
-    if "fail" in statuses or report.status != "complete":
+    if statuses & {"fail", "error"} or report.status != "complete":
         return "RED"
     return "GREEN" if "pass" in statuses and "warn" not in statuses else "AMBER"

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,20 @@ from safetensors.numpy import load_file
 EXCLUDED = ("seconds", "created", "path", "version", "schema_version", "environment", "command")
 """Keys of JSON files that are not compared, wherever they are: times, paths, versions."""
 
-SENTENCES = ("detail", "warnings", "notes", "note", "expression", "unit")
+SENTENCES = (
+    "detail",
+    "finding",
+    "advice",
+    "title",
+    "warnings",
+    "notes",
+    "note",
+    "expression",
+    "unit",
+)
 """Keys whose text may be worded anew: a change is counted apart and is no difference."""
 
-IDENTITY = ("check", "id", "metric", "order", "loss", "delta", "label", "name", "index", "epoch")
+IDENTITY = ("id", "metric", "order", "loss", "delta", "label", "name", "index", "epoch")
 """Keys that tell the entries of a list apart."""
 
 PICTURE = "data:image/"
@@ -93,25 +103,47 @@ def compare_values(old: Any, new: Any, at: str, found: Found) -> None:
 
 def _compare_lists(old: list[Any], new: list[Any], at: str, found: Found) -> None:
     """Compare entry by entry: by what tells them apart where they are objects, else by position."""
-    before, after = _identified(old), _identified(new)
+    before, after = (_identified(map(_current_check, entries)) for entries in (old, new))
+    of_version_1 = any(map(_is_check_of_version_1, old))
     for key, value in before.items():
-        if key in after:
-            compare_values(value, after[key], f"{at} {key}", found)
-        else:
+        if key not in after:
             found.differences.append(f"{at} {key}: missing")
+            continue
+        other = after[key]
+        if of_version_1:  # the keys that only version 2 has are known, and would hide new ones
+            other = {name: part for name, part in other.items() if name in value}
+        compare_values(value, other, f"{at} {key}", found)
     for key in after.keys() - before.keys():
-        if isinstance(after[key], dict) and "check" in after[key]:
+        if isinstance(after[key], dict) and "finding" in after[key]:
             found.new.append(f"{at} {key}")
         else:
             found.differences.append(f"{at} {key}: was not there")
 
 
-def _identified(entries: list[Any]) -> dict[str, Any]:
+def _current_check(entry: Any) -> Any:
+    """Return a health check of schema version 1 with the keys of version 2 that it can fill.
+
+    There the metric was part of the name, "square.linf", and one text held finding and advice.
+    """
+    if not _is_check_of_version_1(entry):
+        return entry
+    name, _, metric = entry["check"].partition(".")
+    found = {"id": name, "status": entry["status"], "finding": entry["detail"]}
+    return found | ({"metric": metric} if metric else {})
+
+
+def _is_check_of_version_1(entry: Any) -> bool:
+    return isinstance(entry, dict) and set(entry) == {"check", "status", "detail"}
+
+
+def _identified(entries: Iterable[Any]) -> dict[str, Any]:
     """The entries by what tells them apart; the second of the same is numbered."""
     found: dict[str, Any] = {}
     for position, entry in enumerate(entries):
         parts = (
-            [] if not isinstance(entry, dict) else [str(entry[k]) for k in IDENTITY if k in entry]
+            []
+            if not isinstance(entry, dict)
+            else [str(entry[k]) for k in IDENTITY if entry.get(k) is not None]
         )
         name, number = " ".join(parts) or f"[{position}]", 1
         while (key := name if number == 1 else f"{name} ({number})") in found:

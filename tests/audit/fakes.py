@@ -10,15 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attackers.geometry import Linf, Metric
+from attackers.pgd import pgd
 from audit.data import Dataset
 from audit.data.dataset import Manifest, Options, StoredSamples, assemble
 from audit.evidence.samples import Samples, evaluate
+from audit.health import MetricSubject, ModelSubject
 from audit.models.classifier import Classifier, Differentiable, Made, Output, Provenance
 from audit.models.execution import in_calls_of
 from audit.models.preprocess import InputSpec
 from audit.options import ScanConfig
 from audit.scanning.subject import Subject
-from audit.schema import Curve, Interval, Point, Robustness, ThreatResult
+from audit.schema import Curve, Health, Interval, Point, Robustness, ThreatResult
 
 Run = Callable[[Tensor], Tensor]
 WEIGHT = torch.tensor([2.0, -1.0, 0.5, 1.0])
@@ -132,3 +135,41 @@ def threat_result(
         ],
     )
     return ThreatResult.model_construct(metric=metric, curves=[curve])
+
+
+def key(entry: Health) -> str:
+    """The id of a finding, with its metric where it has one: 'square.linf'."""
+    return entry.id if entry.metric is None else f"{entry.id}.{entry.metric}"
+
+
+def finding(status: str, **changes: Any) -> Health:
+    """A finding of some check with a status."""
+    parts = {"id": "c", "metric": None, "title": "C", "finding": "D.", "numbers": {}}
+    return Health(**{**parts, "status": status, "advice": None, **changes})
+
+
+def model_subject(model: Classifier, samples: Samples, **changes: Any) -> ModelSubject:
+    """What checks of the model look at."""
+    parts = {
+        "served": model, "confidence": 0.95, "class_names": None, "readings": (),
+        "metric": Linf(), "delta": 0.1,
+    }  # fmt: skip
+    return ModelSubject(model, samples=samples, **{**parts, **changes})
+
+
+def metric_subject(
+    model: Classifier, samples: Samples, metric: Metric | None = None, **changes: Any
+) -> MetricSubject:
+    """What checks of a metric look at: nothing was attacked or certified unless given."""
+    n = len(samples)
+    parts = {
+        "delta": 0.1, "radius": torch.full((n,), torch.inf).double(), "x": samples.x,
+        "found_by": [""] * n, "certified": torch.zeros(n).double(), "other_examples": (),
+        "attack": pgd, "steps": 20,
+    }  # fmt: skip
+    return MetricSubject(model, samples, metric or Linf(), **{**parts, **changes})
+
+
+def radius_of(remaining: Tensor) -> Tensor:
+    """Attacked radii under which these samples remain at every budget, and no other."""
+    return torch.where(remaining, torch.inf, 0.0).double()

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from fakes import classifier, inputs, linear, scan_of
+from fakes import classifier, inputs, key, linear, scan_of
 from torch import Tensor
 
 from audit.errors import ModelError
@@ -29,5 +29,5 @@ def test_leaking_batches_stop_the_scan():
 def test_a_random_model_is_scanned_and_called_unreliable():
     torch.manual_seed(0)
     done = scan.run(scan_of(classifier(random), X, LABELS, metrics=("linf",), deltas=(0.01,)))
-    status = {entry.check: entry.status for entry in done.health}
+    status = {key(entry): entry.status for entry in done.health}
     assert status["determinism"] == "fail"

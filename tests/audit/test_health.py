@@ -3,15 +3,28 @@
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from fakes import WEIGHT, classifier, inputs, linear, samples_of, two_sided
+from fakes import (
+    WEIGHT,
+    classifier,
+    inputs,
+    key,
+    linear,
+    metric_subject,
+    model_subject,
+    radius_of,
+    samples_of,
+    two_sided,
+)
 from torch import Tensor
 
 from attackers.geometry import L2, NORMS, Linf
-from audit import health
 from audit.evidence.samples import Samples
+from audit.health import CHECKS
+from audit.health.subjects import PROBE_SIZE
 from audit.models.classifier import Classifier
 from audit.schema import Health
 
@@ -28,7 +41,7 @@ def steps(x: Tensor) -> Tensor:
 
 def partly_flat(share: float) -> Callable[[Tensor], Tensor]:
     """No gradient for the samples whose first value is small."""
-    bound = float(X[SAMPLES.probe(health.PROBE), 0].quantile(share))
+    bound = float(X[SAMPLES.probe(PROBE_SIZE), 0].quantile(share))
 
     def run(x: Tensor) -> Tensor:
         scores = linear(x)
@@ -65,23 +78,42 @@ def leaking(size: float) -> Classifier:
 
 
 def status(entry: Health, check: str) -> str:
-    assert entry.check == check
-    assert entry.detail.endswith(".")
+    assert key(entry) == check
+    assert entry.finding.endswith(".")
+    assert (entry.advice is None) == (entry.status in ("pass", "not_applicable"))
     return entry.status
 
 
+def of_model(check: str, model: Classifier, samples: Samples = SAMPLES, **changes: Any) -> Health:
+    return CHECKS[check](model_subject(model, samples, **changes))
+
+
+def of_metric(check: str, model: Classifier, *args: Any, **changes: Any) -> Health:
+    return CHECKS[check](metric_subject(model, *(args or (SAMPLES,)), **changes))
+
+
+def on_examples(model: Classifier, x: Tensor) -> Health:
+    """What the copy is told to be on adversarial examples ``x``."""
+    samples = samples_of(model, X)
+    radius = radius_of(torch.ones(len(X), dtype=torch.bool))
+    radius[: len(x)] = 0.1
+    changed = torch.cat([x, X[len(x) :]])
+    return of_metric("parity_adversarial", model, samples, radius=radius, x=changed)
+
+
 def test_clean_accuracy_states_both_numbers() -> None:
-    entry = health.clean_accuracy(SAMPLES, 2)
+    entry = of_model("clean_accuracy", MODEL)
     assert status(entry, "clean_accuracy") == "pass"
-    assert "120 of 120" in entry.detail
-    assert "chance is 50.0%" in entry.detail
+    assert "120 of 120" in entry.finding
+    assert "chance is 50.0%" in entry.finding
+    assert entry.numbers == {"correct": 120, "samples": 120, "accuracy": 1.0, "chance": 0.5}
 
 
 def test_sample_size() -> None:
-    assert status(health.sample_size(SAMPLES, 0.95), "sample_size") == "pass"
-    assert health.sample_size(samples_of(MODEL, inputs(99)), 0.95).status == "warn"
+    assert status(of_model("sample_size", MODEL), "sample_size") == "pass"
+    assert of_model("sample_size", MODEL, samples_of(MODEL, inputs(99))).status == "warn"
     wrong = X.new_zeros(len(X)).long()
-    assert health.sample_size(samples_of(MODEL, X, wrong), 0.95).status == "warn"
+    assert of_model("sample_size", MODEL, samples_of(MODEL, X, wrong)).status == "warn"
 
 
 def test_output_kind() -> None:
@@ -89,7 +121,7 @@ def test_output_kind() -> None:
         return linear(x).softmax(1)
 
     def found(model: Classifier) -> str:
-        return status(health.output_kind(model, SAMPLES), "output")
+        return status(of_model("output", model), "output")
 
     assert found(MODEL) == "pass"
     assert found(classifier(linear, serve=softmax, output="probabilities")) == "warn"
@@ -102,12 +134,12 @@ def test_output_kind() -> None:
 @pytest.mark.parametrize(("size", "expected"), [(0, "pass"), (2e-5, "warn"), (0.5, "fail")])
 def test_determinism(size: float, expected: str) -> None:
     model = classifier(linear, serve=in_other_words(size))
-    assert status(health.determinism(model, SAMPLES), "determinism") == expected
+    assert status(of_model("determinism", model), "determinism") == expected
 
 
 @pytest.mark.parametrize(("size", "expected"), [(0, "pass"), (1e-3, "warn"), (5.0, "fail")])
 def test_batch_invariance(size: float, expected: str) -> None:
-    assert status(health.batch_invariance(leaking(size), SAMPLES), "batch_invariance") == expected
+    assert status(of_model("batch_invariance", leaking(size)), "batch_invariance") == expected
 
 
 @pytest.mark.parametrize(
@@ -115,11 +147,11 @@ def test_batch_invariance(size: float, expected: str) -> None:
 )
 def test_parity(shift: float, expected: str) -> None:
     model = classifier(linear, copy=lambda x: linear(x) + torch.tensor([0.0, shift]))
-    entry, difference, count = health.parity(model, SAMPLES)
+    entry = of_model("parity", model)
     assert status(entry, "parity") == expected
-    assert difference == pytest.approx(shift, abs=1e-6)
-    assert count == len(SAMPLES)
-    on_adversarial = health.parity_on_adversarial(model, Linf(), X[:5])
+    assert entry.numbers["max_abs_difference"] == pytest.approx(shift, abs=1e-6)
+    assert entry.numbers["samples"] == len(SAMPLES)
+    on_adversarial = on_examples(model, X[:5])
     assert status(on_adversarial, "parity_adversarial.linf") == expected
 
 
@@ -131,7 +163,7 @@ def test_parity_needs_equal_predictions() -> None:
 
     model = classifier(many(False), copy=many(True), classes=3)
     samples = samples_of(model, X)
-    assert health.parity(model, samples)[0].status == "warn"
+    assert of_model("parity", model, samples).status == "warn"
 
 
 def saturated(x: Tensor) -> Tensor:
@@ -142,29 +174,30 @@ def saturated(x: Tensor) -> Tensor:
 def test_kernels_that_saturate_are_the_runtimes_own() -> None:
     """The copy equals the file's arithmetic: gradients stay, and the machine is warned of."""
     model = replace(classifier(linear, serve=saturated), unfused=linear)
-    entry, difference, _ = health.parity(model, SAMPLES)
+    entry = of_model("parity", model)
     assert entry.status == "pass"
+    difference = entry.numbers["max_abs_difference"]
     assert difference is not None
     assert difference > 0.1
-    assert "the runtime's own" in entry.detail
-    found = health.quantised_kernels(model, SAMPLES)
+    assert "the runtime's own" in entry.finding
+    found = of_model("quantised_kernels", model)
     assert status(found, "quantised_kernels") == "warn"
-    assert f"{difference:.3g}" in found.detail
+    assert f"{difference:.3g}" in found.finding
     same = replace(classifier(linear), unfused=linear)
-    assert health.quantised_kernels(same, SAMPLES).status == "pass"
-    assert health.quantised_kernels(classifier(linear), SAMPLES).status == "not_applicable"
+    assert of_model("quantised_kernels", same).status == "pass"
+    assert of_model("quantised_kernels", classifier(linear)).status == "not_applicable"
 
 
 def test_a_copy_that_differs_from_both_is_dropped() -> None:
     model = replace(classifier(linear, serve=saturated), unfused=lambda x: linear(x) + 1 - x[:, :1])
-    assert health.parity(model, SAMPLES)[0].status == "warn"
+    assert of_model("parity", model).status == "warn"
 
 
 def test_parity_without_a_copy() -> None:
-    entry, difference, count = health.parity(BLIND, SAMPLES)
-    assert (entry.status, difference, count) == ("not_applicable", None, 0)
-    assert health.parity_on_adversarial(BLIND, Linf(), X).status == "not_applicable"
-    assert health.parity_on_adversarial(MODEL, Linf(), X[:0]).status == "not_applicable"
+    entry = of_model("parity", BLIND)
+    assert (entry.status, entry.numbers) == ("not_applicable", {})
+    assert on_examples(BLIND, X).status == "not_applicable"
+    assert on_examples(MODEL, X[:0]).status == "not_applicable"
 
 
 @pytest.mark.parametrize(
@@ -181,12 +214,14 @@ def test_parity_without_a_copy() -> None:
 )
 def test_gradients(model: Classifier, expected: str) -> None:
     for metric in (Linf(), L2()):
-        assert status(health.gradients(model, metric, SAMPLES, 1e-4), "gradients") == expected
+        assert (
+            status(of_model("gradients", model, metric=metric, delta=1e-4), "gradients") == expected
+        )
 
 
 def test_finite_differences() -> None:
     def found(model: Classifier, samples: Samples = SAMPLES) -> str:
-        return status(health.finite_differences(model, samples), "finite_differences")
+        return status(of_model("finite_differences", model, samples), "finite_differences")
 
     assert found(MODEL) == "pass"
     assert found(classifier(lambda x: linear(x).tanh())) == "pass"
@@ -202,7 +237,7 @@ def test_unbounded_attack(name: str) -> None:
     never = torch.full((len(X),), torch.inf).double()
 
     def found(model: Classifier, attacked: Tensor = never) -> str:
-        entry = health.unbounded_attack(model, NORMS[name](), SAMPLES, attacked)
+        entry = of_metric("unbounded_attack", model, SAMPLES, NORMS[name](), radius=attacked)
         return status(entry, f"unbounded_attack.{name}")
 
     assert found(MODEL) == "pass"
@@ -237,18 +272,18 @@ def shell(share: float) -> tuple[Classifier, Samples]:
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, "pass"), (0.1, "warn"), (1.0, "fail")])
 def test_budget_monotone(share: float, expected: str) -> None:
-    entry = health.budget_monotone(shell(share)[0], Linf(), shell(share)[1], 0.1)
+    entry = of_metric("budget_monotone", *shell(share))
     assert status(entry, "budget_monotone.linf") == expected
 
 
 def test_budget_monotone_of_working_models() -> None:
-    assert health.budget_monotone(MODEL, L2(), SAMPLES, 0.1).status == "pass"
-    assert health.budget_monotone(BLIND, L2(), SAMPLES, 0.1).status == "not_applicable"
+    assert of_metric("budget_monotone", MODEL, SAMPLES, L2()).status == "pass"
+    assert of_metric("budget_monotone", BLIND, SAMPLES, L2()).status == "not_applicable"
 
 
 def test_random_points_not_better() -> None:
     def found(model: Classifier) -> str:
-        entry = health.random_not_better(model, Linf(), SAMPLES, 0.1)
+        entry = of_metric("random_noise", model)
         return status(entry, "random_noise.linf")
 
     assert found(MODEL) == "pass"
@@ -257,12 +292,23 @@ def test_random_points_not_better() -> None:
 
 
 def test_certified_below_attacked() -> None:
-    attacked = torch.tensor([0.0, 0.2, torch.inf])
-    entry = health.certified_below_attacked("l2", torch.tensor([0.0, 0.2, 5.0]), attacked)
+    three = samples_of(MODEL, X[:3])
+
+    def found(certified: list[float]) -> Health:
+        return of_metric(
+            "certified_below_attacked",
+            MODEL,
+            three,
+            L2(),
+            radius=torch.tensor([0.0, 0.2, torch.inf]),
+            certified=torch.tensor(certified),
+        )
+
+    entry = found([0.0, 0.2, 5.0])
     assert status(entry, "certified_below_attacked.l2") == "pass"
-    entry = health.certified_below_attacked("l2", torch.tensor([0.0, 0.3, 5.0]), attacked)
+    entry = found([0.0, 0.3, 5.0])
     assert entry.status == "fail"
-    assert "1 of 3" in entry.detail
+    assert "1 of 3" in entry.finding
 
 
 def test_the_fakes_say_what_they_should() -> None:

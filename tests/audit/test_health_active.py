@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from fakes import classifier, inputs, linear, samples_of
+from fakes import classifier, inputs, linear, metric_subject, samples_of
 from torch import Tensor
 
 from attackers.geometry import L2, NORMS, Linf, Metric
@@ -16,11 +16,12 @@ from attackers.random_streams import SampleGenerator
 from attackers.threat import Threat
 from audit.evidence.judge import admissible
 from audit.evidence.samples import Samples
-from audit.health import active
-from audit.health.active import GROUPS, Readout, active_test, disjoint, hide, in_turn, isolate
+from audit.health import readout as readouts
+from audit.health.active import find_hidden, in_turn
+from audit.health.readout import MOST_GROUPS, Readout, disjoint, hide, isolate
+from audit.health.registry import CheckResult
 from audit.models.classifier import Classifier
 from audit.models.execution import Counted
-from audit.schema import Health
 
 SHAPE = (1, 12, 12)
 BUDGETS = {"linf": 0.05, "l2": 0.5, "l1": 3.0}
@@ -93,13 +94,13 @@ def found(
     samples: Samples = SAMPLES,
     metric: Metric | None = None,
     **options: object,
-) -> Health:
+) -> CheckResult:
     metric = metric or Linf()
     delta = BUDGETS[metric.name]
     options = {"probe": 32, "points": 32} | options
-    entry = active_test(model, metric, samples, delta, attack, **options)  # type: ignore[arg-type]
-    assert entry.check == f"active_test.{metric.name}"
-    assert entry.detail.endswith(".")
+    subject = metric_subject(model, samples, metric, delta=delta)
+    entry = find_hidden(subject, attack, **options)  # type: ignore[arg-type]
+    assert entry.finding.endswith(".")
     return entry
 
 
@@ -118,7 +119,7 @@ def test_the_hidden_example_is_one(name: str) -> None:
     # The points that it was told from are clean, and noise of another seed mostly is.
     streams = SAMPLES.generator.take(kept)
     fitted = streams.fold("hidden example")
-    for x in active._clean(metric, readout.x0, delta, fitted, 64):
+    for x in readouts._clean_points(metric, readout.x0, delta, fitted, 64):
         assert not bool(misclassified(readout(x), clean).any())
     for draw in range(8):
         noise = metric.sample(readout.x0, delta, streams.fold(f"test {draw}"))
@@ -131,14 +132,16 @@ def test_the_hidden_example_is_one(name: str) -> None:
 def test_clean_points_fill_the_ball_and_lie_on_its_surface(name: str) -> None:
     metric, delta = NORMS[name](), BUDGETS[name]
     x0, streams = SAMPLES.x[:8], SAMPLES.generator.take(torch.arange(8))
-    distance = [metric.distance(x0, x) for x in active._clean(metric, x0, delta, streams, 4)]
+    distance = [
+        metric.distance(x0, x) for x in readouts._clean_points(metric, x0, delta, streams, 4)
+    ]
     for inside, surface in zip(distance[::2], distance[1::2], strict=True):
         assert bool((inside <= 0.95 * delta).all())
         torch.testing.assert_close(surface, torch.full_like(surface, delta), rtol=1e-3, atol=0)
 
 
 def test_what_is_hardly_apart_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(active, "APART", 1e3)
+    monkeypatch.setattr(readouts, "APART", 1e3)
     assert not bool(hide(MODEL, Linf(), SAMPLES, SAMPLES.probe(32), 0.05, points=64)[1].any())
 
 
@@ -199,7 +202,7 @@ def test_nothing_outside_the_ball_counts() -> None:
 def test_gradients_that_are_zero_fail() -> None:
     entry = found(pgd, *modelled(steps))
     assert entry.status == "fail"
-    assert "too weak" in entry.detail
+    assert entry.numbers["found"] < 0.2 * entry.numbers["informative"]
 
 
 def test_scores_without_gradients_can_be_tested_too() -> None:
@@ -213,12 +216,11 @@ def test_samples_that_tell_nothing_are_counted_apart() -> None:
     flat = modelled(lambda x: torch.eye(6)[0].expand(len(x), 6) + 0 * x.sum())
     entry = found(pgd, *flat)
     assert entry.status == "not_applicable"
-    assert "32 of 32 samples allow no such example" in entry.detail
+    assert "32 of 32 samples allow no such example" in entry.finding
     # In four dimensions random points reach every corner of the ball.
     model = classifier(linear)
-    assert active_test(model, Linf(), samples_of(model, inputs(64)), 0.05, pgd).status == (
-        "not_applicable"
-    )
+    subject = metric_subject(model, samples_of(model, inputs(64)), delta=0.05)
+    assert find_hidden(subject, pgd).status == "not_applicable"
     assert found(pgd, MODEL, samples_of(MODEL, inputs(7, SHAPE))).status == "not_applicable"
     wrong = samples_of(MODEL, SAMPLES.x, (SAMPLES.labels + 1) % 6)
     assert found(pgd, MODEL, wrong).status == "not_applicable"
@@ -226,7 +228,7 @@ def test_samples_that_tell_nothing_are_counted_apart() -> None:
 
 def test_random_points_that_find_it_make_a_sample_uninformative() -> None:
     def easy(**options: int) -> int:
-        counted = re.search(r"(\d+) more tell nothing", found(pgd, **options).detail)
+        counted = re.search(r"(\d+) more tell nothing", found(pgd, **options).finding)
         assert counted
         return int(counted[1])
 
@@ -239,7 +241,7 @@ def test_order_of_the_samples_changes_nothing() -> None:
     assert found(tiny, MODEL, samples_of(MODEL, SAMPLES.x[order])) == found(tiny)
 
 
-@pytest.mark.parametrize(("delta", "groups"), [(0.01, 2), (0.19, None), (10.0, GROUPS)])
+@pytest.mark.parametrize(("delta", "groups"), [(0.01, 2), (0.19, None), (10.0, MOST_GROUPS)])
 def test_balls_of_a_batch_do_not_meet(delta: float, groups: int | None) -> None:
     batches = disjoint(Linf(), SAMPLES, delta, 64)
     assert groups is None or len(batches) == groups

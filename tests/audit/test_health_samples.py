@@ -1,23 +1,30 @@
 """Duplicates, majorities and ties are found, in the health checks and in the error at chance."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from fakes import classifier, inputs, linear, samples_of
+from fakes import classifier, inputs, linear, model_subject, samples_of
 from torch import Tensor
 
-from audit import health
 from audit.errors import DataError
 from audit.evidence.chance import require_better_than_chance, tie_sentence
+from audit.evidence.samples import Samples
+from audit.health import CHECKS
 from audit.health.samples import MOST_TIES
 from audit.models.classifier import Classifier
+from audit.schema import Health
 from tests.cli import tiny
 from tests.cli.command import audit, scan
 
 X = inputs(120)
 MODEL = classifier(linear)
+
+
+def of_model(check: str, model: Classifier, samples: Samples, **changes: Any) -> Health:
+    return CHECKS[check](model_subject(model, samples, **changes))
 
 
 def constant(label: int) -> Classifier:
@@ -29,15 +36,15 @@ def constant(label: int) -> Classifier:
 @pytest.mark.parametrize(("copies", "expected"), [(0, "pass"), (12, "pass"), (13, "warn")])
 def test_duplicates_are_counted_by_content(copies: int, expected: str) -> None:
     x = torch.cat([X[: 120 - copies], X[:copies]])
-    entry = health.distinct(samples_of(MODEL, x))
-    assert (entry.check, entry.status) == ("distinct", expected)
-    assert f"{120 - copies} of 120" in entry.detail
+    entry = of_model("distinct", MODEL, samples_of(MODEL, x))
+    assert (entry.id, entry.status) == ("distinct", expected)
+    assert f"{120 - copies} of 120" in entry.finding
 
 
 def test_equal_inputs_of_other_labels_are_distinct() -> None:
     x = X[:1].repeat(10, 1)
     samples = samples_of(MODEL, x, torch.arange(10) % 2)
-    assert "2 of 10" in health.distinct(samples).detail
+    assert "2 of 10" in of_model("distinct", MODEL, samples).finding
 
 
 @pytest.mark.parametrize(
@@ -49,11 +56,11 @@ def test_majority(right: int, expected: str) -> None:
     told = torch.where(torch.arange(100) >= 100 - right, labels, 1 - labels)
     x = torch.stack([told.float(), torch.arange(100) / 100], dim=1)
     model = classifier(lambda v: torch.stack([0.5 - v[:, 0], v[:, 0] - 0.5], 1), sample=(2,))
-    entry = health.majority(samples_of(model, x, labels), ("cat", "dog"))
-    assert (entry.check, entry.status) == ("majority", expected)
+    entry = of_model("majority", model, samples_of(model, x, labels), class_names=("cat", "dog"))
+    assert (entry.id, entry.status) == ("majority", expected)
     for text in (f"{right} of 100", "80 of 100 (80.0%)", "class 1 (dog)"):
-        assert text in entry.detail
-    assert "for every sample" not in entry.detail
+        assert text in entry.finding
+    assert "for every sample" not in entry.finding
 
 
 def test_a_constant_prediction_is_named() -> None:
@@ -61,17 +68,18 @@ def test_a_constant_prediction_is_named() -> None:
     samples = samples_of(constant(0), X, labels)
     assert samples.constant == 0
     require_better_than_chance(constant(0), samples)  # no error above the level of chance
-    entry = health.majority(samples, ("cat", "dog"))
+    entry = of_model("majority", MODEL, samples, class_names=("cat", "dog"))
     assert entry.status == "warn"
-    assert "The model names class 0 (cat) for every sample." in entry.detail
-    accuracy = health.clean_accuracy(samples, 2)
+    assert "the model names class 0 (cat) for every sample." in entry.finding
+    accuracy = of_model("clean_accuracy", MODEL, samples)
     assert accuracy.status == "warn"
-    assert "114 of 120" in accuracy.detail
+    assert "114 of 120" in accuracy.finding
     assert samples_of(MODEL, X).constant is None
 
 
 def test_names_may_be_fewer_than_classes() -> None:
-    assert "class 1:" in health.majority(samples_of(constant(1), X), ("cat",)).detail
+    found = of_model("majority", MODEL, samples_of(constant(1), X), class_names=("cat",))
+    assert "class 1:" in found.finding
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 60])
@@ -84,23 +92,23 @@ def test_ties_are_counted(count: int) -> None:
         return torch.where((v[:, 3] <= least)[:, None], 0.0, linear(v))
 
     samples = samples_of(classifier(run), x, linear(x).argmax(1))
-    entry = health.ties(classifier(run), samples)
+    entry = of_model("ties", classifier(run), samples)
     right = int((linear(x).argmax(1)[:count] == 0).sum())
     assert entry.status == ("warn" if count > MOST_TIES * len(x) else "pass")
     if count:
-        assert f"On {count} of 120 samples" in entry.detail
-        assert f"({right} of them would be right" in entry.detail
+        assert f"On {count} of 120 samples" in entry.finding
+        assert f"({right} of them would be right" in entry.finding
 
 
 def test_labels_have_no_ties() -> None:
     model = classifier(lambda x: 0 * linear(x), output="labels")
-    assert health.ties(model, samples_of(model, X)).status == "not_applicable"
+    assert of_model("ties", model, samples_of(model, X)).status == "not_applicable"
 
 
 def test_nan_is_no_tie() -> None:
     model = classifier(lambda x: linear(x) * torch.nan)
     samples = samples_of(model, X, linear(X).argmax(1))
-    assert health.ties(model, samples).status == "pass"
+    assert of_model("ties", model, samples).status == "pass"
 
 
 def three_saturated(x: Tensor) -> Tensor:
@@ -145,14 +153,14 @@ def test_a_scan_of_a_majority_is_amber(tmp_path: Path) -> None:
     model = tiny.write_linear(tmp_path / "m.onnx", weight, bias, shape=("N", 4))
     few = ("--threat", "linf", "--delta", "0.01", "--attack", "minimal", "--effort", "quick")
     report = scan(model, data, *few, "--certify", "none", out=tmp_path / "out")
-    found = {entry["check"]: entry for entry in report["health"]}
+    found = {entry["id"]: entry for entry in report["health"]}
     for check in ("majority", "distinct", "clean_accuracy"):
         assert found[check]["status"] == "warn", check
-    assert "of 100 samples are distinct" in found["distinct"]["detail"]
+    assert "of 100 samples are distinct" in found["distinct"]["finding"]
     assert found["ties"]["status"] == "pass"
     outcome = audit("inspect", model, "--data", data)
     assert "well above chance" not in outcome.out
-    assert "always names it would do as well" in outcome.out
+    assert "always names this class would do as well" in outcome.out
 
 
 def test_inspect_names_ties_and_prints_no_command(tmp_path: Path) -> None:

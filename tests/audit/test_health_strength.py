@@ -4,21 +4,28 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from fakes import WEIGHT, classifier, inputs, linear, samples_of, two_sided
+from fakes import (
+    WEIGHT,
+    classifier,
+    inputs,
+    key,
+    linear,
+    metric_subject,
+    radius_of,
+    samples_of,
+    two_sided,
+)
 from torch import Tensor
 
 from attackers.geometry import L1, L2, NORMS, Linf, Metric
 from attackers.gradient import Logits
 from attackers.pgd import pgd
 from attackers.threat import Threat
-from audit.health.strength import (
-    broken,
-    convergence,
-    iterative_not_worse,
-    representable,
-    square_not_better,
-    transfer,
-)
+from audit.evidence.samples import Samples
+from audit.health import CHECKS
+from audit.health.common import broken
+from audit.health.strength import compare_steps, compare_with_search
+from audit.models.classifier import Classifier
 from audit.models.preprocess import InputSpec
 from audit.schema import Health
 
@@ -52,56 +59,69 @@ def in_need(table: dict[int, int]) -> Callable[..., Tensor]:
 
 
 def status(entry: Health, check: str) -> str:
-    assert entry.check == check
-    assert entry.detail.endswith(".")
+    assert key(entry) == check
+    assert entry.finding.endswith(".")
     return entry.status
+
+
+def converged(
+    attack: Callable[..., Tensor],
+    remaining: Tensor = ALL,
+    delta: float = 0.6,
+    samples: Samples = SAMPLES,
+    steps: int = 10,
+) -> tuple[Health, float]:
+    """What `convergence` finds, and how much accuracy the longer run takes."""
+    radius = radius_of(remaining)
+    subject = metric_subject(MODEL, samples, delta=delta, radius=radius, attack=attack, steps=steps)
+    entry = CHECKS["convergence"](subject)
+    return entry, entry.numbers.get("accuracy_drop", 0.0)
 
 
 @pytest.mark.parametrize(
     ("more", "expected"), [(0, "pass"), (1, "warn"), (3, "warn"), (4, "fail"), (50, "fail")]
 )
 def test_convergence(more: int, expected: str) -> None:
-    entry, drop = convergence(
-        MODEL, Linf(), SAMPLES, ALL, 0.6, in_need({10: 0, 40: more}), steps=10
-    )
+    entry, drop = converged(in_need({10: 0, 40: more}))
     assert status(entry, "convergence.linf") == expected
     assert drop == pytest.approx(more / 100)
-    assert (expected == "pass") or "give it more steps" in entry.detail
+    assert (expected == "pass") or "more steps" in entry.advice
 
 
 def test_convergence_looks_at_what_stands() -> None:
     attack = in_need({10: 20, 40: 20})
-    entry, drop = convergence(MODEL, Linf(), SAMPLES, ALL, 0.6, attack, steps=10)
+    entry, drop = converged(attack)
     assert (entry.status, drop) == ("fail", 0.2)
-    assert "give it more restarts" in entry.detail  # another run of the same length did as well
+    assert "more restarts" in entry.advice  # another run of the same length did as well
     rank = X[:, 0].argsort().argsort()
     for fallen, drop in ((20, 0), (5, 0.15)):
-        entry = convergence(MODEL, Linf(), SAMPLES, rank >= fallen, 0.6, attack, steps=10)
+        entry = converged(attack, rank >= fallen)
         assert entry[1] == pytest.approx(drop)
-    entry, drop = convergence(MODEL, Linf(), SAMPLES, ~ALL, 0.6, attack, steps=10)
+    entry, drop = converged(attack, ~ALL)
     assert (entry.status, drop) == ("pass", 0.0)
 
 
 def test_convergence_counts_the_probe_only() -> None:
     attack = in_need({10: 0, 40: 100})
-    entry, drop = convergence(MODEL, Linf(), SAMPLES, ALL, 0.6, attack, steps=10, probe=10)
-    assert drop == 1
-    assert "10 of 10 samples stand" in entry.detail
+    subject = metric_subject(MODEL, SAMPLES, delta=0.6, attack=attack, steps=10)
+    entry = CHECKS["convergence"].run(subject, probe=10)
+    assert entry.numbers["accuracy_drop"] == 1
+    assert "10 of 10 samples remain" in entry.finding
 
 
 def test_convergence_without_correct_samples() -> None:
     wrong = samples_of(MODEL, X, 1 - SAMPLES.labels)
-    entry, drop = convergence(MODEL, Linf(), wrong, ALL, 0.6, in_need({}), steps=10)
+    entry, drop = converged(in_need({}), samples=wrong)
     assert (entry.status, drop) == ("not_applicable", 0.0)
 
 
 def test_convergence_of_a_real_attack() -> None:
     delta = float(RADIUS.median())
     standing = RADIUS.gt(delta)
-    entry, drop = convergence(MODEL, Linf(), SAMPLES, standing, delta, pgd, steps=20)
+    entry, drop = converged(pgd, standing, delta, steps=20)
     assert (entry.status, drop) == ("pass", 0.0)
     # A scan that had attacked nothing would be told so.
-    entry, drop = convergence(MODEL, Linf(), SAMPLES, ALL, delta, pgd, steps=20)
+    entry, drop = converged(pgd, ALL, delta, steps=20)
     assert entry.status == "fail"
     assert drop == pytest.approx(0.5, abs=0.02)
 
@@ -111,19 +131,25 @@ def test_broken_wants_the_ball_and_the_served_model(name: str) -> None:
     metric = NORMS[name]()
     rows = torch.arange(N)
     delta = {"linf": 0.05, "l2": 0.1, "l1": 0.1}[name]
-    by_pgd = broken(MODEL, metric, SAMPLES, rows, delta, pgd)
+    by_pgd = broken(metric_subject(MODEL, SAMPLES, metric, delta=delta), rows, pgd)
     assert 0 < int(by_pgd.sum()) < N
-    half = broken(MODEL, metric, SAMPLES, rows[::2], delta, pgd)
+    half = broken(metric_subject(MODEL, SAMPLES, metric, delta=delta), rows[::2], pgd)
     assert torch.equal(half, by_pgd[::2])
 
     def farther(logits: Logits, x0: Tensor, *rest: object, **options: object) -> Tensor:
         return across(x0, 0.6).clamp(0, 1)
 
-    assert not bool(broken(MODEL, metric, SAMPLES, rows, delta, farther).any())
+    assert not bool(
+        broken(metric_subject(MODEL, SAMPLES, metric, delta=delta), rows, farther).any()
+    )
     steady = classifier(linear, serve=lambda x: linear(X[:1]).expand(len(x), 2))
     labels = steady.predict(X)
-    assert not bool(broken(steady, metric, samples_of(steady, X, labels), rows, delta, pgd).any())
-    assert len(broken(MODEL, metric, SAMPLES, rows[:0], delta, pgd)) == 0
+    assert not bool(
+        broken(
+            metric_subject(steady, samples_of(steady, X, labels), metric, delta=delta), rows, pgd
+        ).any()
+    )
+    assert len(broken(metric_subject(MODEL, SAMPLES, metric, delta=delta), rows[:0], pgd)) == 0
 
 
 @pytest.mark.parametrize(
@@ -135,13 +161,12 @@ def test_broken_wants_the_ball_and_the_served_model(name: str) -> None:
         (20, 1000, "warn"),
         (21, 1000, "fail"),
         (1, 100, "warn"),
-        (0, 0, "not_applicable"),
     ],
 )
 def test_square_not_better(found: int, total: int, expected: str) -> None:
-    entry = square_not_better("l2", total // 2, found, total)
-    assert status(entry, "square.l2") == expected
-    assert not total or f"{found} of {total // 2}" in entry.detail
+    entry = compare_with_search(total // 2, found, total)
+    assert entry.status == expected
+    assert f"{found} of {total // 2}" in entry.finding
 
 
 @pytest.mark.parametrize(
@@ -150,9 +175,27 @@ def test_square_not_better(found: int, total: int, expected: str) -> None:
 def test_iterative_not_worse(only: int, expected: str) -> None:
     many = torch.arange(200) < 120
     single = (torch.arange(200) >= 60) & (torch.arange(200) < 120 + only)
-    assert status(iterative_not_worse("l1", 0.3, single, many), "iterative.l1") == expected
-    nothing = torch.zeros(0, dtype=torch.bool)
-    assert iterative_not_worse("l1", 0.3, nothing, nothing).status == "not_applicable"
+    assert compare_steps(0.3, single, many).status == expected
+
+
+def transferred(
+    model: Classifier,
+    samples: Samples,
+    examples: tuple[Tensor, ...],
+    remaining: Tensor,
+    delta: float,
+    metric: Metric | None = None,
+) -> Health:
+    return CHECKS["transfer"](
+        metric_subject(
+            model,
+            samples,
+            metric,
+            delta=delta,
+            radius=radius_of(remaining),
+            other_examples=examples,
+        )
+    )
 
 
 def test_transfer() -> None:
@@ -163,7 +206,7 @@ def test_transfer() -> None:
 
     def found(candidates: Tensor, standing: Tensor, metric: Metric | None = None) -> str:
         metric = metric or Linf()
-        entry = transfer(MODEL, metric, SAMPLES, [X, candidates], standing, delta)
+        entry = transferred(MODEL, SAMPLES, (X, candidates), standing, delta, metric)
         return status(entry, f"transfer.{metric.name}")
 
     # Far examples are projected onto the ball, and count only where that breaks a sample.
@@ -192,7 +235,7 @@ def test_transfer_tries_the_example_itself_too() -> None:
     model = classifier(shell)
     samples = samples_of(model, x)
     one = torch.ones(1, dtype=torch.bool)
-    assert transfer(model, Linf(), samples, [x + away], one, 0.3).status == "warn"
+    assert transferred(model, samples, (x + away,), one, 0.3).status == "warn"
 
 
 def test_transfer_allows_two_in_a_thousand() -> None:
@@ -203,12 +246,22 @@ def test_transfer_allows_two_in_a_thousand() -> None:
     for count, expected in ((2, "pass"), (3, "warn")):
         standing = torch.zeros(1000, dtype=torch.bool)
         standing[nearest[:count]] = True
-        entry = transfer(MODEL, Linf(), samples, [across(x, 0.25)], standing, 0.1)
+        entry = transferred(MODEL, samples, (across(x, 0.25),), standing, 0.1)
         assert entry.status == expected
 
 
 UNIT = 1 / 255
 IMAGES = ((inputs(60, (1, 2, 2)) * 255).round() / 255).clamp(0, 1)
+
+
+def kept_as_image(
+    model: Classifier, samples: Samples, x: Tensor, delta: float, metric: Metric
+) -> Health:
+    """The check on examples ``x``, at the distances that they have."""
+    radius = metric.distance(samples.x, x)
+    return CHECKS["representable"](
+        metric_subject(model, samples, metric, delta=delta, radius=radius, x=x)
+    )
 
 
 def shifted(
@@ -241,8 +294,7 @@ def rounded(
     x = x0.clone()
     x[:, 0, 0, 0] += levels * UNIT
     metric = metric or Linf()
-    radius = metric.distance(x0, x)
-    return representable(model, metric, samples, radius, x, delta * UNIT)
+    return kept_as_image(model, samples, x, delta * UNIT, metric)
 
 
 @pytest.mark.parametrize("metric", [Linf(), L2(), L1()], ids=lambda metric: metric.name)
@@ -250,7 +302,7 @@ def test_representable(metric: Metric) -> None:
     def found(run: Callable[[Tensor], Tensor], levels: float, delta: float, expected: str) -> str:
         entry = rounded(run, levels, delta, metric=metric)
         assert status(entry, f"representable.{metric.name}") == expected
-        return entry.detail
+        return entry.finding
 
     detail = found(shifted(2.1), 3, 4, "pass")
     assert "60 of 60" in detail
@@ -278,7 +330,7 @@ def test_representable_wants_95_of_100_or_all_but_one() -> None:
         most = torch.where(torch.arange(100) < lost, 2.9, 1e9)
         entry = rounded(shifted(2.1, most, x0), 2.5, 4, x0=x0)
         assert entry.status == expected
-        assert f"{100 - lost} of 100" in entry.detail
+        assert f"{100 - lost} of 100" in entry.finding
     for n, lost, expected in ((4, 1, "pass"), (4, 2, "warn"), (1, 1, "warn")):
         most = torch.where(torch.arange(n) < lost, 2.9, 1e9)
         assert rounded(shifted(2.1, most, x0[:n]), 2.5, 4, x0=x0[:n]).status == expected
@@ -301,9 +353,9 @@ def test_representable_leaves_out_what_was_wrong_from_the_start() -> None:
     x = IMAGES.clone()
     x[10:, 0, 0, 0] += 3 * UNIT
     samples = samples_of(model, IMAGES, labels)
-    found = representable(model, Linf(), samples, Linf().distance(IMAGES, x), x, 4 * UNIT)
+    found = kept_as_image(model, samples, x, 4 * UNIT, Linf())
     assert found.status == "pass"
-    assert "50 of 50" in found.detail
+    assert "50 of 50" in found.finding
 
 
 def test_representable_respects_the_box() -> None:
@@ -313,7 +365,5 @@ def test_representable_respects_the_box() -> None:
     model = classifier(lambda x: shifted(2.1, 4.5)((x + 1) / 2), sample=(1, 2, 2), spec=spec)
     x = x0.clone()
     x[:, 0, 0, 0] += 3 * 2 * UNIT
-    found = representable(
-        model, metric, samples_of(model, x0), metric.distance(x0, x), x, 4 * 2 * UNIT
-    )
+    found = kept_as_image(model, samples_of(model, x0), x, 4 * 2 * UNIT, metric)
     assert found.status == "pass"

@@ -4,7 +4,7 @@ import math
 from typing import Any, get_args
 
 import pytest
-from fakes import classifier, inputs, linear, noisy_labels, scan_of, threat_result
+from fakes import classifier, finding, inputs, linear, noisy_labels, scan_of, threat_result
 
 from audit import values
 from audit.api.verdicts import Gates
@@ -14,7 +14,7 @@ from audit.options import ScanConfig
 from audit.options.scanning import AttackName
 from audit.scanning import scan
 from audit.scanning.assemble import report_of
-from audit.schema import Gate, Health, Report
+from audit.schema import Gate, Report
 from audit.values import order_name
 from tests.reports.golden import golden
 
@@ -193,7 +193,7 @@ def test_exit_codes(
         update={
             "verdict": verdict,
             "status": status,
-            "health": [Health(check="c", status=health, detail="d")],
+            "health": [finding(health)],
         }
     )
     assert gates.exit_code(changed, strict=strict) == code

@@ -32,8 +32,8 @@ def scanned(model: Path, data: Path, *options: object, out: Path) -> dict[str, A
 
 
 def reading_of(report: dict[str, Any]) -> tuple[str, str]:
-    (found,) = [entry for entry in report["health"] if entry["check"] == "reading"]
-    return found["status"], found["detail"]
+    (found,) = [entry for entry in report["health"] if entry["id"] == "reading"]
+    return found["status"], found["finding"]
 
 
 def inspected(model: Path, data: Path, *options: object) -> Outcome:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fakes import WEIGHT, classifier, inputs, linear, noisy_labels, scan_of, stop_at
+from fakes import WEIGHT, classifier, inputs, key, linear, noisy_labels, scan_of, stop_at
 from torch import Tensor
 
 from attackers.geometry import METRICS
@@ -64,7 +64,7 @@ def test_every_radius_is_the_closed_form(done: ScanResult) -> None:
 
 
 def test_health_is_green_and_everything_ran(done: ScanResult, report: Report) -> None:
-    statuses = {entry.check: entry.status for entry in done.health}
+    statuses = {key(entry): entry.status for entry in done.health}
     assert set(statuses.values()) <= {"pass", "warn", "not_applicable"}
     # What cannot run: Square in l1, examples of an earlier metric for the first, 8 bits of tables
     # and of a model in floats.
@@ -75,8 +75,8 @@ def test_health_is_green_and_everything_ran(done: ScanResult, report: Report) ->
         *(f"representable.{run.metric.name}" for run in done.evidence),
         *(f"active_test.{run.metric.name}" for run in done.evidence),
     }
-    assert [h.check for h in done.health if h.status == "warn"] == ["sample_size"]
-    assert len({entry.check for entry in done.health}) == len(done.health)
+    assert [key(h) for h in done.health if h.status == "warn"] == ["sample_size"]
+    assert len({key(entry) for entry in done.health}) == len(done.health)
     for run in done.evidence:
         ran = {entry.name: entry for entry in run.attacks}
         assert list(ran) == ["fgsm", "minimal", "apgd", "w-fgsm"]
@@ -176,7 +176,7 @@ def test_a_copy_that_computes_something_else_is_not_used() -> None:
     assert outcome.parity.max_abs_difference > 0.1
     assert any("its gradients are not used" in w for w in outcome.warnings)
     assert [a.name for a in outcome.evidence[0].attacks] == ["random", "hopskipjump", "square"]
-    assert {h.check: h.status for h in outcome.health}["parity"] == "warn"
+    assert {key(h): h.status for h in outcome.health}["parity"] == "warn"
 
 
 def test_a_step_function_is_not_called_robust() -> None:
@@ -184,7 +184,7 @@ def test_a_step_function_is_not_called_robust() -> None:
     x = inputs(60)
     labels = steps.predict(x)
     outcome = scan.run(scan_of(steps, x, labels, metrics=("linf",), deltas=(0.05,)))
-    statuses = {h.check: h.status for h in outcome.health}
+    statuses = {key(h): h.status for h in outcome.health}
     assert statuses["gradients"] == "fail"
     report = report_of(
         outcome, config={}, gates=Gates(VerdictOptions(fail_under=0.0, strict=True)).evaluate

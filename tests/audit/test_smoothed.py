@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from fakes import WEIGHT, classifier, dataset_of, inputs, linear
+from fakes import WEIGHT, classifier, dataset_of, inputs, key, linear
 from torch import Tensor
 
 from attackers.geometry import L2
@@ -168,7 +168,7 @@ def test_the_scan_says_of_what_it_speaks(done: ScanResult) -> None:
     )
     assert f"On {int(undecided.sum())} of 60 samples the votes do not settle" in text
     assert {"parity": "pass", "determinism": "pass", "batch_invariance": "pass"}.items() <= {
-        entry.check: entry.status for entry in done.health
+        key(entry): entry.status for entry in done.health
     }.items()
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import classifier, inputs, linear, scan_of, stop_at
+from fakes import classifier, inputs, key, linear, scan_of, stop_at
 from torch import Tensor
 
 from attackers import ATTACKS
@@ -15,7 +15,7 @@ from audit.api.verdicts import Gates
 from audit.certify import bounding
 from audit.errors import InternalError
 from audit.gates.policy import Policy, Rule, evaluate_policy
-from audit.health import completeness
+from audit.health import CHECKS, ScanSubject
 from audit.options import VerdictOptions
 from audit.scanning import attacks, scan
 from audit.scanning.assemble import report_of
@@ -114,7 +114,7 @@ def test_an_interrupted_scan_passes_nothing_in_any_format() -> None:
     assert [attack.name for attack in made.threats[0].attacks] == ["fgsm", "minimal"]
     assert {gate.status for gate in made.gates} == {"inconclusive", "warn"}
     assert (made.status, made.verdict, reliability(made)) == ("interrupted", "inconclusive", "RED")
-    checks = {entry.check: entry for entry in made.health}
+    checks = {key(entry): entry for entry in made.health}
     assert checks["completeness"].status == "fail"
     for name in ("html", "text", "markdown", "junit", "sarif"):
         rendered = RENDERERS[name](made)
@@ -130,7 +130,7 @@ def test_a_metric_that_was_not_reached_has_a_gate_that_is_open() -> None:
     assert [(g.expression, g.status) for g in made.gates if "l2" in g.id] == [
         ("attacked.l2 >= 0", "inconclusive")
     ]
-    assert "did not reach: l2" in {h.check: h.detail for h in made.health}["completeness"]
+    assert "did not reach: l2" in {key(h): h.finding for h in made.health}["completeness"]
 
 
 @pytest.mark.parametrize("status", ["interrupted", "partial"])
@@ -192,7 +192,7 @@ def test_an_error_in_an_attack_costs_that_attack_alone(monkeypatch: pytest.Monke
     assert torch.equal(state.evidence[0].frontier.radius, expected.evidence[0].frontier.radius)
     made = report(state, Gates(VerdictOptions(fail_under=0.0)))
     assert (made.status, reliability(made), made.verdict) == ("partial", "RED", "inconclusive")
-    detail = {entry.check: entry.detail for entry in made.health}["completeness"]
+    detail = {key(entry): entry.finding for entry in made.health}["completeness"]
     assert "linf, apgd: It stopped on an error: Boom: no kernel image." in detail
 
 
@@ -214,19 +214,22 @@ def test_an_error_in_a_certificate_costs_the_certificate_alone(
 
 
 def test_an_error_in_a_check_fails_the_check_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    from audit import health
-
     def broken(*_: object, **__: object) -> None:
         raise Boom("unexpected")
 
-    monkeypatch.setattr(health, "budget_monotone", broken)
-    monkeypatch.setattr(health, "output_kind", broken)
+    for check in ("budget_monotone", "output"):
+        monkeypatch.setitem(CHECKS, check, replace(CHECKS[check], run=broken))
     state = scan.run(scan_of(classifier(linear), X, LABELS, **OPTIONS, attacks=("minimal",)))
-    found = {entry.check: entry for entry in state.health}
+    found = {key(entry): entry for entry in state.health}
     for check in ("budget_monotone.linf", "output"):
-        assert found[check].status == "fail"
-        assert "Boom: unexpected" in found[check].detail
-    assert found["transfer.linf"].status != "fail"
+        assert found[check].status == "error"
+        assert "--verbose" in (found[check].advice or "")
+        assert "Boom: unexpected" in found[check].finding
+    assert {found[check].status for check in ("transfer.linf", "iterative.linf")} <= {
+        "pass",
+        "not_applicable",
+    }
+    assert reliability(report(state)) == "RED"
 
 
 def test_a_model_whose_gradients_raise_is_still_attacked_without_them() -> None:
@@ -276,9 +279,9 @@ def test_an_error_in_the_parity_check_leaves_a_scan_by_scores() -> None:
         raise Boom("operator is not on this device")
 
     state = scan.run(scan_of(classifier(linear, copy=no_copy), X, LABELS, **OPTIONS))
-    found = {entry.check: entry for entry in state.health}
-    assert found["parity"].status == "fail"
-    assert "Boom: operator is not on this device" in found["parity"].detail
+    found = {key(entry): entry for entry in state.health}
+    assert found["parity"].status == "error"
+    assert "Boom: operator is not on this device" in found["parity"].finding
     assert state.classifier.gradient == "none"
     assert [entry.name for entry in state.evidence[0].attacks] == [
         "random",
@@ -315,16 +318,14 @@ def test_an_error_in_what_is_told_of_an_attack_costs_that_attack_alone(
     assert (attack.status, attack.detail) == ("error", "It stopped on an error: Boom: no digest.")
 
 
-@pytest.mark.parametrize("place", ["budget_monotone", "parity_on_adversarial"])
+@pytest.mark.parametrize("place", ["budget_monotone", "parity_adversarial"])
 def test_a_contradiction_is_raised_wherever_it_shows(
     monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    from audit import health
-
     def contradiction(*_: object, **__: object) -> None:
         raise InternalError("certified beyond an attack")
 
-    monkeypatch.setattr(health, place, contradiction)
+    monkeypatch.setitem(CHECKS, place, replace(CHECKS[place], run=contradiction))
     with pytest.raises(InternalError):
         scan.run(scan_of(classifier(linear), X, LABELS, **OPTIONS, attacks=("minimal",)))
 
@@ -372,12 +373,12 @@ def test_an_attack_that_did_not_run_is_no_search(
 def test_a_scan_in_which_no_attack_could_run_is_red() -> None:
     model = classifier(linear, gradients=False)
     state = scan.run(scan_of(model, X, LABELS, **OPTIONS, attacks=("apgd", "minimal")))
-    entry = {h.check: h for h in state.health}["completeness"]
+    entry = {key(h): h for h in state.health}["completeness"]
     assert entry.status == "fail"
-    assert "No attack that was chosen could run under linf" in entry.detail
+    assert "No attack that was chosen could run under linf" in entry.finding
     assert reliability(report(state)) == "RED"
 
 
 def test_a_whole_scan_is_complete() -> None:
-    entry = completeness({"linf": []}, [], [], interrupted=False)
+    entry = CHECKS["completeness"](ScanSubject({"linf": []}, [], [], interrupted=False))
     assert entry.status == "pass"

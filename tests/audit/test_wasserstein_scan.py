@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fakes import classifier, dataset_of, inputs, samples_of, scan_of, two_sided
+from fakes import classifier, dataset_of, inputs, key, samples_of, scan_of, two_sided
 from torch import Tensor
 
 from attackers.geometry import L1, L2, Linf, Wasserstein
 from attackers.losses import misclassified
 from audit.api.verdicts import Gates
 from audit.errors import UsageError
-from audit.health.active import disjoint, enclosing
+from audit.health.readout import disjoint, enclosing
 from audit.options import ScanConfig
 from audit.scanning import artifacts, scan
 from audit.scanning.assemble import report_of
@@ -75,9 +75,9 @@ def test_the_attacks_that_apply_ran(report: Report) -> None:
     ]
     assert report.status == "complete"
     assert not [entry for entry in report.health if entry.status == "fail"]
-    not_applicable = {entry.check for entry in report.health if entry.status == "not_applicable"}
+    not_applicable = {key(entry) for entry in report.health if entry.status == "not_applicable"}
     assert {"square.wasserstein", "representable.wasserstein"} <= not_applicable
-    assert "wasserstein" not in {entry.check for entry in report.health}
+    assert "wasserstein" not in {key(entry) for entry in report.health}
 
 
 def test_every_correct_sample_has_a_radius_that_first_order_does_not_exceed(
@@ -181,13 +181,13 @@ def test_tables_have_no_mass_to_move() -> None:
 def test_beside_another_threat_that_is_said_and_the_other_is_measured() -> None:
     outcome = scan.run(prepared(metrics=("wasserstein", "linf")))
     assert [run.metric.name for run in outcome.evidence] == ["linf"]
-    (entry,) = [entry for entry in outcome.health if entry.check == "wasserstein"]
-    assert (entry.status, entry.detail) == ("not_applicable", NO_IMAGES)
+    (entry,) = [entry for entry in outcome.health if key(entry) == "wasserstein"]
+    assert (entry.status, entry.finding) == ("not_applicable", NO_IMAGES)
     assert NO_IMAGES in outcome.warnings
     report = report_of(outcome, config={}, gates=Gates().evaluate)
     assert [threat.metric for threat in report.threats] == ["linf"]
     # Checks that belong to the first metric that is scanned are not lost.
-    assert "gradients" in {entry.check for entry in report.health}
+    assert "gradients" in {key(entry) for entry in report.health}
 
 
 def test_a_ball_lies_in_the_norms_ball_that_encloses_it() -> None:

@@ -572,7 +572,7 @@ def test_a_comparison_is_doubtful(tmp_path: Path) -> None:
     report = scan(model, data, *options, out=tmp_path / "out")
     assert report["model"]["gradient"] == "none"
     assert {"check": "gradients", "status": "warn"}.items() <= next(
-        entry for entry in report["health"] if entry["check"] == "gradients"
+        entry for entry in report["health"] if entry["id"] == "gradients"
     ).items()
     assert [attack["name"] for attack in report["threats"][0]["attacks"]] == [
         "random",
@@ -597,9 +597,7 @@ def test_a_step_function_is_inconclusive(tmp_path: Path, options: tuple[str, ...
         tmp_path / "model.onnx", *tiny.matched(shown), shape=("N", *SHAPE), step="Sign"
     )
     report = scan(model, data, *QUICK, *options, out=tmp_path / "out", code=4)
-    assert "fail" in {
-        entry["status"] for entry in report["health"] if entry["check"] == "gradients"
-    }
+    assert "fail" in {entry["status"] for entry in report["health"] if entry["id"] == "gradients"}
     assert report["verdict"] == "inconclusive"
     assert "RED" in audit("report", tmp_path / "out" / "report.json").out
     check_files(tmp_path / "out", model, data)

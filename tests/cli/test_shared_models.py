@@ -134,7 +134,7 @@ def test_a_step_function_is_not_robust(shared: Path, tmp_path: Path) -> None:
         "--samples", 50, "--threat", "linf", "--delta", "0.1", "--strict", "--effort", "quick",
         out=tmp_path / "out", code=4,
     )  # fmt: skip
-    (entry,) = (entry for entry in report["health"] if entry["check"] == "gradients")
+    (entry,) = (entry for entry in report["health"] if entry["id"] == "gradients")
     assert entry["status"] in ("warn", "fail")
     assert report["verdict"] != "pass"
 

@@ -81,8 +81,8 @@ def test_tables_are_refused_in_a_sentence(table: tuple[Path, Path], tmp_path: Pa
 def test_beside_a_norm_the_norm_is_measured(table: tuple[Path, Path], tmp_path: Path) -> None:
     report = scan(*table, "--threat", "linf,wasserstein", *QUICK, out=tmp_path / "out")
     assert [threat["metric"] for threat in report["threats"]] == ["linf"]
-    (entry,) = [entry for entry in report["health"] if entry["check"] == "wasserstein"]
+    (entry,) = [entry for entry in report["health"] if entry["id"] == "wasserstein"]
     assert entry["status"] == "not_applicable"
-    assert entry["detail"] in report["warnings"]
+    assert entry["finding"] in report["warnings"]
     text = audit("report", tmp_path / "out/report.json").out
     assert "not applicable to other inputs" in " ".join(text.split())

@@ -261,7 +261,7 @@ def test_certificates_are_below_attacks(head: str, how: str, tmp_path: Path) -> 
     assert (np.nan_to_num(attacked, nan=np.inf) >= exact * (1 - 1e-5)).all()
     assert (certified > 0.3 * exact).mean() > 0.7
     assert report["threats"][0]["certifier"]["status"] == "ran"
-    found = {entry["check"]: entry["status"] for entry in report["health"]}
+    found = {entry["id"]: entry["status"] for entry in report["health"]}
     assert found["output"] == "warn"
     assert found["certified_below_attacked.linf"] == "pass"
 

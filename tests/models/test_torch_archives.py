@@ -453,7 +453,7 @@ def test_a_trusted_file_is_scanned(tmp_path: Path, data: Path, how: str) -> None
     )  # fmt: skip
     assert report["model"]["format"] == ("torchscript" if how == "script" else "torch.export")
     assert report["model"]["gradient"] == "lifted"
-    assert {entry["check"]: entry["status"] for entry in report["health"]}["output"] == "pass"
+    assert {entry["id"]: entry["status"] for entry in report["health"]}["output"] == "pass"
     clean, *attacked = [p["attacked"]["value"] for p in report["threats"][0]["curves"][0]["points"]]
     assert report["clean"]["value"] > 0.8
     assert attacked[-1] < 0.5 * report["clean"]["value"]

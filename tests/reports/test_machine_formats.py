@@ -35,7 +35,7 @@ def test_junit_is_what_its_readers_expect() -> None:
     assert (gates.get("tests"), gates.get("failures"), gates.get("errors")) == ("4", "1", "1")
     assert gates.get("skipped") == "1"
     assert suites["audit.scan"].get("errors") == "1", "the golden scan is partial"
-    assert suites["audit.health"].get("errors") == "1"
+    assert suites["audit.health"].get("errors") == "2", "one failed, one stopped"
     assert root.get("tests") == str(sum(len(suite) for suite in root))
     outcome = {case.get("name"): [child.tag for child in case] for case in gates.iter("testcase")}
     assert outcome["clean >= 0.97"] == []
@@ -45,7 +45,7 @@ def test_junit_is_what_its_readers_expect() -> None:
 
 def test_junit_holds_no_character_that_xml_has_not() -> None:
     made = golden().model_copy(update={"warnings": []})
-    health = made.health[0].model_copy(update={"status": "fail", "detail": "a\x00b\x1b[31m\uffff"})
+    health = made.health[0].model_copy(update={"status": "fail", "finding": "a\x00b\x1b[31m\uffff"})
     text = RENDERERS["junit"](made.model_copy(update={"health": [health]}))
     ET.fromstring(text)
     assert "\x1b" not in text

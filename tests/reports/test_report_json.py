@@ -11,6 +11,7 @@ from golden import golden
 
 import audit
 from audit.errors import AuditError
+from audit.schema import upgraded
 from reports.json import render
 from reports.parsing import ReportError, parse_report, report_schema
 
@@ -25,7 +26,7 @@ def test_round_trip_is_byte_identical() -> None:
 def test_keys_stand_in_declared_order() -> None:
     document = json.loads(TEXT)
     assert list(document) == list(type(golden()).model_fields)
-    assert TEXT.startswith('{\n  "schema_version": 1,\n')
+    assert TEXT.startswith('{\n  "schema_version": 2,\n')
 
 
 def test_committed_schema_is_current_and_sound() -> None:
@@ -79,9 +80,9 @@ POINT = ("threats", 0, "curves", 0, "points", 0)
         ("[]", "no 'schema_version'"),
         ('{"lighthouseVersion": "12"}', "no 'schema_version'"),
         ('{"schema_version": 1}', "not valid at 'tool'"),
-        (changed("schema_version", to=2), "reads up to 1; upgrade"),
-        (changed("schema_version", to="1"), "expected 1"),
-        (changed("schema_version", to=True), "expected 1"),
+        (changed("schema_version", to=3), "reads up to 2; upgrade"),
+        (changed("schema_version", to="1"), "expected 2"),
+        (changed("schema_version", to=True), "expected 2"),
         (changed("note", to="mine"), "not valid at 'note'"),
         (changed("verdict", to="great"), "not valid at 'verdict'"),
         (changed("clean", "value", to="0.989"), "not valid at 'clean.value'"),
@@ -104,3 +105,40 @@ def test_anything_else_is_one_sentence(text: str, found: str) -> None:
     assert "\n" not in message
     assert isinstance(caught.value, AuditError)
     assert caught.value.exit_code == 2
+
+
+def saved_by_version_1() -> dict[str, Any]:
+    """The golden report as schema version 1 wrote it."""
+    document = json.loads(TEXT)
+    document["schema_version"] = 1
+    document["health"] = [
+        {"check": "clean_accuracy", "status": "pass", "detail": "98.9 % is far from chance."},
+        {"check": "square.linf", "status": "warn", "detail": "It broke more. Look again."},
+    ]
+    return document
+
+
+def test_reports_of_version_1_are_read_as_reports_of_version_2() -> None:
+    document = saved_by_version_1()
+    before = json.dumps(document)
+    report = parse_report(before)
+    assert report.schema_version == 2
+    model, square = report.health
+    assert (model.id, model.metric, model.status) == ("clean_accuracy", None, "pass")
+    assert (square.id, square.metric, square.status) == ("square", "linf", "warn")
+    assert (square.title, square.finding) == ("Square", "It broke more. Look again.")
+    assert (square.numbers, square.advice) == ({}, None)
+    assert parse_report(render(report)) == report
+    upgraded(document)
+    assert json.dumps(document) == before, "the argument stays as it is"
+
+
+def test_the_form_of_version_1_is_refused_in_version_2() -> None:
+    with pytest.raises(ReportError, match=r"not valid at 'health\.0"):
+        parse_report(json.dumps(saved_by_version_1() | {"schema_version": 2}))
+
+
+@pytest.mark.parametrize("health", [3, [3], [{"check": "a"}], None])
+def test_a_damaged_report_of_version_1_is_one_sentence(health: Any) -> None:
+    with pytest.raises(ReportError, match="not valid at 'health"):
+        parse_report(json.dumps(saved_by_version_1() | {"health": health}))

@@ -69,6 +69,8 @@ def wanted(path: Path_, value: float, metric: str) -> str:
     parents, field = set(path), path[-1]
     if path[0] in ("config", "environment") or "input" in parents or path[0] == "gates":
         return repr(value).removesuffix(".0")
+    if path[0] == "health":
+        return f"{value:,}" if isinstance(value, int) else digits(value, ROUND_HALF_EVEN)
     if "edges" in parents:
         return repr(value).removesuffix(".0")
     if "confidences" in parents:

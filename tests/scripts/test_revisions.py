@@ -27,7 +27,10 @@ REPORT: dict[str, Any] = {
         }
         for metric in ("linf", "l2")
     ],
-    "health": [{"check": "parity", "status": "pass", "detail": "They agree."}],
+    "health": [
+        {"id": "parity", "metric": None, "status": "pass", "finding": "They agree."},
+        {"id": "square", "metric": "linf", "status": "pass", "finding": "No more."},
+    ],
     "warnings": ["A subset."],
 }
 TABLE = "index,linf_attacked\n0,0.1\n1,0.2\n"
@@ -59,8 +62,8 @@ def test_the_same_folder_differs_nowhere_and_counts_its_values(tmp_path: Path) -
     report["created"], report["threats"][0]["attacks"][0]["seconds"] = "now", 99.0
     found = compared(tmp_path, report)
     assert (found.differences, found.new, found.reworded) == ([], [], [])
-    # The report's 26 values, 4 cells, 5 elements of each array.
-    assert found.values == 26 + 4 + 5 + 5
+    # The report's 30 values, 4 cells, 5 elements of each array.
+    assert found.values == 30 + 4 + 5 + 5
 
 
 @pytest.mark.parametrize(
@@ -97,7 +100,9 @@ def test_one_digit_is_a_difference(
 def test_only_keys_and_health_checks_are_new(tmp_path: Path) -> None:
     report = changed()
     report["clean"]["samples"] = 40
-    report["health"].insert(0, {"check": "masking", "status": "pass", "detail": "None."})
+    report["health"].insert(
+        0, {"id": "masking", "metric": None, "status": "pass", "finding": "None."}
+    )
     report["threats"][0]["curves"].append({"order": "2", "points": []})
     report["threats"][0]["radii"]["edges"].append(0.3)
     found = compared(tmp_path, report)
@@ -122,8 +127,34 @@ def test_what_is_missing_is_a_difference(tmp_path: Path) -> None:
         "r/report.json clean low: missing",
         "r/report.json threats l2: missing",
         "r/report.json health parity: missing",
+        "r/report.json health square linf: missing",
     ]
     assert found.new == ["r/harden.json"]
+
+
+def in_version_1(report: Any, **statuses: str) -> Any:
+    """The report with health checks as schema version 1 wrote them."""
+    report["health"] = [
+        {
+            "check": ".".join(filter(None, [entry["id"], entry["metric"]])),
+            "status": statuses.get(entry["id"], entry["status"]),
+            "detail": "Other words.",
+        }
+        for entry in report["health"]
+    ]
+    return report
+
+
+def test_health_checks_of_version_1_are_matched_with_those_of_version_2(tmp_path: Path) -> None:
+    new = write(tmp_path / "new", REPORT)
+    old = write(tmp_path / "old", in_version_1(changed()))
+    found = compare_folders(old, new)
+    assert (found.differences, found.new) == ([], [])
+    assert len(found.reworded) == 2
+    # The comparison reads statuses: one that differs is told.
+    other = write(tmp_path / "other", in_version_1(changed(), square="warn"))
+    found = compare_folders(other, new)
+    assert found.differences == ["r/report.json health square linf status: 'warn' -> 'pass'"]
 
 
 def test_an_attack_that_ran_twice_is_compared_twice(tmp_path: Path) -> None:
@@ -137,7 +168,7 @@ def test_an_attack_that_ran_twice_is_compared_twice(tmp_path: Path) -> None:
 
 def test_a_sentence_may_be_worded_anew(tmp_path: Path) -> None:
     report = changed()
-    report["health"][0]["detail"] = "Both agree."
+    report["health"][0]["finding"] = "Both agree."
     report["warnings"].append("More.")
     found = compared(tmp_path, report)
     assert found.differences == []

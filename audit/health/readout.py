@@ -1,0 +1,229 @@
+"""Classifiers with one hidden adversarial example per ball, for the active attack test.
+
+The head of the model is replaced, sample by sample, by a linear readout of the logits under which
+the ball is clean except around one known point (Zimmermann et al. 2022; see
+`audit.health.active`).
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attackers.anchors import anchors
+from attackers.geometry import L1, Metric, Wasserstein
+from attackers.gradient import Logits
+from attackers.losses import margin, misclassified, outvoted
+from attackers.random_streams import SampleGenerator
+from attackers.threat import Threat
+from audit.evidence.judge import admissible
+from audit.evidence.samples import Samples
+from audit.health.subjects import attacked_function
+from audit.models.classifier import Classifier
+from audit.models.execution import call_rows
+
+INNER = 0.95
+"""The points inside fill a ball of this share of the radius (the paper's gap of 0.05)."""
+
+APART = 1.25
+"""How much farther along its direction than every clean point the hidden example must lie."""
+
+CLOSENESS = 0.99
+"""Where the decision lies between the farthest clean point, 0, and the hidden example, 1."""
+
+MOST_GROUPS = 16
+"""Most batches of balls that do not meet; samples beyond them are left out."""
+
+
+@dataclass(frozen=True)
+class Readout:
+    """A binary classifier for each of several balls, as one function of the input.
+
+    No two balls meet, so a point is read by the classifier of the nearest centre in a metric that
+    tells them apart (see `enclosing`).
+
+    Attributes:
+        features: inputs to ``(B, K)``, differentiable.
+        metric: in which the balls do not meet.
+        x0: (P, ...) their centres, all clean.
+        witness: (P, ...) the hidden adversarial example of each.
+        weight: (P, K) float64.
+        bias: (P,) float64.
+    """
+
+    features: Logits
+    metric: Metric
+    x0: Tensor
+    witness: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits of clean, always 0, and adversarial: ``(B, 2)`` float32."""
+        centre = torch.stack([self.metric.distance(c.expand_as(x), x.detach()) for c in self.x0])
+        own = centre.argmin(0)
+        # In float64: the readout may amplify small differences of large logits.
+        value = (self.features(x).to(self.weight) * self.weight[own]).sum(1) + self.bias[own]
+        return torch.stack([torch.zeros_like(value), value], dim=1).float()
+
+    def take(self, kept: Tensor) -> "Readout":
+        """Some of the balls; ``kept``: (P',) int64."""
+        parts = (self.x0, self.witness, self.weight, self.bias)
+        return Readout(self.features, self.metric, *(part[kept] for part in parts))
+
+
+def breaks(
+    readout: Readout,
+    delta: float,
+    metric: Metric,
+    attack: Callable[..., Tensor],
+    generator: SampleGenerator,
+    **options: object,
+) -> Tensor:
+    """Whether the attack finds an adversarial point in each ball and the box, ``(P,)`` bool."""
+    x0 = readout.x0
+    clean = torch.zeros(len(x0), dtype=torch.long, device=x0.device)
+    if not len(x0):
+        return clean.cpu().bool()
+    x = attack(readout, x0, clean, Threat(metric, delta), generator=generator, **options).detach()
+    with torch.no_grad():
+        inside = admissible(metric, x) & (metric.distance(x0, x) <= delta)
+        return (inside & outvoted(readout(x), clean)).cpu()
+
+
+def enclosing(metric: Metric, x0: Tensor, delta: float) -> tuple[Metric, Tensor]:
+    """A metric that is quick to evaluate, and radii of balls in it that hold those of delta.
+
+    Moving mass by at least one pixel at a cost of delta changes the pixels by at most twice that
+    mass.
+    """
+    if isinstance(metric, Wasserstein):
+        return L1(metric.low, metric.high), 2 * delta * metric.mass(x0)
+    return metric, torch.full((len(x0),), delta, dtype=torch.float64)
+
+
+def disjoint(metric: Metric, samples: Samples, delta: float, probe: int) -> list[Tensor]:
+    """The probed rows, in batches within which no two balls of this radius meet.
+
+    A batch has at most as many rows as one call of the model, and there are at most
+    `MOST_GROUPS`: where most balls meet, some samples are left out.
+    """
+    groups: list[list[int]] = []
+    full = call_rows(tuple(samples.x.shape[1:]))
+    for row in samples.probe(probe).tolist():
+        for group in groups:
+            others = samples.x[group]
+            quick, radius = enclosing(metric, torch.cat([samples.x[row, None], others]), delta)
+            distance = quick.distance(samples.x[row].expand_as(others), others)
+            # A little more than the sum of the radii: distances are rounded.
+            if len(group) < full and bool((distance > 1.001 * (radius[0] + radius[1:])).all()):
+                group.append(row)
+                break
+        else:
+            if len(groups) < MOST_GROUPS:
+                groups.append([row])
+    return [torch.tensor(group) for group in groups]
+
+
+@torch.no_grad()
+def hide(
+    classifier: Classifier,
+    metric: Metric,
+    samples: Samples,
+    rows: Tensor,
+    delta: float,
+    *,
+    points: int,
+) -> tuple[Readout, Tensor]:
+    """Fit readouts with one adversarial example in each ball.
+
+    Returns:
+        The readout, and which of the rows really have one: (P,) bool, checked on the very function
+        that the attack gets. There the sample is clean and the witness adversarial.
+    """
+    features = attacked_function(classifier)
+    x0 = samples.x[rows].to(classifier.device)
+    streams = samples.generator.take(rows).fold("hidden example")
+
+    def seen(inputs: Iterable[Tensor]) -> Tensor:
+        return torch.stack([features(x).to(x0.device) for x in inputs], dim=1).double()
+
+    clean = seen((x0, *_clean_points(metric, x0, delta, streams, points))).nan_to_num()
+    surface = seen(_surface_points(metric, x0, delta, streams)).nan_to_num()
+    confidence = -margin(clean[:, 0], samples.labels[rows].to(x0.device))
+    order = streams.fold("choice").uniform(surface[:, :, 0])
+    chosen, separate, weight, bias = isolate(clean, surface, order, confidence)
+    witness = x0.clone()
+    for number, x in enumerate(_surface_points(metric, x0, delta, streams)):
+        witness[chosen == number] = x[chosen == number]
+    readout = Readout(features, enclosing(metric, x0, delta)[0], x0, witness, weight, bias)
+    label = torch.zeros_like(chosen)
+    inside = metric.distance(x0, witness) <= delta
+    there = inside & outvoted(readout(witness), label) & ~misclassified(readout(x0), label)
+    return readout, (separate & there).cpu()
+
+
+def _clean_points(
+    metric: Metric, x0: Tensor, delta: float, streams: SampleGenerator, count: int
+) -> Iterator[Tensor]:
+    """Random points inside the ball, and as far as its surface and the box allow."""
+    for draw in range(count):
+        inside = metric.sample(x0, INNER * delta, streams.fold(f"clean {draw}"))
+        yield inside
+        yield metric.farthest(x0, inside - x0, delta)
+
+
+def _surface_points(
+    metric: Metric, x0: Tensor, delta: float, streams: SampleGenerator
+) -> Iterator[Tensor]:
+    """The way to each far point of the box, as far as the ball and the box allow."""
+    for point in anchors(metric, x0, streams):
+        yield metric.farthest(x0, point - x0, delta)
+
+
+def isolate(
+    clean: Tensor, surface: Tensor, order: Tensor, confidence: Tensor, *, ridge: float = 0.1
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Choose a surface point that a hyperplane tells from all clean points, and that hyperplane.
+
+    For a point v from the mean of all points, the ridge discriminant is w = (S + λI)^-1 v with S
+    their covariance. With the n rows A of points over sqrt(n), S = A'A and
+
+        w = (v - A' (A A' + λI)^-1 A v) / λ,
+
+    an n × n system however many features there are. The decision w·z = t lies close to the chosen
+    point, and the readout s (w·z - t) is scaled to be as sure of the sample as the model was.
+
+    Args:
+        clean: (P, n, K) float64 features of points to be called clean, the sample itself first.
+        surface: (P, m, K) float64 features of points of which one is to be called adversarial.
+        order: (P, m) which to prefer: the largest value among those that can be told apart.
+        confidence: (P,) what the readout should be at the sample, negated.
+        ridge: λ, in units of the average variance of a feature.
+
+    Returns:
+        Index (P,) of the chosen point, whether it can be told apart (P,) bool, weight (P, K) and
+        bias (P,) of the readout.
+    """
+    every = torch.cat([clean, surface], dim=1)
+    centre = every.mean(1, keepdim=True)
+    spread = (every - centre).square().mean((1, 2), keepdim=True).sqrt()
+    unit = torch.where(spread > 0, 1 / spread, 0.0)
+    inside, outside = (clean - centre) * unit, (surface - centre) * unit
+    a = torch.cat([inside, outside], dim=1) / every.shape[1] ** 0.5
+    system = a @ a.mT + ridge * torch.eye(a.shape[1], dtype=a.dtype, device=a.device)
+    w = outside - (a.mT @ torch.linalg.solve(system, a @ outside.mT)).mT  # (P, m, K), times λ
+    reach = (w * outside).sum(2)  # (P, m)
+    top = (w @ inside.mT).amax(2)  # (P, m)
+    apart = reach > APART * top
+    chosen = torch.where(apart, order.to(reach), -1.0).argmax(1)
+
+    own = torch.arange(len(chosen), device=chosen.device)
+    w, reach, top = w[own, chosen], reach[own, chosen], top[own, chosen]
+    limit = top + CLOSENESS * (reach - top)
+    gap = limit - (w * inside[:, 0]).sum(1)
+    scale = confidence.clamp_min(1e-6) / torch.where(gap > 0, gap, torch.inf)
+    weight = scale[:, None] * w * unit[:, 0]
+    bias = -scale * limit - (weight * centre[:, 0]).sum(1)
+    return chosen, apart[own, chosen], weight, bias
