@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audit.errors import UsageError
-from audit.schema import Comparison, Interval, Report, ThreatChange, certificate_tried
+from audit.schema import Comparison, Interval, ScanReport, ThreatChange, certificate_tried
 from audit.statistics.confidence import bootstrap_indices
 from audit.statistics.knapsack import adversarial_accuracy
 from audit.statistics.pairs import paired
@@ -32,7 +32,7 @@ class SampleRadii:
     columns: dict[str, NDArray[np.float64]]
 
 
-def radii_of(report: Report, table: str) -> SampleRadii:
+def radii_of(report: ScanReport, table: str) -> SampleRadii:
     """Read the radii of a report's samples.
 
     Args:
@@ -63,8 +63,8 @@ def radii_of(report: Report, table: str) -> SampleRadii:
 
 
 def compare_reports(
-    old: Report,
-    new: Report,
+    old: ScanReport,
+    new: ScanReport,
     old_radii: SampleRadii,
     new_radii: SampleRadii,
     *,
@@ -110,7 +110,7 @@ def compare_reports(
 
 
 def _check_comparable(
-    old: Report, new: Report, old_radii: SampleRadii, new_radii: SampleRadii
+    old: ScanReport, new: ScanReport, old_radii: SampleRadii, new_radii: SampleRadii
 ) -> None:
     if old.data.sha256 != new.data.sha256:
         raise UsageError(
@@ -151,7 +151,7 @@ def _check_comparable(
         )
 
 
-def _budgets(report: Report) -> set[tuple[str, str, float]]:
+def _budgets(report: ScanReport) -> set[tuple[str, str, float]]:
     """Return every metric, order and positive budget of a report."""
     return {
         (threat.metric, curve.order, point.delta)
@@ -166,7 +166,7 @@ SETTINGS = ("attack", "effort", "certify", "confidence", "seed")
 """Settings, other than the model, that affect how strong the attacks and certificates are."""
 
 
-def _differences_of_settings(old: Report, new: Report) -> list[str]:
+def _differences_of_settings(old: ScanReport, new: ScanReport) -> list[str]:
     """Return a sentence for each setting in which the scans differ."""
     sentences = [
         f"--{name} was {first if first is not None else 'not set'} before and is "
@@ -193,7 +193,11 @@ def _differences_of_settings(old: Report, new: Report) -> list[str]:
 
 
 def _changes(
-    old: Report, new: Report, old_radii: SampleRadii, new_radii: SampleRadii, confidence: float
+    old: ScanReport,
+    new: ScanReport,
+    old_radii: SampleRadii,
+    new_radii: SampleRadii,
+    confidence: float,
 ) -> list[ThreatChange]:
     found = []
     news = {threat.metric: threat for threat in new.threats}

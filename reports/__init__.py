@@ -4,15 +4,15 @@ from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 
-from audit.schema import Report
+from audit.schema import ScanReport
 
 
-def _render(module: str, report: Report) -> str:
+def _render(module: str, report: ScanReport) -> str:
     text: str = import_module(f"reports.{module}").render(report)
     return text
 
 
-RENDERERS: dict[str, Callable[[Report], str]] = {
+RENDERERS: dict[str, Callable[[ScanReport], str]] = {
     "html": partial(_render, "html"),
     "json": partial(_render, "json"),
     "text": partial(_render, "terminal"),

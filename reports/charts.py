@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from audit.schema import Curve, Interval, Point, Report, ThreatResult
+from audit.schema import Curve, Interval, Point, ScanReport, ThreatResult
 from reports import summary, threat_rows
 from reports.numbers import Side, budget, proportion, steps_of_255
 
 
-def chart_data(report: Report) -> list[dict[str, Any]]:
+def chart_data(report: ScanReport) -> list[dict[str, Any]]:
     """Return, by metric and order, the values in percent and their labels."""
     clean = summary.clean_interval(report)
     return [

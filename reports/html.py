@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from audit.schema import GalleryItem, Report
+from audit.schema import GalleryItem, ScanReport
 from reports import summary, threat_rows
 from reports.charts import chart_data
 from reports.pages import plotly_source, template_text, templates
@@ -29,7 +29,7 @@ SCRIPT_ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 """Characters that JSON inside a script element must not contain unescaped."""
 
 
-def render(report: Report) -> str:
+def render(report: ScanReport) -> str:
     """Return the report as a self-contained HTML page."""
     from markupsafe import Markup
 

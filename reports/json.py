@@ -4,10 +4,10 @@ import json
 from math import isfinite
 from typing import Any
 
-from audit.schema import Report
+from audit.schema import ScanReport
 
 
-def render(report: Report) -> str:
+def render(report: ScanReport) -> str:
     """Return the report as JSON: keys in declared order, null for 'not measured'."""
     document = _replace_non_finite(report.model_dump(mode="json"))
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -7,13 +7,13 @@ health check is an error, and one that does not apply is skipped.
 from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
-from audit.schema import Gate, Health, Report
+from audit.schema import Gate, Health, ScanReport
 from reports import summary
 from reports.escaping import remove_non_xml
 from reports.numbers import exact
 
 
-def render(report: Report) -> str:
+def render(report: ScanReport) -> str:
     """Return the report as JUnit XML."""
     root = ET.Element("testsuites", name="audit")
     _suite(root, "scan", report, [_completion_case(report)])
@@ -25,7 +25,7 @@ def render(report: Report) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
 
-def _suite(root: ET.Element, name: str, report: Report, cases: Sequence[ET.Element]) -> None:
+def _suite(root: ET.Element, name: str, report: ScanReport, cases: Sequence[ET.Element]) -> None:
     suite = ET.SubElement(
         root,
         "testsuite",
@@ -40,7 +40,7 @@ def _suite(root: ET.Element, name: str, report: Report, cases: Sequence[ET.Eleme
     suite.extend(cases)
 
 
-def _completion_case(report: Report) -> ET.Element:
+def _completion_case(report: ScanReport) -> ET.Element:
     case = ET.Element("testcase", classname="audit.scan", name="complete", time="0")
     unfinished = None if report.status == "complete" else "error"
     _add_outcome(case, unfinished, f"{report.status}: {summary.STATUSES[report.status]}")

@@ -1,6 +1,6 @@
 """The report as Markdown for the summary of a job: verdict, tables, checks that need attention."""
 
-from audit.schema import Report, ThreatResult
+from audit.schema import ScanReport, ThreatResult
 from reports import summary
 from reports.escaping import escape_markdown
 from reports.numbers import budget, exact, proportion, thousands
@@ -9,7 +9,7 @@ MAX_CHARACTERS = 900_000
 """Longest document; the summary of a job holds one mebibyte of UTF-8."""
 
 
-def render(report: Report) -> str:
+def render(report: ScanReport) -> str:
     """Return the report as GitHub-flavoured Markdown; foreign strings are escaped."""
     colour, meaning = summary.reliability_line(report)
     lines = [

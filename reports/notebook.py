@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from html import escape
 
-from audit.schema import Report, reliability
+from audit.schema import ScanReport, reliability
 from reports.numbers import budget, proportion
 
 NOTEBOOK_CELL = "text-align:left;padding:2px 10px"
@@ -13,7 +13,7 @@ TITLES = ("threat", "order", "budget", "attacked", "certified")
 """Titles of the columns."""
 
 
-def render(report: Report) -> str:
+def render(report: ScanReport) -> str:
     """Return HTML that needs neither scripts nor style sheets."""
     clean = proportion(report.clean, "estimate")
     head = "".join(f'<th style="{NOTEBOOK_CELL}">{title}</th>' for title in TITLES)
@@ -36,7 +36,7 @@ def _cells(row: tuple[str, ...]) -> str:
     return "".join(f'<td style="{NOTEBOOK_CELL}">{escape(cell)}</td>' for cell in row)
 
 
-def _rows(report: Report) -> Iterator[tuple[str, ...]]:
+def _rows(report: ScanReport) -> Iterator[tuple[str, ...]]:
     for threat in report.threats:
         for curve in threat.curves:
             for point in curve.points:

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from audit.errors import AuditError
-from audit.schema import REPORT_VERSION, Interval, Report, upgraded
+from audit.schema import REPORT_VERSION, Interval, ScanReport, upgraded
 
 SCHEMA_ID = "https://wasserstein-audit.invalid/report.schema.json"
 """Identifier of the schema, which is not an address: `report.schema.json` is in the package."""
@@ -22,7 +22,7 @@ class ReportError(AuditError):
     """A report.json that is damaged, edited, or written by another version."""
 
 
-def parse_report(text: str) -> Report:
+def parse_report(text: str) -> ScanReport:
     """Return the report in ``text``.
 
     Raises:
@@ -33,7 +33,7 @@ def parse_report(text: str) -> Report:
     _check_version(document)
     document = upgraded(document)
     try:
-        report = Report.model_validate_json(json.dumps(document), strict=True)
+        report = ScanReport.model_validate_json(json.dumps(document), strict=True)
     except ValidationError as error:
         raise _invalid(error) from None
     for contradiction in _contradictions(report):
@@ -46,7 +46,7 @@ def parse_report(text: str) -> Report:
 
 def report_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of report.json."""
-    body = Report.model_json_schema(mode="serialization")
+    body = ScanReport.model_json_schema(mode="serialization")
     head = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": SCHEMA_ID,
@@ -110,7 +110,7 @@ def _invalid(error: ValidationError) -> ReportError:
     )
 
 
-def _contradictions(report: Report) -> Iterator[str]:
+def _contradictions(report: ScanReport) -> Iterator[str]:
     """Yield a sentence for each pair of numbers that contradict each other."""
     data = report.data
     if not 0 <= data.correct <= data.evaluated <= data.available:
@@ -147,7 +147,7 @@ def _contradictions(report: Report) -> Iterator[str]:
                     )
 
 
-def _shares(report: Report) -> Iterator[tuple[str, Interval]]:
+def _shares(report: ScanReport) -> Iterator[tuple[str, Interval]]:
     yield "clean accuracy", report.clean
     for threat in report.threats:
         for curve in threat.curves:

@@ -4,7 +4,7 @@ import json
 from math import isfinite
 from typing import Any, Literal
 
-from audit.schema import Gate, Health, Report
+from audit.schema import Gate, Health, ScanReport
 from reports import summary
 from reports.escaping import artifact_uri
 from reports.numbers import exact
@@ -25,7 +25,7 @@ SARIF_LEVELS: dict[str, SarifLevel] = {
 }
 
 
-def render(report: Report) -> str:
+def render(report: ScanReport) -> str:
     """Return the report as a SARIF log of one run."""
     results = [_gate_result(report, gate) for gate in report.gates]
     results += [
@@ -65,7 +65,7 @@ def render(report: Report) -> str:
     return json.dumps(log, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _invocation(report: Report) -> dict[str, Any]:
+def _invocation(report: ScanReport) -> dict[str, Any]:
     if report.status == "complete":
         return {"executionSuccessful": True}
     text = f"{report.status}: {summary.STATUSES[report.status]}"
@@ -83,7 +83,7 @@ def _finite_numbers(entry: Health) -> dict[str, int | float | None]:
     }
 
 
-def _gate_result(report: Report, gate: Gate) -> dict[str, Any]:
+def _gate_result(report: ScanReport, gate: Gate) -> dict[str, Any]:
     measured = "" if gate.value is None else f" measured {exact(gate.value)}."
     text = f"Gate {gate.expression}: {gate.status}.{measured} {gate.detail}".strip()
     kind = "pass" if gate.status == "pass" else "fail"
@@ -93,7 +93,9 @@ def _gate_result(report: Report, gate: Gate) -> dict[str, Any]:
     return result
 
 
-def _result(report: Report, rule: str, level: SarifLevel, kind: str, text: str) -> dict[str, Any]:
+def _result(
+    report: ScanReport, rule: str, level: SarifLevel, kind: str, text: str
+) -> dict[str, Any]:
     # The location is the whole file: it is binary, so it has no region.
     return {
         "ruleId": rule,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
 
-from audit.schema import Health, Point, Reliability, Report, ThreatResult, reliability
+from audit.schema import Health, Point, Reliability, ScanReport, ThreatResult, reliability
 from reports.numbers import (
     NOT_MEASURED,
     Bracket,
@@ -58,7 +58,7 @@ def file_name(path: str) -> str:
     return PurePosixPath(PureWindowsPath(path).as_posix()).name or path
 
 
-def clean_sentence(report: Report) -> str:
+def clean_sentence(report: ScanReport) -> str:
     """Return the clean accuracy with both denominators."""
     evaluated = thousands(report.data.evaluated)
     return (
@@ -67,12 +67,12 @@ def clean_sentence(report: Report) -> str:
     )
 
 
-def clean_interval(report: Report) -> Bracket:
+def clean_interval(report: ScanReport) -> Bracket:
     """Return the clean accuracy, rounded down, with its interval."""
     return proportion(report.clean, "certified")
 
 
-def confidence(report: Report) -> str:
+def confidence(report: ScanReport) -> str:
     """Return the confidence level of all intervals of the report."""
     return f"{exact(round(100 * report.clean.confidence, 10))} %"
 
@@ -109,7 +109,7 @@ def bracket_sentence(line: Headline) -> str:
             return NOT_MEASURED
 
 
-def troubled_checks(report: Report) -> tuple[list[Health], int]:
+def troubled_checks(report: ScanReport) -> tuple[list[Health], int]:
     """Return the health checks that did not pass, worst first, and the number that passed."""
     ranking = ("fail", "error", "warn", "not_applicable")
     worst = [entry for status in ranking for entry in report.health if entry.status == status]
@@ -135,7 +135,7 @@ def check_text(entry: Health) -> str:
     return " ".join(part for part in (entry.finding, entry.advice) if part)
 
 
-def reliability_line(report: Report) -> tuple[Reliability, str]:
+def reliability_line(report: ScanReport) -> tuple[Reliability, str]:
     """Return the colour of the reliability and its meaning."""
     colour = reliability(report)
     if report.status != "complete":
@@ -150,7 +150,7 @@ def order_label(order: str) -> str:
     return f"order {order}"
 
 
-def scan_command(report: Report) -> str | None:
+def scan_command(report: ScanReport) -> str | None:
     """Return the command that repeats the scan, if the report holds it."""
     value = report.config.get("command")
     return value if isinstance(value, str) and value else None

@@ -7,7 +7,7 @@ from io import StringIO
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from audit.schema import Health, Report
+from audit.schema import Health, ScanReport
 from reports import summary, threat_rows
 from reports.console import (
     STYLES,
@@ -23,7 +23,7 @@ from reports.numbers import NOT_MEASURED, distance, exact, significant, thousand
 from reports.threat_tables import accuracy_table, attack_table, detail_tables
 
 
-def render(report: Report, *, width: int = 100, color: bool = False, full: bool = True) -> str:
+def render(report: ScanReport, *, width: int = 100, color: bool = False, full: bool = True) -> str:
     """Return the report as text.
 
     Args:
@@ -53,7 +53,7 @@ def render(report: Report, *, width: int = 100, color: bool = False, full: bool 
     return "\n".join(line.rstrip() for line in capture.get().rstrip().splitlines()) + "\n"
 
 
-def _sections(report: Report, full: bool) -> Iterable[RenderableType]:
+def _sections(report: ScanReport, full: bool) -> Iterable[RenderableType]:
     yield _header(report, full)
     for threat in report.threats:
         yield accuracy_table(threat)
@@ -73,7 +73,7 @@ def _sections(report: Report, full: bool) -> Iterable[RenderableType]:
     yield _footer(report)
 
 
-def _header(report: Report, full: bool) -> Group:
+def _header(report: ScanReport, full: bool) -> Group:
     colour, meaning = summary.reliability_line(report)
     model, data = report.model, report.data
     smoothed = "" if model.smoothed is None else f", smoothed with sigma {exact(model.smoothed)}"
@@ -104,7 +104,7 @@ def _header(report: Report, full: bool) -> Group:
     return Group(facts_grid, Text(), styled((summary.BOUNDS_EXPLAINED, "dim")))
 
 
-def _health_list(report: Report, full: bool) -> Group:
+def _health_list(report: ScanReport, full: bool) -> Group:
     worst, passed = summary.troubled_checks(report)
     lines = [item(styled(status_text(h.status), " ", *_check_parts(h, full))) for h in worst]
     lines.append(item(f"{thousands(passed)} of {thousands(len(report.health))} checks passed"))
@@ -123,7 +123,7 @@ def _check_parts(entry: Health, full: bool) -> list[str | tuple[str, str]]:
     ]
 
 
-def _gate_list(report: Report) -> Group:
+def _gate_list(report: ScanReport) -> Group:
     lines = [
         item(
             styled(
@@ -138,7 +138,7 @@ def _gate_list(report: Report) -> Group:
     return Group(heading("Gates"), *lines)
 
 
-def _background(report: Report) -> Iterable[Group]:
+def _background(report: ScanReport) -> Iterable[Group]:
     model, data = report.model, report.data
     shape = " × ".join("any" if size is None else str(size) for size in model.input.shape)
     parity = (
@@ -168,7 +168,7 @@ def _background(report: Report) -> Iterable[Group]:
         yield _gallery_table(report)
 
 
-def _gallery_table(report: Report) -> Group:
+def _gallery_table(report: ScanReport) -> Group:
     groups: defaultdict[str, list[list[Text]]] = defaultdict(list)
     for entry in report.artifacts.gallery:
         cells = (
@@ -186,7 +186,7 @@ def _gallery_table(report: Report) -> Group:
     )
 
 
-def _footer(report: Report) -> Group:
+def _footer(report: ScanReport) -> Group:
     tool = f"{report.tool.name} {report.tool.version}"
     lines: list[RenderableType] = [heading("Files", f"{tool}, {report.created}")]
     artifacts = report.artifacts

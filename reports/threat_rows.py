@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from itertools import pairwise
 
-from audit.schema import ClassResult, FirstOrder, GalleryItem, Interval, Report, ThreatResult
+from audit.schema import ClassResult, FirstOrder, GalleryItem, Interval, ScanReport, ThreatResult
 from reports.numbers import exact, percent, proportion, significant, thousands
 
 
@@ -132,7 +132,7 @@ def class_name(entry: ClassResult) -> str:
     return str(entry.label) if entry.name is None else f"{entry.label} {entry.name}"
 
 
-def class_names(report: Report, item: GalleryItem) -> tuple[str, str]:
+def class_names(report: ScanReport, item: GalleryItem) -> tuple[str, str]:
     """Return the names of the label and of the predicted class of a picture."""
     named = {
         entry.label: class_name(entry)
@@ -155,7 +155,7 @@ GENERATED = "outputs at the radius of training, before the judge; all samples co
 """What the numbers of a generator describe."""
 
 
-def generator_rows(report: Report) -> list[tuple[str, str]]:
+def generator_rows(report: ScanReport) -> list[tuple[str, str]]:
     """Return the numbers of the trained generator with their names; empty where none was used."""
     used = report.generator
     if used is None:

@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from PIL import Image
 from screenshot import photograph
 
-from audit.schema import Report, ThreatResult
+from audit.schema import ScanReport, ThreatResult
 
 METRIC, ORDER = "linf", "2"
 WIDTH, HEIGHT = 900, 460
@@ -84,7 +84,7 @@ def losses(threat: ThreatResult) -> go.Figure:
 
 def main() -> None:
     """Draw both, and photograph them."""
-    report = Report.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    report = ScanReport.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
     threat = next(threat for threat in report.threats if threat.metric == METRIC)
     for name, figure in (("first-order", estimates(threat)), ("loss", losses(threat))):
         figure.update_xaxes(title=f"delta ({METRIC}, order {ORDER})", rangemode="tozero")

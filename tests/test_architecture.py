@@ -215,3 +215,89 @@ def test_registries_fit_together() -> None:
         assert sorted(answering) == sorted(METRICS), "one attack for each metric"
     assert all(metric.name == name for name, metric in METRICS.items())
     assert all(metric.unit for metric in METRICS.values())
+
+
+LONGEST_MODULE, LONGEST_FUNCTION, MOST_PARAMETERS = 300, 60, 8
+
+SHARED_NAMES = {
+    # The six functions of the Python API, and the commands that call them.
+    *("scan", "harden", "train_attacker", "inspect", "compare"),
+    # Every renderer is a module with this one function.
+    "render",
+}
+"""Top-level names that more than one module may define: they stand for the same thing in each."""
+
+
+def test_modules_are_short() -> None:
+    long = {dotted(path): len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
+    assert {name: lines for name, lines in long.items() if lines > LONGEST_MODULE} == {}
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef]:
+    yield from (node for node in ast.walk(parsed(path)) if isinstance(node, ast.FunctionDef))
+
+
+def code_lines(path: Path, function: ast.FunctionDef) -> int:
+    """Count the lines of a function's body without docstring, comments and empty lines."""
+    body = function.body[1:] if ast.get_docstring(function) else function.body
+    if not body:
+        return 0
+    lines = path.read_text(encoding="utf-8").splitlines()
+    shown = lines[body[0].lineno - 1 : body[-1].end_lineno]
+    return sum(bool(line.strip()) and not line.strip().startswith("#") for line in shown)
+
+
+def test_functions_are_short() -> None:
+    long = {
+        f"{dotted(path)}.{function.name}": lines
+        for path in MODULES
+        for function in functions(path)
+        if (lines := code_lines(path, function)) > LONGEST_FUNCTION
+    }
+    assert long == {}
+
+
+def parameters(function: ast.FunctionDef) -> int:
+    """Count the parameters; hyperparameters, named and with a default, are not counted."""
+    args = function.args
+    named = [*args.posonlyargs, *args.args]
+    required = sum(default is None for default in args.kw_defaults)
+    return len([arg for arg in named if arg.arg not in ("self", "cls")]) + required
+
+
+def test_functions_have_few_parameters() -> None:
+    """Functions of the command line are expanded from groups of options, and may have more."""
+    many = {
+        f"{dotted(path)}.{function.name}": count
+        for path in MODULES
+        if CLI not in path.parents
+        for function in functions(path)
+        if (count := parameters(function)) > MOST_PARAMETERS
+    }
+    assert many == {}
+
+
+def top_level_names(path: Path) -> Iterator[str]:
+    for node in parsed(path).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from (
+                name.id
+                for target in targets
+                for name in ast.walk(target)
+                if isinstance(name, ast.Name) and not name.id.startswith("__")
+            )
+
+
+def test_a_name_stands_for_one_thing() -> None:
+    """The modules of the operators are tables with a common form, and are left out."""
+    homes: dict[str, set[str]] = {}
+    for path in MODULES:
+        if path.parent.name != "operators":
+            for name in top_level_names(path):
+                homes.setdefault(name, set()).add(dotted(path))
+    shared = {name: sorted(found) for name, found in homes.items() if len(found) > 1}
+    assert {name: found for name, found in shared.items() if name not in SHARED_NAMES} == {}
+    assert shared.keys() >= SHARED_NAMES, "a name that is no longer shared leaves the list"

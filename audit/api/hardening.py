@@ -25,7 +25,7 @@ from audit.runtime.atomic_files import write_text
 from audit.runtime.progress import Progress, shown
 from audit.scanning import assemble
 from audit.scanning.result import ScanResult
-from audit.schema import HardenReport, Report
+from audit.schema import HardenReport, ScanReport
 
 
 @documented(*HARDEN)
@@ -87,7 +87,7 @@ def harden(
 
 def write_scan(
     folder: Path, loading: LoadOptions, reading: ReadOptions, result: ScanResult, name: str
-) -> Report:
+) -> ScanReport:
     """Write the report of one of the scans before and after."""
     out = folder / name
     others = options_for_record(GeneratorOptions(), reading, VerdictOptions(), out)

@@ -28,13 +28,13 @@ class Report:
     """Result of a scan.
 
     Attributes:
-        record: everything that was measured, as plain data; see `audit.schema.Report`.
+        record: everything that was measured, as plain data; see `audit.schema.ScanReport`.
         samples_csv: returns the table of samples with their radii, as text.
         write_samples: writes the files about single samples into a folder.
         folder: where the report was written or read, or None.
     """
 
-    record: schema.Report
+    record: schema.ScanReport
     samples_csv: Callable[[], str] = field(repr=False)
     write_samples: Files = field(repr=False)
     folder: Path | None = None
@@ -176,7 +176,7 @@ def _reason(gate: schema.Gate) -> str:
     return f"{gate.expression} does not hold: {measured}. {gate.detail or ''}".strip().rstrip(".")
 
 
-def read_record(file: Path) -> schema.Report:
+def read_record(file: Path) -> schema.ScanReport:
     """Read a saved report.
 
     Raises:

@@ -6,7 +6,7 @@ from datetime import date
 from audit.gates.policy import Policy, evaluate_policy, read_policy
 from audit.gates.verdict import fail_under
 from audit.options import VerdictOptions
-from audit.schema import Gate, Report
+from audit.schema import Gate, ScanReport
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Gates:
         """Read the policy file, if one is named; raises `UsageError`."""
         return cls(wanted, None if wanted.policy is None else read_policy(wanted.policy))
 
-    def evaluate(self, report: Report) -> list[Gate]:
+    def evaluate(self, report: ScanReport) -> list[Gate]:
         """Return the outcome of every gate on a report."""
         strict, found = self.wanted.strict, []
         if self.wanted.fail_under is not None:

@@ -3,13 +3,14 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from attackers.geometry import Metric
 from audit.certify import Certified
+from audit.certify.collected import Certificates, Collected
 from audit.certify.envelope import Enveloper, LossBounds
 from audit.certify.margins import Prover
 from audit.certify.methods import method_within, prover_of
@@ -22,7 +23,7 @@ from audit.models.classifier import Classifier
 from audit.models.onnx import OnnxModule
 from audit.runtime.cores import each
 from audit.schema import Certifier
-from audit.statistics.value import Envelope, grid_of
+from audit.statistics.value import grid_of
 
 BATCHES = {"crown-ibp": 16}
 """Samples bounded together, always exactly this number: products of other shapes would round in
@@ -39,7 +40,7 @@ DETAIL = (
 
 NO_BOUNDS = "No bounds through this network: {}. The lower bound is 0 at every positive budget."
 
-FAILED_SAMPLES = (
+BOUNDING_FAILED = (
     " The certificates of {} of {} samples stopped on an error, and their radii are 0: {}."
 )
 
@@ -125,7 +126,7 @@ class Task:
         loss = self.enveloper.bounds(x.double(), labels, margins)
         return radius, LossBounds(*(part[: len(rows)].cpu() for part in vars(loss).values()))
 
-    def contained(self, rows: Tensor) -> "list[Certificates]":
+    def contained(self, rows: Tensor) -> list[Certificates]:
         """Bound some samples; an error costs the sample that causes it, and no other one.
 
         Raises:
@@ -151,65 +152,6 @@ class Task:
         yield from correct.nonzero()[:, 0].split(self.batch) if bool(correct.any()) else ()
         if self.enveloper is not None and not bool(correct.all()):
             yield from (~correct).nonzero()[:, 0].split(self.batch)
-
-
-@dataclass(frozen=True)
-class Certificates:
-    """Result of some samples.
-
-    Attributes:
-        rows: (R,) int64 of the samples.
-        radius: (R,) float64.
-        loss: bounds of the loss, where they were wanted.
-        error: what stopped them, or nothing.
-    """
-
-    rows: Tensor
-    radius: Tensor
-    loss: LossBounds | None
-    error: str = ""
-
-
-@dataclass
-class Collected:
-    """Results of all samples so far.
-
-    Attributes:
-        radius: (N,) float64, 0 where nothing is certified.
-        losses: bounds of the loss around all samples.
-        errors: what stopped single samples.
-    """
-
-    radius: Tensor
-    losses: LossBounds
-    errors: list[str] = field(default_factory=list)
-
-    @classmethod
-    def empty(cls, samples: int, levels: int) -> "Collected":
-        """Begin without any result, for this number of samples and of radii of the envelope."""
-        radius = torch.zeros(samples, dtype=torch.float64)
-        clean, everywhere = torch.zeros_like(radius), torch.zeros_like(radius)
-        return cls(radius, LossBounds(clean, radius.new_zeros(samples, levels), everywhere))
-
-    def add(self, found: Certificates) -> None:
-        """Store the result of some samples."""
-        self.radius[found.rows] = found.radius
-        if found.error:
-            self.errors.append(found.error)
-        if found.loss is not None:
-            for whole, part in zip(
-                vars(self.losses).values(), vars(found.loss).values(), strict=True
-            ):
-                whole[found.rows] = part
-
-    def envelope(self, levels: Tensor) -> Envelope | None:
-        """Return the bounds of the loss; None where there are none, or a sample has none."""
-        if self.errors or not len(levels):
-            return None
-        losses = self.losses
-        return Envelope(
-            levels.numpy(), losses.clean.numpy(), losses.within.numpy(), losses.everywhere.numpy()
-        )
 
 
 def certify(
@@ -244,7 +186,9 @@ def certify(
         return None
     started = time.perf_counter()
     try:
-        return _certified(classifier, white_box.graph(), metric, samples, attacked, settings, tick)
+        return _bound_samples(
+            classifier, white_box.graph(), metric, samples, attacked, settings, tick
+        )
     except InternalError:
         raise
     except AuditError as error:
@@ -260,7 +204,7 @@ def certify(
         )
 
 
-def _certified(
+def _bound_samples(
     classifier: Classifier,
     graph: OnnxModule,
     metric: Metric,
@@ -296,7 +240,7 @@ def _certified(
             result.add(found)
             tick(int(samples.correct[found.rows].sum()))
     if result.errors:
-        note += FAILED_SAMPLES.format(len(result.errors), len(samples), result.errors[0])
+        note += BOUNDING_FAILED.format(len(result.errors), len(samples), result.errors[0])
     certifier = Certifier(
         name=name,
         status="error" if result.errors else "ran",

@@ -51,7 +51,7 @@ GNU's default is to spin on; beside other work on the machine that made scans a 
 
 def main() -> None:
     """Entry point of ``audit``: run a command, report an error in one sentence, exit."""
-    console.prepare()
+    console.prepare_console()
     stop_logging()
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     keep_freed_pages()

@@ -29,7 +29,7 @@ LINES = {"─━┄┅┈┉╌╍═╴╶╸╺╼╾": "-", "│┃┆┇┊�
 """Box drawing; what is not listed is a corner or a crossing."""
 
 
-def prepare() -> None:
+def prepare_console() -> None:
     """Make standard output and standard error replace what they cannot encode."""
     codecs.register_error(HANDLER, _replace)
     codecs.unregister(_plain)  # not twice, where the program is called twice

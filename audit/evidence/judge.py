@@ -44,7 +44,7 @@ class Judgement:
     prediction: Tensor
 
 
-def judge(
+def judge_candidates(
     classifier: Classifier,
     metric: Metric,
     x0: Tensor,

@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 from audit.errors import UsageError
 from audit.gates.verdict import settled
-from audit.schema import Gate, GateStatus, Interval, Report, reliability
+from audit.schema import Gate, GateStatus, Interval, ScanReport, reliability
 from audit.values import number
 
 Severity = Literal["error", "warn"]
@@ -175,7 +175,7 @@ def _strings(value: Any, name: str, path: Path) -> list[str]:
 
 
 def evaluate_policy(
-    report: Report, policy: Policy, today: date, *, strict: bool = False
+    report: ScanReport, policy: Policy, today: date, *, strict: bool = False
 ) -> list[Gate]:
     """Evaluate every gate of a policy on a report.
 
@@ -192,7 +192,7 @@ def evaluate_policy(
     ]
 
 
-def _evaluate(report: Report, rule: Rule, use: Use, strict: bool) -> Gate:
+def _evaluate(report: ScanReport, rule: Rule, use: Use, strict: bool) -> Gate:
     failed: GateStatus = "fail" if rule.level == "error" else "warn"
     colour = COLOUR.fullmatch(rule.text)
     if colour:
@@ -215,7 +215,7 @@ def _evaluate(report: Report, rule: Rule, use: Use, strict: bool) -> Gate:
 
 
 def _compare_interval(
-    report: Report,
+    report: ScanReport,
     match: "re.Match[str]",
     text: str,
     use: Use,
@@ -242,7 +242,7 @@ def _compare_interval(
     return Gate(id=match["what"], expression=text, status=status, value=value)
 
 
-def _interval_of(report: Report, match: "re.Match[str]") -> tuple[Interval | None, str]:
+def _interval_of(report: ScanReport, match: "re.Match[str]") -> tuple[Interval | None, str]:
     """Return the interval that a condition refers to, or the reason why there is none."""
     if match["what"] == "clean":
         return report.clean, "Clean accuracy was not measured."

@@ -1,6 +1,6 @@
 """Gates: conditions on the report that decide the verdict and the exit code."""
 
-from audit.schema import Gate, GateStatus, Report, Verdict, reliability
+from audit.schema import Gate, GateStatus, ScanReport, Verdict, reliability
 
 EXIT_PASS, EXIT_FAIL, EXIT_INCONCLUSIVE = 0, 1, 4
 
@@ -10,7 +10,7 @@ UNFINISHED = (
 )
 
 
-def fail_under(report: Report, minimum: float, *, strict: bool) -> list[Gate]:
+def fail_under(report: ScanReport, minimum: float, *, strict: bool) -> list[Gate]:
     """Require every attacked accuracy to be at least ``minimum`` at the low end of its interval.
 
     With ``strict``, a gate is inconclusive instead of failed if its value meets the minimum and
@@ -49,7 +49,7 @@ def fail_under(report: Report, minimum: float, *, strict: bool) -> list[Gate]:
     return gates
 
 
-def settled(gate: Gate, report: Report, *, side: str, at_least: bool) -> Gate:
+def settled(gate: Gate, report: ScanReport, *, side: str, at_least: bool) -> Gate:
     """Keep an outcome that the rest of an unfinished scan cannot change; else make it inconclusive.
 
     More attacks only lower an attacked accuracy, and more certificates only raise a certified one.
@@ -86,7 +86,7 @@ def verdict(gates: list[Gate], reliable: str) -> Verdict:
     return "pass" if gates else "none"
 
 
-def exit_code(report: Report, *, strict: bool) -> int:
+def exit_code(report: ScanReport, *, strict: bool) -> int:
     """Return the exit status: a failed gate comes first, then evidence that allows no verdict.
 
     A failed health check is always inconclusive, a warning only under ``strict``.

@@ -9,7 +9,7 @@ from attackers.geometry import Wasserstein
 from attackers.losses import misclassified
 from attackers.wagan.attack import generated
 from attackers.wagan.networks import Generator
-from audit.evidence.judge import judge
+from audit.evidence.judge import judge_candidates
 from audit.generators.plan import TrainingPlan
 
 
@@ -37,7 +37,7 @@ def held_out_accuracy(
     streams = samples.generator.take(rows).fold("validation")
     x = generated(network, x0.to(classifier.device), config.radius, streams).cpu()
     wrong = misclassified(classifier.deployed(x), labels)
-    verdict = judge(classifier, metric, x0, x, labels, line_search=0)
+    verdict = judge_candidates(classifier, metric, x0, x, labels, line_search=0)
     broken = verdict.broken & (verdict.distance <= config.radius)
     return {
         "clean": len(rows) / len(samples),

@@ -13,7 +13,7 @@ from attackers.wagan.training import under
 from audit.errors import ModelError
 from audit.generators.resuming import RunIdentity
 from audit.generators.tensor_files import FileKind, JsonObject, read_tensors, tensor_file
-from audit.hardening.plan import Entry, HardeningPlan
+from audit.hardening.plan import EpochRecord, HardeningPlan
 from audit.hardening.trainable import Trainable
 from audit.runtime.atomic_files import replacing
 
@@ -48,7 +48,7 @@ class HardeningState:
     number: int = 0
     spent: float = 0.0
     losses: float = 0.0
-    history: list[Entry] = field(default_factory=list)
+    history: list[EpochRecord] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
     best_epoch: int | None = None
 

@@ -15,7 +15,7 @@ from attackers.adam import adam_step
 from audit.errors import ModelError
 from audit.generators.epochs import keyed_stream, remaining_batches
 from audit.hardening.hardening_state import HardeningState, save_state
-from audit.hardening.plan import Entry, HardeningPlan
+from audit.hardening.plan import EpochRecord, HardeningPlan
 from audit.hardening.schedules import SCHEDULES
 
 CHECKPOINT_INTERVAL = 30.0
@@ -30,7 +30,7 @@ def train_model(
     state: HardeningState,
     checkpoint: Path,
     tick: Callable[[int], None],
-    on_epoch: Callable[[Entry], None],
+    on_epoch: Callable[[EpochRecord], None],
 ) -> None:
     """Train until the last epoch or the time limit.
 
@@ -114,7 +114,7 @@ def _step(plan: HardeningPlan, state: HardeningState, rows: Tensor) -> None:
     model.load(state.weights)
 
 
-def _validate_epoch(plan: HardeningPlan, state: HardeningState, epoch: int) -> Entry:
+def _validate_epoch(plan: HardeningPlan, state: HardeningState, epoch: int) -> EpochRecord:
     """Validate the averaged weights after an epoch, and keep them if no accepted one is better."""
     plan.model.load(state.average)
     found = plan.validate()

@@ -13,7 +13,7 @@ from audit.hardening.config import PEAK_LEARNING_RATE
 from audit.hardening.trainable import Trainable
 from audit.options import HardenConfig
 
-Entry = dict[str, Any]
+EpochRecord = dict[str, Any]
 """Measurements of one epoch, as JSON values."""
 
 
@@ -87,7 +87,7 @@ class HardeningPlan:
     labels: Tensor
     loss: TrainingLoss
     hyperparameters: Hyperparameters
-    validate: Callable[[], Entry]
+    validate: Callable[[], EpochRecord]
     identity: RunIdentity
     adversary: TrainedAdversary | None = None
 

@@ -9,7 +9,7 @@ from audit.models import LoadOptions, load_classifier
 from audit.models.classifier import Load
 from audit.options import HardenConfig, ScanConfig
 from audit.scanning.result import ScanResult
-from audit.schema import HardenReport, Report
+from audit.schema import HardenReport, ScanReport
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class HardenRequest:
     scans: tuple[ScanConfig, ...]
     loading: LoadOptions
     out: Path
-    write_scan: Callable[[ScanResult, str], Report]
+    write_scan: Callable[[ScanResult, str], ScanReport]
     write_report: Callable[[HardenReport], None]
     generator: Path | None = None
     resume: bool = False

@@ -9,7 +9,7 @@ from audit.generators.tensor_files import FileKind, tensor_file
 from audit.hardening.before_after import compare_models
 from audit.hardening.hardening_state import HardeningState, restore_state
 from audit.hardening.loop import train_model
-from audit.hardening.plan import Entry, HardeningPlan
+from audit.hardening.plan import EpochRecord, HardeningPlan
 from audit.hardening.prepare import HardeningSession, prepare_hardening
 from audit.hardening.request import HardenRequest
 from audit.models import pick_device
@@ -21,7 +21,7 @@ from audit.schema import HardenReport
 WEIGHTS_KIND = FileKind("wasserstein-audit weights", 1, "weights written by `audit harden`")
 
 
-def ignore_epoch(entry: Entry) -> None:
+def ignore_epoch(entry: EpochRecord) -> None:
     """Do nothing with the measurements of an epoch."""
     del entry
 
@@ -29,7 +29,7 @@ def ignore_epoch(entry: Entry) -> None:
 def run_hardening(
     request: HardenRequest,
     progress: Progress = silent,
-    on_epoch: Callable[[Entry], None] = ignore_epoch,
+    on_epoch: Callable[[EpochRecord], None] = ignore_epoch,
 ) -> HardenReport:
     """Train a model against an adversary, write the hardened file, and scan before and after.
 

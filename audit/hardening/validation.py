@@ -8,7 +8,7 @@ from torch import Tensor
 from attackers.losses import cross_entropy, misclassified
 from audit.hardening.adversaries import Pgd
 from audit.hardening.config import threats_of
-from audit.hardening.plan import Entry
+from audit.hardening.plan import EpochRecord
 from audit.hardening.trainable import Trainable
 from audit.options import HardenConfig
 
@@ -54,7 +54,7 @@ class Validation:
     held_out: Labelled
     evaluation: Labelled
 
-    def __call__(self) -> Entry:
+    def __call__(self) -> EpochRecord:
         """Return ``clean`` and mean ``attacked`` accuracy on the held-out set, and evaluation."""
         evaluation = self._clean(self.evaluation)
         attacked = [

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from attackers.threat import Threat
-from audit.evidence.judge import judge
+from audit.evidence.judge import judge_candidates
 from audit.health.subjects import PROBE_SIZE, MetricSubject
 
 
@@ -52,7 +52,7 @@ def broken(
 def confirmed_by_judge(subject: MetricSubject, rows: Tensor, x: Tensor) -> Tensor:
     """Return which candidates ``x`` of the rows the judge confirms within the budget, (B,) bool."""
     samples = subject.samples
-    verdict = judge(
+    verdict = judge_candidates(
         subject.classifier,
         subject.metric,
         samples.x[rows],

@@ -13,15 +13,25 @@ from audit.gates.verdict import verdict
 from audit.models import LoadOptions
 from audit.scanning.artifacts import gallery
 from audit.scanning.result import ScanResult
-from audit.schema import Artifacts, Data, Gate, Model, ModelInput, Report, Tool, now, reliability
+from audit.schema import (
+    Artifacts,
+    Data,
+    Gate,
+    Model,
+    ModelInput,
+    ScanReport,
+    Tool,
+    now,
+    reliability,
+)
 from audit.schema.files import ADVERSARIAL_FILE, HTML_FILE, SAMPLES_FILE
 from audit.values import order_name
 from audit.version import __version__
 
 
 def report_of(
-    result: ScanResult, *, config: dict[str, Any], gates: Callable[[Report], list[Gate]]
-) -> Report:
+    result: ScanResult, *, config: dict[str, Any], gates: Callable[[ScanReport], list[Gate]]
+) -> ScanReport:
     """Put everything a scan found into one report.
 
     Args:
@@ -29,7 +39,7 @@ def report_of(
         config: every option as the user gave it or as it was defaulted, for the record.
         gates: judges the report.
     """
-    report = Report(
+    report = ScanReport(
         tool=Tool(name="wasserstein-audit", version=__version__),
         status=result.status,
         verdict="none",

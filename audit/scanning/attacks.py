@@ -1,10 +1,7 @@
 """The attacks of a scan on one metric: each proposes, the judge decides, the frontier keeps."""
 
 import itertools
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
 from functools import partial
 from math import isfinite
 
@@ -18,20 +15,14 @@ from attackers.losses import LOSSES
 from attackers.stage import Stage
 from attackers.threat import Threat
 from attackers.wdro import W_PGD_STEPS
-from audit.errors import contained
-from audit.evidence.judge import LINE_SEARCH, judge
+from audit.evidence.judge import LINE_SEARCH, judge_candidates
 from audit.generators.made import transferred
-from audit.models.classifier import Classifier
-from audit.models.execution import Counted, Counter
 from audit.runtime.progress import Progress
 from audit.scanning.config import effort_of
 from audit.scanning.evidence import MetricRun
+from audit.scanning.recording import Attacker, not_run, recorded
 from audit.scanning.sensitivity import SENSITIVITY_LOSSES, Question, sensitivity
 from audit.scanning.subject import Subject
-from audit.schema import Attack, RunStatus
-
-INTERRUPTED = "Interrupted before all samples were attacked."
-"""Detail of the attack that an interrupt ended."""
 
 BLIND = 2.0
 """Factor that replaces `Effort.near` after a search by decisions alone, whose radii are up to twice
@@ -51,10 +42,10 @@ def attack_all(subject: Subject, run: MetricRun, progress: Progress) -> None:
             continue
         reason = not_applicable(entry, subject, run.metric)
         if reason:
-            run.attacks.append(_not_applicable(name, reason))
+            run.attacks.append(not_run(name, reason))
             continue
-        with _recorded(run, name, subject) as attacker:
-            attacker.detail = _detail(subject, entry)
+        with recorded(run, name, subject) as attacker:
+            attacker.detail = generator_detail(subject, entry)
             RUNNERS[entry.kind](subject, run, entry, attacker, progress)
     if subject.classifier.white_box is not None:
         _measure_sensitivity(subject, run, progress)
@@ -63,12 +54,12 @@ def attack_all(subject: Subject, run: MetricRun, progress: Progress) -> None:
 def reinforce(subject: Subject, run: MetricRun, times: int, progress: Progress) -> None:
     """Rerun the iterative attack with ``times`` as many steps."""
     name = ITERATIVE[run.metric.name]
-    with _recorded(run, name, subject, times) as attacker:
+    with recorded(run, name, subject, times) as attacker:
         attacker.detail = f"Again with {times} times the steps."
         _attack_at_radii(subject, run, ATTACKS[name], attacker, progress, times)
 
 
-def _detail(subject: Subject, entry: AttackEntry) -> str:
+def generator_detail(subject: Subject, entry: AttackEntry) -> str:
     """Describe the trained generator that an attack uses."""
     if "generator" not in entry.needs or subject.generator is None:
         return ""
@@ -92,71 +83,6 @@ def not_applicable(entry: AttackEntry, subject: Subject, metric: Metric) -> str:
     if "generator" in entry.needs and subject.generator is None:
         return "It needs a trained generator, and none was given."
     return ""
-
-
-@dataclass
-class Attacker:
-    """The model as one attack sees it, with what it spent and what it broke."""
-
-    classifier: Classifier
-    broken: set[int] = field(default_factory=set)
-    detail: str = ""
-
-    @property
-    def logits(self) -> Callable[[Tensor], Tensor]:
-        """What is attacked: the differentiable copy, or the served scores where there is none."""
-        model = self.classifier
-        return model.deployed if model.white_box is None else model.differentiable
-
-
-@contextmanager
-def _recorded(run: MetricRun, name: str, subject: Subject, times: int = 1) -> Iterator[Attacker]:
-    """Count passes and time of one attack, and record it even when it is cut short.
-
-    An error ends this attack alone: what it found was judged and stays, the record says what
-    happened, and the scan goes on. A contradiction that only a bug of ours can cause is raised.
-    """
-    counter = Counter()
-    classifier = subject.classifier
-    white_box = classifier.white_box
-    attacker = Attacker(
-        replace(
-            classifier,
-            serve=Counted(classifier.serve, counter),
-            white_box=(
-                None
-                if white_box is None
-                else replace(white_box, logits=Counted(white_box.logits, counter))
-            ),
-        )
-    )
-    started = time.perf_counter()
-    status: RunStatus = "ran"
-
-    def failed(reason: str) -> None:
-        nonlocal status
-        status, attacker.detail = "error", f"It stopped on an error: {reason}."
-        run.errors.append(f"{run.metric.name}, {name}: {attacker.detail}")
-
-    try:
-        with contained(f"The attack {name}", failed):
-            yield attacker
-    except KeyboardInterrupt:
-        status, attacker.detail = "error", INTERRUPTED
-        raise
-    finally:
-        run.attacks.append(
-            Attack(
-                name=name,
-                status=status,
-                detail=attacker.detail,
-                broken=len(attacker.broken),
-                forwards=counter.forwards,
-                gradients=counter.gradients,
-                seconds=time.perf_counter() - started,
-                budget=effort_of(subject.config).budget(name, times),
-            )
-        )
 
 
 def _search(
@@ -313,7 +239,7 @@ def _propose(
 ) -> None:
     """Let the judge decide on candidates, and keep what is nearer than before."""
     samples = subject.samples
-    verdict = judge(
+    verdict = judge_candidates(
         attacker.classifier,
         run.metric,
         samples.x[rows],
@@ -330,7 +256,7 @@ def _measure_sensitivity(subject: Subject, run: MetricRun, progress: Progress) -
     deltas = config.deltas_of(run.metric.name)
     question = Question(run.metric, config.orders, deltas, config.confidence, config.seed)
 
-    with _recorded(run, "w-fgsm", subject) as attacker:
+    with recorded(run, "w-fgsm", subject) as attacker:
 
         def offer(rows: Tensor, x: Tensor, wrong: Tensor) -> None:
             fooled = wrong & samples.correct[rows]
@@ -347,15 +273,3 @@ def _measure_sensitivity(subject: Subject, run: MetricRun, progress: Progress) -
                 tick=tick,
             )
             run.sensitivity, run.losses = measured.entries, measured.losses
-
-
-def _not_applicable(name: str, detail: str) -> Attack:
-    return Attack(
-        name=name,
-        status="not_applicable",
-        detail=detail,
-        broken=None,
-        forwards=None,
-        gradients=None,
-        seconds=None,
-    )

@@ -71,7 +71,7 @@ class Artifacts(Record):
     gallery: list[GalleryItem] = Field(default=[])
 
 
-class Report(Record):
+class ScanReport(Record):
     """The report of one scan."""
 
     schema_version: Literal[2] = REPORT_VERSION
@@ -92,7 +92,7 @@ class Report(Record):
     generator: GeneratorUsed | None = None
 
 
-def reliability(report: Report) -> Reliability:
+def reliability(report: ScanReport) -> Reliability:
     """Return GREEN if every applicable check passed, AMBER on a warning, RED on a failure.
 
     A check that stopped on an error counts as failed. AMBER also if no check applied, because then

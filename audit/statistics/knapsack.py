@@ -14,9 +14,9 @@ give an upper bound on A_delta, certified radii a lower one.
 import math
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Floats = NDArray[np.float64]
+from audit.statistics.confidence import Floats
 
 
 def adversarial_error(radii: ArrayLike, deltas: ArrayLike, order: float) -> Floats:

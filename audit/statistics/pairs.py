@@ -8,15 +8,10 @@ Given b + c, b is binomial, so with [l, h] the Clopper-Pearson interval of its s
 and the two-sided binomial test of one half is McNemar's exact test (McNemar 1947).
 """
 
-import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
 from audit.schema import Interval, Paired, PairedPoint
-from audit.statistics.confidence import clopper_pearson
-
-Booleans = NDArray[np.bool_]
-Floats = NDArray[np.float64]
+from audit.statistics.confidence import Booleans, Floats, clopper_pearson
 
 
 def paired(before: Booleans, after: Booleans, confidence: float) -> Paired:

@@ -1,6 +1,7 @@
 """From radii to the report's numbers: curves with intervals, the bracket, quantiles."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -68,81 +69,104 @@ def clean(correct: Booleans, confidence: float) -> Clean:
 
 
 def summarise(metric: Metric, judged: Judged, findings: Findings, scope: Scope) -> ThreatResult:
-    """Assemble everything known about one metric."""
-    orders, deltas, confidence = scope.orders, scope.deltas, scope.confidence
-    attacked, lower, right = judged.attacked, judged.certified, judged.correct
-    n, failure = len(right), judged.failure * len(right)
+    """Return the part of a report about one metric."""
     brackets = {
         order: (
-            accuracy(attacked, ~right, deltas, order),
-            accuracy(lower, ~right, deltas, order),
+            accuracy(judged.attacked, ~judged.correct, scope.deltas, order),
+            accuracy(judged.certified, ~judged.correct, scope.deltas, order),
         )
-        for order in orders
+        for order in scope.orders
     }
-    clean_bounds = clopper_pearson(int(right.sum()), n, 1 - (1 - confidence) / 2)
-
-    def relative(value: float, order: float, failure: float = 0.0) -> Interval:
-        above = _bounds(value, n, order, 1 - (1 - confidence) / 2, failure)
-        low, high = ratio(above, clean_bounds)
-        if not judged.accuracy:
-            return Interval(value=None, low=None, high=None)  # a share of nothing
-        share = value / judged.accuracy
-        return Interval(value=share, low=min(low, share), high=max(high, share))
-
-    def attacked_robustness(order: str, delta: float) -> float | None:
-        for candidate in orders:
-            if order_name(candidate) == order and judged.accuracy:
-                value = brackets[candidate][0][deltas.index(delta)]
-                return float(value) / judged.accuracy
-        return None
-
-    by_name = {order_name(order): order for order in orders}
-    marked = [
-        bracketed(
-            entry,
-            findings.losses[entry.loss],
-            attacked,
-            findings.envelope,
-            by_name[entry.order],
-        )
-        for entry in mark_violations(findings.sensitivity, attacked_robustness)
-    ]
-    curves = [
-        Curve(
-            order=order_name(order),
-            points=[
-                Point(
-                    delta=delta,
-                    attacked=accuracy_interval(float(above), n, order, confidence),
-                    certified=accuracy_interval(float(below), n, order, confidence, failure),
-                    robustness=Robustness(
-                        attacked=relative(float(above), order),
-                        certified=relative(float(below), order, failure),
-                    ),
-                    first_order=as_first_order(primary(marked, order_name(order), delta)),
-                )
-                for delta, above, below in zip(deltas, *brackets[order], strict=True)
-            ],
-        )
-        for order in orders
-    ]
+    sensitivity = _sensitivity(judged, findings, scope, brackets)
     return ThreatResult(
         metric=metric.name,
         unit=metric.unit,
         attacks=findings.attacks,
         certifier=findings.certifier,
-        sensitivity=marked,
-        curves=curves,
+        sensitivity=sensitivity,
+        curves=[_curve(order, brackets[order], sensitivity, judged, scope) for order in brackets],
         radii=Radii(
-            attacked=_quantiles(attacked),
-            certified=_quantiles(lower),
-            histogram=histogram(attacked[right], lower[right]),
+            attacked=_quantiles(judged.attacked),
+            certified=_quantiles(judged.certified),
+            histogram=histogram(judged.attacked[judged.correct], judged.certified[judged.correct]),
         ),
         soft=soft_curves(
-            findings.soft, orders=orders, deltas=deltas, confidence=confidence, failure=failure
+            findings.soft,
+            orders=scope.orders,
+            deltas=scope.deltas,
+            confidence=scope.confidence,
+            failure=judged.failure * len(judged.correct),
         ),
         classes=by_class(judged, scope),
     )
+
+
+def _sensitivity(
+    judged: Judged,
+    findings: Findings,
+    scope: Scope,
+    brackets: Mapping[float, tuple[Floats, Floats]],
+) -> list[Sensitivity]:
+    """Return the first-order quantities, with what the attacks and the bounds say about them."""
+    by_name = {order_name(order): order for order in scope.orders}
+
+    def attacked_robustness(order: str, delta: float) -> float | None:
+        if order not in by_name or not judged.accuracy:
+            return None
+        attacked, _ = brackets[by_name[order]]
+        return float(attacked[scope.deltas.index(delta)]) / judged.accuracy
+
+    return [
+        bracketed(
+            entry,
+            findings.losses[entry.loss],
+            judged.attacked,
+            findings.envelope,
+            by_name[entry.order],
+        )
+        for entry in mark_violations(findings.sensitivity, attacked_robustness)
+    ]
+
+
+def _curve(
+    order: float,
+    bracket: tuple[Floats, Floats],
+    sensitivity: list[Sensitivity],
+    judged: Judged,
+    scope: Scope,
+) -> Curve:
+    """Return both ends of the bracket of one order, with intervals, at every budget."""
+    n, confidence = len(judged.correct), scope.confidence
+    failure = judged.failure * n
+    return Curve(
+        order=order_name(order),
+        points=[
+            Point(
+                delta=delta,
+                attacked=accuracy_interval(float(above), n, order, confidence),
+                certified=accuracy_interval(float(below), n, order, confidence, failure),
+                robustness=Robustness(
+                    attacked=_share_of_clean(float(above), order, judged, confidence),
+                    certified=_share_of_clean(float(below), order, judged, confidence, failure),
+                ),
+                first_order=as_first_order(primary(sensitivity, order_name(order), delta)),
+            )
+            for delta, above, below in zip(scope.deltas, *bracket, strict=True)
+        ],
+    )
+
+
+def _share_of_clean(
+    value: float, order: float, judged: Judged, confidence: float, failure: float = 0.0
+) -> Interval:
+    """Return A_delta / A with its interval; each of the two intervals spends half of the error."""
+    if not judged.accuracy:
+        return Interval(value=None, low=None, high=None)  # no clean accuracy to divide by
+    n, half = len(judged.correct), 1 - (1 - confidence) / 2
+    clean_bounds = clopper_pearson(int(judged.correct.sum()), n, half)
+    low, high = ratio(_accuracy_bounds(value, n, order, half, failure), clean_bounds)
+    share = value / judged.accuracy
+    return Interval(value=share, low=min(low, share), high=max(high, share))
 
 
 def accuracy(
@@ -168,11 +192,11 @@ def accuracy_interval(
 
     For finite orders the interval is valid at all budgets and orders simultaneously.
     """
-    low, high = _bounds(value, n, order, confidence, failure)
+    low, high = _accuracy_bounds(value, n, order, confidence, failure)
     return Interval(value=value, low=low, high=high)
 
 
-def _bounds(
+def _accuracy_bounds(
     value: float, n: int, order: float, confidence: float, failure: float
 ) -> ConfidenceInterval:
     """Exact binomial for the pointwise threat, DKW (uniform in delta and order) for the others.

@@ -8,7 +8,7 @@ from audit.errors import UsageError
 from audit.scanning import scan
 from audit.scanning.assemble import report_of
 from audit.scanning.effort import EFFORTS
-from audit.schema import Report
+from audit.schema import ScanReport
 from reports import html, terminal
 
 X = inputs(24)
@@ -16,7 +16,7 @@ LABELS = classifier(linear).predict(X)
 OPTIONS = {"metrics": ("linf",), "deltas": (0.05, 0.2), "orders": (float("inf"), 2.0)}
 
 
-def scanned(effort: str, **options: object) -> Report:
+def scanned(effort: str, **options: object) -> ScanReport:
     outcome = scan.run(
         scan_of(classifier(linear), X, LABELS, effort=effort, **{**OPTIONS, **options})
     )

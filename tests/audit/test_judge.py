@@ -11,7 +11,7 @@ from torch import Tensor
 from attackers.geometry import L2, NORMS, Linf, Metric
 from attackers.losses import misclassified
 from audit.evidence.frontier import Frontier
-from audit.evidence.judge import Judgement, admissible, judge
+from audit.evidence.judge import Judgement, admissible, judge_candidates
 
 MODEL = classifier(linear)
 every_metric = pytest.mark.parametrize("metric", [NORMS[n]() for n in NORMS], ids=NORMS)
@@ -29,7 +29,7 @@ def crossing(n: int = 8) -> tuple[Tensor, Tensor, Tensor]:
 @every_metric
 def test_distances_are_recomputed_exactly_in_float64(metric: Metric) -> None:
     x0, x, labels = crossing()
-    verdict = judge(MODEL, metric, x0, x, labels, line_search=0)
+    verdict = judge_candidates(MODEL, metric, x0, x, labels, line_search=0)
     moved = np.abs(x.double().numpy() - x0.double().numpy())
     exact = {"linf": moved.max(1), "l2": np.sqrt((moved**2).sum(1)), "l1": moved.sum(1)}
     assert verdict.distance.dtype == torch.float64
@@ -43,7 +43,7 @@ def test_distances_are_recomputed_exactly_in_float64(metric: Metric) -> None:
 def test_the_walk_ends_misclassified_at_the_boundary(metric: Metric) -> None:
     x0, x, labels = crossing()
     before = x.clone()
-    verdict = judge(MODEL, metric, x0, x, labels)
+    verdict = judge_candidates(MODEL, metric, x0, x, labels)
     assert torch.equal(x, before)
     assert misclassified(MODEL.deployed(verdict.x), labels).all()
     assert torch.equal(verdict.prediction, MODEL.predict(verdict.x))
@@ -61,7 +61,7 @@ def test_the_walk_ends_misclassified_at_the_boundary(metric: Metric) -> None:
 def test_candidates_that_are_no_inputs_are_rejected(spoil: float) -> None:
     x0, x, labels = crossing()
     x[3, 1] = spoil
-    verdict = judge(MODEL, Linf(), x0, x, labels)
+    verdict = judge_candidates(MODEL, Linf(), x0, x, labels)
     assert verdict.broken.tolist() == [row != 3 for row in range(8)]
     assert verdict.distance[3] == math.inf
     assert torch.equal(verdict.x[3], x0[3])
@@ -74,7 +74,7 @@ def test_candidates_that_the_served_model_classifies_correctly_are_rejected() ->
     x[5] = x0[5]
     # The copy may call everything wrong: only the served model is asked.
     liar = classifier(linear, copy=lambda x: -linear(x), attackable=lambda x: -linear(x))
-    verdict = judge(liar, L2(), x0, x, labels)
+    verdict = judge_candidates(liar, L2(), x0, x, labels)
     assert verdict.broken.tolist() == [row != 5 for row in range(8)]
     assert torch.equal(verdict.x[5], x0[5])
 
@@ -84,12 +84,14 @@ def test_ties_and_nan_scores_prove_nothing() -> None:
     labels = torch.ones(4, dtype=torch.long)
     for value in (0.0, math.nan):
         model = classifier(lambda x, v=value: two_sided(torch.full((len(x),), v)))
-        assert not judge(model, Linf(), x0, x0 + 0.01, labels, line_search=0).broken.any()
+        assert not judge_candidates(
+            model, Linf(), x0, x0 + 0.01, labels, line_search=0
+        ).broken.any()
 
 
 def test_confirmed_examples_are_wrong_for_everybody_who_takes_the_argmax() -> None:
     x0, x, labels = crossing()
-    verdict = judge(MODEL, L2(), x0, x, labels, line_search=30)
+    verdict = judge_candidates(MODEL, L2(), x0, x, labels, line_search=30)
     scores = MODEL.deployed(verdict.x)
     own = scores.gather(1, labels[:, None])[:, 0]
     assert bool((scores.amax(1)[verdict.broken] > own[verdict.broken]).all())
@@ -98,12 +100,12 @@ def test_confirmed_examples_are_wrong_for_everybody_who_takes_the_argmax() -> No
 
 def test_the_box_is_the_metrics() -> None:
     x0, x, labels = crossing()
-    assert not judge(MODEL, Linf(low=0.29, high=0.71), x0, x, labels).broken.any()
+    assert not judge_candidates(MODEL, Linf(low=0.29, high=0.71), x0, x, labels).broken.any()
 
 
 def test_candidates_of_another_dtype_are_judged_as_served() -> None:
     x0, x, labels = crossing()
-    verdict = judge(MODEL, Linf(), x0, x.double() + 1e-12, labels)
+    verdict = judge_candidates(MODEL, Linf(), x0, x.double() + 1e-12, labels)
     assert verdict.x.dtype == torch.float32
     assert verdict.broken.all()
 
@@ -120,13 +122,13 @@ def test_the_frontier_only_improves() -> None:
     assert frontier.attack == [""] * 8
 
     rows = torch.tensor([1, 3, 0])
-    far = judge(model, L2(), x0[rows], x[rows], labels[rows], line_search=0)
+    far = judge_candidates(model, L2(), x0[rows], x[rows], labels[rows], line_search=0)
     frontier.offer(rows, far, "far")
     assert frontier.attack == ["", "far", "", "far", "", "", "", ""]
     assert frontier.broken.tolist() == [False, True, False, True] + [False] * 4
     assert frontier.radius[0] == 0  # a sample that was wrong stays at 0
 
-    near = judge(model, L2(), x0, x, labels)
+    near = judge_candidates(model, L2(), x0, x, labels)
     frontier.offer(torch.arange(8), near, "near")
     frontier.offer(rows, far, "late")
     assert frontier.attack == [""] + ["near"] * 7

@@ -14,7 +14,7 @@ from audit.options import ScanConfig
 from audit.options.scanning import AttackName
 from audit.scanning import scan
 from audit.scanning.assemble import report_of
-from audit.schema import Gate, Report
+from audit.schema import Gate, ScanReport
 from audit.values import order_name
 from tests.reports.golden import golden
 
@@ -160,7 +160,7 @@ def test_one_word_for_the_whole(statuses: list[str], reliable: str, expected: st
 
 
 @pytest.fixture(scope="module")
-def report() -> Report:
+def report() -> ScanReport:
     x = inputs(30)
     options = {"deltas": (0.1,), "attacks": ("fgsm",), "certify": "none"}
     done = scan.run(scan_of(classifier(linear), x, noisy_labels(x), **options))
@@ -187,7 +187,7 @@ def report() -> Report:
     ],
 )
 def test_exit_codes(
-    report: Report, verdict: str, status: str, health: Any, strict: bool, code: int
+    report: ScanReport, verdict: str, status: str, health: Any, strict: bool, code: int
 ) -> None:
     changed = report.model_copy(
         update={

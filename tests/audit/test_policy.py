@@ -7,7 +7,7 @@ import pytest
 
 from audit.errors import UsageError
 from audit.gates.policy import Policy, Rule, Waiver, evaluate_policy, read_policy
-from audit.schema import Interval, Report
+from audit.schema import Interval, ScanReport
 from tests.reports.golden import golden
 
 TODAY = date(2030, 1, 15)
@@ -23,7 +23,7 @@ def one(text: str, **options: object) -> Policy:
     return Policy((Rule(text, "error"),), **options)  # type: ignore[arg-type]
 
 
-def report(low: float = 0.7, value: float = 0.8, high: float = 0.9) -> Report:
+def report(low: float = 0.7, value: float = 0.8, high: float = 0.9) -> ScanReport:
     """A report of a whole scan whose attacked accuracy at linf 8/255, order inf, is known."""
     made = golden().model_copy(update={"status": "complete"})
     threat = made.threats[0]

@@ -25,7 +25,7 @@ from audit.runtime.atomic_files import check_writable, replacing
 from audit.scanning import artifacts, scan
 from audit.scanning.assemble import report_of
 from audit.scanning.result import ScanResult
-from audit.schema import Report
+from audit.schema import ScanReport
 
 OPTIONS: dict[str, Any] = {
     "metrics": ("linf", "l2", "l1"),
@@ -46,7 +46,7 @@ def done() -> ScanResult:
 
 
 @pytest.fixture(scope="module")
-def report(done: ScanResult) -> Report:
+def report(done: ScanResult) -> ScanReport:
     return report_of(done, config={}, gates=Gates(VerdictOptions(fail_under=0.2)).evaluate)
 
 
@@ -63,7 +63,7 @@ def test_every_radius_is_the_closed_form(done: ScanResult) -> None:
         assert found.isfinite().all()
 
 
-def test_health_is_green_and_everything_ran(done: ScanResult, report: Report) -> None:
+def test_health_is_green_and_everything_ran(done: ScanResult, report: ScanReport) -> None:
     statuses = {key(entry): entry.status for entry in done.health}
     assert set(statuses.values()) <= {"pass", "warn", "not_applicable"}
     # What cannot run: Square in l1, examples of an earlier metric for the first, 8 bits of tables
@@ -91,7 +91,7 @@ def test_health_is_green_and_everything_ran(done: ScanResult, report: Report) ->
     assert report.verdict == "fail"  # 0.2 is not held at the largest budget
 
 
-def test_the_bracket_of_the_report_is_ordered(report: Report) -> None:
+def test_the_bracket_of_the_report_is_ordered(report: ScanReport) -> None:
     for threat in report.threats:
         for curve in threat.curves:
             for point in curve.points:

@@ -11,7 +11,7 @@ from torch import Tensor
 from attackers.geometry import L2
 from attackers.losses import misclassified, outvoted
 from audit.errors import UsageError
-from audit.evidence.judge import judge
+from audit.evidence.judge import judge_candidates
 from audit.models.smoothed import SOFT_DRAWS, Noise, generator_of, poll, smooth, votes_settled
 from audit.options import ScanConfig
 from audit.scanning import scan
@@ -122,7 +122,7 @@ def test_the_judge_walks_on_until_the_votes_are_settled() -> None:
     margin = linear(x0)[:, 1] / WEIGHT.norm()
     boundary = x0 - 1.02 * margin[:, None] * unit
     assert not outvoted(SMOOTHED.deployed(boundary), labels).all()
-    verdict = judge(SMOOTHED, L2(), x0, boundary, labels)
+    verdict = judge_candidates(SMOOTHED, L2(), x0, boundary, labels)
     assert verdict.broken.all()
     assert (verdict.distance > margin.abs()).all()
     assert outvoted(SMOOTHED.deployed(verdict.x), labels).all()

@@ -21,7 +21,7 @@ from audit.scanning import attacks, scan
 from audit.scanning.assemble import report_of
 from audit.scanning.result import ScanResult
 from audit.scanning.subject import plan_of
-from audit.schema import Interval, Report, reliability
+from audit.schema import Interval, ScanReport, reliability
 from reports import RENDERERS
 from reports.comparison import COMPARISON_RENDERERS
 from tests.reports.golden import golden
@@ -31,7 +31,7 @@ LABELS = linear(X).argmax(1)
 OPTIONS: dict[str, Any] = {"metrics": ("linf",), "orders": (float("inf"),), "deltas": (0.05, 0.1)}
 
 
-def report(state: ScanResult, gates: Gates | None = None) -> Report:
+def report(state: ScanResult, gates: Gates | None = None) -> ScanReport:
     return report_of(
         state,
         config={"threat": list(state.subject.config.metrics)},
@@ -39,7 +39,7 @@ def report(state: ScanResult, gates: Gates | None = None) -> Report:
     )
 
 
-def with_accuracy(status: str, side: str = "attacked") -> Report:
+def with_accuracy(status: str, side: str = "attacked") -> ScanReport:
     """A report whose accuracy at linf 8/255 is 0.8, between 0.7 and 0.9."""
     made = golden().model_copy(update={"status": status})
     curve = made.threats[0].curves[0]
@@ -153,7 +153,7 @@ def test_a_comparison_with_an_unfinished_scan_is_open(status: str) -> None:
     )
     cut = whole.model_copy(update={"status": status})
 
-    def outcome(old: Report, new: Report, radii_of_new: comparison.SampleRadii) -> str:
+    def outcome(old: ScanReport, new: ScanReport, radii_of_new: comparison.SampleRadii) -> str:
         return comparison.compare_reports(old, new, radii, radii_of_new, limit=0.1).status
 
     assert outcome(whole, whole, radii) == "pass"
@@ -312,7 +312,7 @@ def test_an_error_in_what_is_told_of_an_attack_costs_that_attack_alone(
     def broken(*_: object, **__: object) -> str:
         raise Boom("no digest")
 
-    monkeypatch.setattr(attacks, "_detail", broken)
+    monkeypatch.setattr(attacks, "generator_detail", broken)
     state = scan.run(scan_of(classifier(linear), X, LABELS, **OPTIONS, attacks=("minimal",)))
     attack = state.evidence[0].attacks[0]
     assert (attack.status, attack.detail) == ("error", "It stopped on an error: Boom: no digest.")

@@ -20,7 +20,7 @@ from audit.scanning.assemble import report_of
 from audit.scanning.result import ScanResult
 from audit.scanning.scan import NO_IMAGES
 from audit.scanning.subject import Subject
-from audit.schema import Report
+from audit.schema import ScanReport
 
 SHAPE = (2, 5, 5)
 WEIGHT = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
@@ -59,11 +59,11 @@ def done() -> ScanResult:
 
 
 @pytest.fixture(scope="module")
-def report(done: ScanResult) -> Report:
+def report(done: ScanResult) -> ScanReport:
     return report_of(done, config={}, gates=Gates().evaluate)
 
 
-def test_the_attacks_that_apply_ran(report: Report) -> None:
+def test_the_attacks_that_apply_ran(report: ScanReport) -> None:
     (threat,) = report.threats
     assert threat.metric == "wasserstein"
     assert threat.unit == METRIC.unit
@@ -111,7 +111,7 @@ def test_examples_are_of_the_same_mass_and_at_the_radius_that_is_told(done: Scan
     assert misclassified(linear(x), LABELS[index]).all()
 
 
-def test_the_curves_are_those_of_the_radii(done: ScanResult, report: Report) -> None:
+def test_the_curves_are_those_of_the_radii(done: ScanResult, report: ScanReport) -> None:
     pointwise, shared = report.threats[0].curves
     radius = done.evidence[0].frontier.radius
     for point in pointwise.points:

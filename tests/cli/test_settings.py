@@ -113,7 +113,7 @@ def test_a_scan_is_compared_with_its_baseline(folder: Path) -> None:
     words = ("scan", "m.onnx", "--data", "d.npz", "--out", "new")
     outcome = audit(*words, "--baseline", "old/report.json", "--max-regression", "0.02")
     assert outcome.code == 0, outcome.err
-    assert "in pairs" in outcome.out
+    assert "paired samples" in outcome.out
     assert (folder / "new" / "comparison.md").exists()
     assert (folder / "new" / "comparison.json").exists()
     refused = audit(*words, "--max-regression", "0.02")

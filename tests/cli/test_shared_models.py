@@ -15,7 +15,7 @@ from attackers.geometry import METRICS
 from attackers.random_streams import SampleGenerator
 from attackers.threat import Threat
 from audit.data import Dataset, open_data
-from audit.evidence.judge import judge
+from audit.evidence.judge import judge_candidates
 from audit.models import LoadOptions, load_classifier
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
@@ -175,7 +175,7 @@ def test_no_attack_breaks_what_is_proven_robust(shared: Path) -> None:
             classifier.differentiable, x, label, Threat(metric, entry["linf_radius"]),
             generator=SampleGenerator.seeded([x.numpy().tobytes()], 0),
         )  # fmt: skip
-        verdict = judge(classifier, metric, x, candidate, label)
+        verdict = judge_candidates(classifier, metric, x, candidate, label)
         assert not verdict.broken or verdict.distance <= entry["linf_radius"] * (1 + 1e-6)
         outcomes[entry["verdict"]].append(bool(verdict.broken))
     assert len(outcomes["robust"]) >= 5

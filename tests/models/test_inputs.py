@@ -16,7 +16,7 @@ from torch import Tensor
 
 from attackers.geometry import METRICS
 from audit.errors import ModelError
-from audit.evidence.judge import judge
+from audit.evidence.judge import judge_candidates
 from audit.models import Classifier, LoadOptions, load_classifier
 from audit.models.preprocess import as_dtype, make_spec
 from tests.cli import tiny
@@ -161,14 +161,14 @@ def test_the_judge_rounds_before_it_measures(tmp_path: Path) -> None:
     for metric in METRICS.values():
         geometry = metric(low=0.0, high=1.0)
         candidates = (x0 + 0.3 * target + 0.3 * STEP).clamp(0, 1)
-        verdict = judge(classifier, geometry, x0, candidates, labels)
+        verdict = judge_candidates(classifier, geometry, x0, candidates, labels)
         assert verdict.broken.sum() > 0.5 * len(x0)
         assert on_lattice(verdict.x.numpy())
         assert (classifier.predict(verdict.x) != labels)[verdict.broken].all()
         expected = geometry.distance(x0, verdict.x)[verdict.broken]
         assert torch.equal(verdict.distance[verdict.broken], expected)
         # A move that rounding takes back is no move.
-        still = judge(classifier, geometry, x0, (x0 + 0.4 * STEP).clamp(0, 1), labels)
+        still = judge_candidates(classifier, geometry, x0, (x0 + 0.4 * STEP).clamp(0, 1), labels)
         assert not still.broken.any()
 
 

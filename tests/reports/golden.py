@@ -28,8 +28,8 @@ from audit.schema import (
     Point,
     Quantiles,
     Radii,
-    Report,
     Robustness,
+    ScanReport,
     Sensitivity,
     SensitivityPoint,
     SoftCurve,
@@ -279,11 +279,11 @@ def gallery(metric: str, scale: float) -> list[GalleryItem]:
     ]
 
 
-def golden() -> Report:
+def golden() -> ScanReport:
     """The report that every renderer is tested on."""
     linf = [k / 255 for k in (2, 4, 8, 12, 16, 24, 32)]
     l2 = [0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0]
-    return Report(
+    return ScanReport(
         tool=Tool(name="wasserstein-audit", version="0.1.0"),
         status="partial",
         verdict="fail",

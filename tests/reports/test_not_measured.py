@@ -16,7 +16,7 @@ from audit.schema import (
     Paired,
     PairedPoint,
     Point,
-    Report,
+    ScanReport,
     ThreatChange,
     ThreatResult,
 )
@@ -104,7 +104,7 @@ def test_a_side_of_the_bracket_that_was_not_measured_is_no_zero(name: str, side:
     assert len(re.findall(zero, rendered)) <= len(re.findall(zero, known))
 
 
-def meters(report: Report) -> list[str]:
+def meters(report: ScanReport) -> list[str]:
     return re.findall(r'class="meter".*', RENDERERS["html"](report))
 
 

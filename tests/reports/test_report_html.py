@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from golden import HOSTILE_IMAGE, golden
 
-from audit.schema import GalleryItem, Report
+from audit.schema import GalleryItem, ScanReport
 from reports.charts import chart_data
 from reports.html import GALLERY_BYTES, render
 
@@ -38,7 +38,7 @@ class Outline(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def with_gallery(items: list[GalleryItem]) -> Report:
+def with_gallery(items: list[GalleryItem]) -> ScanReport:
     report = golden()
     artifacts = report.artifacts.model_copy(update={"gallery": items})
     return report.model_copy(update={"artifacts": artifacts})

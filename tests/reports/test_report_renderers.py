@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from golden import golden
 
-from audit.schema import Report
+from audit.schema import ScanReport
 from reports import RENDERERS, summary, terminal
 from reports.numbers import NOT_MEASURED, Bracket
 
@@ -29,7 +29,7 @@ def visible(page: str) -> str:
     return html.unescape(re.sub(r"(?s)<[^>]*>", " ", page))
 
 
-def shown(name: str, report: Report) -> str:
+def shown(name: str, report: ScanReport) -> str:
     """The text of a format, white space collapsed: a terminal may break between words."""
     if name == "html":
         return visible(RENDERERS["html"](report))
@@ -140,13 +140,13 @@ def one_of_each(document: dict[str, Any]) -> list[Path_]:
     return [path for path in kinds + later + first_order if path[0] != "schema_version"]
 
 
-def replaced(document: dict[str, Any], path: Path_, change: Callable[[Any], Any]) -> Report:
+def replaced(document: dict[str, Any], path: Path_, change: Callable[[Any], Any]) -> ScanReport:
     copy = json.loads(json.dumps(document))
     place = copy
     for key in path[:-1]:
         place = place[key]
     place[path[-1]] = change(place[path[-1]])
-    return Report.model_validate(copy)
+    return ScanReport.model_validate(copy)
 
 
 @pytest.mark.parametrize("name", FORMATS_SHOWN)
@@ -187,7 +187,7 @@ def test_what_was_not_measured_is_never_zero(name: str) -> None:
     document = blank(golden().model_dump(mode="json"))
     document["health"] = document["warnings"] = []
     document["model"]["parity"] = None
-    text = shown(name, Report.model_validate(document))
+    text = shown(name, ScanReport.model_validate(document))
     assert "not measured" in text
     assert not re.search(r"\d\.\d %|(?<![\d.])0\.0(?!\d)", text)
 

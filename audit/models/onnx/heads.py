@@ -9,7 +9,7 @@ from onnx import GraphProto, NodeProto, ValueInfoProto
 from audit.errors import ModelError
 from audit.models.onnx.dtypes import is_float
 from audit.models.onnx.flow import attribute
-from audit.models.onnx.lifting import Patches, float_typed
+from audit.models.onnx.lifting import Patches
 
 KEEPS_SCORES = frozenset(
     ["Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout", "Cast", "ZipMap"]
@@ -51,6 +51,11 @@ def score_outputs(graph: GraphProto) -> list[ValueInfoProto]:
     scores = [value for value in graph.output if float_typed(value)]
     maps = [value for value in graph.output if value.type.HasField("sequence_type")]
     return scores + maps
+
+
+def float_typed(value: ValueInfoProto) -> bool:
+    """Return whether a declared value is a float tensor."""
+    return value.type.HasField("tensor_type") and is_float(value.type.tensor_type.elem_type)
 
 
 def find_head(graph: GraphProto, output: str) -> Head:

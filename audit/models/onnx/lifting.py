@@ -12,7 +12,7 @@ from torch import Tensor
 from audit.errors import AuditError, ModelError
 from audit.models.onnx import flow
 from audit.models.onnx.branching import Branch, choose_branch
-from audit.models.onnx.dtypes import FLOAT8, bounded, is_float, to_tensor
+from audit.models.onnx.dtypes import FLOAT8, bounded, to_tensor
 from audit.models.onnx.node import Kernel, Node, attributes, build_kernel, static_positions
 from audit.models.onnx.program import Step, execute, failure
 
@@ -296,8 +296,3 @@ class _Lifter:
             step = Step(move, lambda v, x: v.to(x.device), (name, self.source), (copy,), True)
             self.lifted.steps.append(step)
         return copy
-
-
-def float_typed(value: onnx.ValueInfoProto) -> bool:
-    """Whether a declared value is a float tensor."""
-    return value.type.HasField("tensor_type") and is_float(value.type.tensor_type.elem_type)

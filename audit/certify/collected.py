@@ -1,0 +1,68 @@
+"""Certificates of single samples, collected into those of a whole scan."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from audit.certify.envelope import LossBounds
+from audit.statistics.value import Envelope
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """Result of some samples.
+
+    Attributes:
+        rows: (R,) int64 of the samples.
+        radius: (R,) float64.
+        loss: bounds of the loss, where they were wanted.
+        error: what stopped them, or nothing.
+    """
+
+    rows: Tensor
+    radius: Tensor
+    loss: LossBounds | None
+    error: str = ""
+
+
+@dataclass
+class Collected:
+    """Results of all samples so far.
+
+    Attributes:
+        radius: (N,) float64, 0 where nothing is certified.
+        losses: bounds of the loss around all samples.
+        errors: what stopped single samples.
+    """
+
+    radius: Tensor
+    losses: LossBounds
+    errors: list[str] = field(default_factory=list)
+
+    @classmethod
+    def empty(cls, samples: int, levels: int) -> "Collected":
+        """Begin without any result, for this number of samples and of radii of the envelope."""
+        radius = torch.zeros(samples, dtype=torch.float64)
+        clean, everywhere = torch.zeros_like(radius), torch.zeros_like(radius)
+        return cls(radius, LossBounds(clean, radius.new_zeros(samples, levels), everywhere))
+
+    def add(self, found: Certificates) -> None:
+        """Store the result of some samples."""
+        self.radius[found.rows] = found.radius
+        if found.error:
+            self.errors.append(found.error)
+        if found.loss is not None:
+            for whole, part in zip(
+                vars(self.losses).values(), vars(found.loss).values(), strict=True
+            ):
+                whole[found.rows] = part
+
+    def envelope(self, levels: Tensor) -> Envelope | None:
+        """Return the bounds of the loss; None where there are none, or a sample has none."""
+        if self.errors or not len(levels):
+            return None
+        losses = self.losses
+        return Envelope(
+            levels.numpy(), losses.clean.numpy(), losses.within.numpy(), losses.everywhere.numpy()
+        )

@@ -1,0 +1,97 @@
+"""The record of one attack: what it spent, what it broke, and how it ended."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+from audit.errors import contained
+from audit.models.classifier import Classifier
+from audit.models.execution import Counted, Counter
+from audit.scanning.config import effort_of
+from audit.scanning.evidence import MetricRun
+from audit.scanning.subject import Subject
+from audit.schema import Attack, RunStatus
+
+INTERRUPTED = "Interrupted before all samples were attacked."
+"""Detail of the attack that an interrupt ended."""
+
+
+@dataclass
+class Attacker:
+    """The model as one attack sees it, with what it spent and what it broke."""
+
+    classifier: Classifier
+    broken: set[int] = field(default_factory=set)
+    detail: str = ""
+
+    @property
+    def logits(self) -> Callable[[Tensor], Tensor]:
+        """What is attacked: the differentiable copy, or the served scores where there is none."""
+        model = self.classifier
+        return model.deployed if model.white_box is None else model.differentiable
+
+
+@contextmanager
+def recorded(run: MetricRun, name: str, subject: Subject, times: int = 1) -> Iterator[Attacker]:
+    """Count passes and time of one attack, and record it even when it is cut short.
+
+    An error ends this attack alone: what it found was judged and stays, the record says what
+    happened, and the scan goes on. A contradiction that only a bug of ours can cause is raised.
+    """
+    counter = Counter()
+    classifier = subject.classifier
+    white_box = classifier.white_box
+    attacker = Attacker(
+        replace(
+            classifier,
+            serve=Counted(classifier.serve, counter),
+            white_box=(
+                None
+                if white_box is None
+                else replace(white_box, logits=Counted(white_box.logits, counter))
+            ),
+        )
+    )
+    started = time.perf_counter()
+    status: RunStatus = "ran"
+
+    def failed(reason: str) -> None:
+        nonlocal status
+        status, attacker.detail = "error", f"It stopped on an error: {reason}."
+        run.errors.append(f"{run.metric.name}, {name}: {attacker.detail}")
+
+    try:
+        with contained(f"The attack {name}", failed):
+            yield attacker
+    except KeyboardInterrupt:
+        status, attacker.detail = "error", INTERRUPTED
+        raise
+    finally:
+        run.attacks.append(
+            Attack(
+                name=name,
+                status=status,
+                detail=attacker.detail,
+                broken=len(attacker.broken),
+                forwards=counter.forwards,
+                gradients=counter.gradients,
+                seconds=time.perf_counter() - started,
+                budget=effort_of(subject.config).budget(name, times),
+            )
+        )
+
+
+def not_run(name: str, detail: str) -> Attack:
+    """Return the record of an attack that does not apply, with the reason."""
+    return Attack(
+        name=name,
+        status="not_applicable",
+        detail=detail,
+        broken=None,
+        forwards=None,
+        gradients=None,
+        seconds=None,
+    )
