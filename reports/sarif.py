@@ -54,7 +54,8 @@ def render(report: ScanReport) -> str:
         "artifacts": [
             {
                 "location": {"uri": artifact_uri(report.model.path)},
-                "hashes": {"sha-256": report.model.sha256},
+                # A Python function has no bytes to hash.
+                **({"hashes": {"sha-256": report.model.sha256}} if report.model.sha256 else {}),
             }
         ],
         "invocations": [_invocation(report)],

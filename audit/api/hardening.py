@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from audit.api.arguments import HardenArguments, documented
-from audit.api.inputs import DataLike, open_samples
+from audit.api.inputs import DataLike, are_files, open_samples
 from audit.api.scanning import finished_report, options_for_record
 from audit.api.verdicts import Gates
 from audit.errors import UsageError
@@ -76,7 +76,7 @@ def harden(
         scans=evaluated.scans(config),
         loading=loading,
         out=folder,
-        write_scan=partial(write_scan, folder, loading, reading),
+        write_scan=partial(write_scan, folder, loading, reading, from_files=are_files(evaluation)),
         write_report=partial(write_report, folder),
         generator=generator.file,
         resume=resume,
@@ -86,12 +86,18 @@ def harden(
 
 
 def write_scan(
-    folder: Path, loading: LoadOptions, reading: ReadOptions, result: ScanResult, name: str
+    folder: Path,
+    loading: LoadOptions,
+    reading: ReadOptions,
+    result: ScanResult,
+    name: str,
+    *,
+    from_files: bool,
 ) -> ScanReport:
     """Write the report of one of the scans before and after."""
     out = folder / name
     others = options_for_record(GeneratorOptions(), reading, VerdictOptions(), out)
-    record = assemble.record(result, loading, others)
+    record = assemble.record(result, loading, others, from_files=from_files)
     return finished_report(result, record, Gates(VerdictOptions()), out).record
 
 

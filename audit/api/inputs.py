@@ -28,6 +28,11 @@ DataLike = str | Path | tuple[Any, Any] | torch.utils.data.Dataset[Any]
 """A file or folder, a pair of samples and labels, or a map-style data set of such pairs."""
 
 
+def are_files(*objects: object) -> bool:
+    """Return whether each object is a path."""
+    return all(isinstance(entry, str | Path) for entry in objects)
+
+
 def check_model(model: ModelLike, loading: LoadOptions) -> None:
     """Refuse what cannot be a model before anything is read or computed.
 

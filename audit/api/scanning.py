@@ -12,6 +12,7 @@ from audit.api.arguments import ScanArguments, documented
 from audit.api.inputs import (
     DataLike,
     ModelLike,
+    are_files,
     check_model,
     loader_of,
     open_samples,
@@ -86,7 +87,8 @@ def scan(
         train = open_samples(source.data, reading, config.low, config.high)
         trained = train_within_scan(train, config, load, folder, display)
     result = run(subject, display, trained)
-    record = assemble.record(result, loading, options_for_record(source, reading, wanted, folder))
+    others = options_for_record(source, reading, wanted, folder)
+    record = assemble.record(result, loading, others, from_files=are_files(model, data))
     return finished_report(result, record, gates, folder)
 
 

@@ -114,13 +114,16 @@ def _environment(result: ScanResult) -> dict[str, Any]:
     }
 
 
-def record(result: ScanResult, loading: LoadOptions, others: dict[str, Any]) -> dict[str, Any]:
+def record(
+    result: ScanResult, loading: LoadOptions, others: dict[str, Any], *, from_files: bool
+) -> dict[str, Any]:
     """Every option as it took effect, and the one-line command that repeats the scan.
 
     Args:
         result: the scan, for its configuration and for the paths of model and data.
         loading: options of the model.
         others: options that belong to neither.
+        from_files: whether model and data are files; no command repeats a scan of other objects.
     """
     config = result.subject.config
     model, data = result.classifier.source.path, result.subject.dataset.path
@@ -155,4 +158,9 @@ def record(result: ScanResult, loading: LoadOptions, others: dict[str, Any]) -> 
             words += [flag, ",".join(str(item) for item in value)]
         elif value is not None and value is not False:
             words += [flag, str(value)]
-    return {"model": model, "data": data, **options, "command": shlex.join(words)}
+    return {
+        "model": model,
+        "data": data,
+        **options,
+        "command": shlex.join(words) if from_files else None,
+    }

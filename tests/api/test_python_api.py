@@ -1,6 +1,7 @@
 """The public Python API: one engine for files, modules, functions, arrays and data sets."""
 
 import inspect
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +98,12 @@ def test_a_function_of_a_batch_is_a_model(samples: tuple[np.ndarray, np.ndarray]
     )
     assert found.record.clean.value == 1.0
     assert found.record.model.gradient == "none"
+    # Neither a command line nor a digest can name a Python function.
+    assert found.record.config["command"] is None
+    assert "audit scan" not in found.render("text")
+    (run,) = json.loads(found.render("sarif"))["runs"]
+    assert "hashes" not in run["artifacts"][0]
+    assert found.html().count("<dt>sha256</dt>") == 1, "the digest of the data alone"
 
 
 def test_what_is_saved_is_read_again(report: audit.Report, tmp_path: Path) -> None:
