@@ -1,4 +1,4 @@
-"""What every test shares: repeatable examples, and the folder of real data where there is one."""
+"""Settings shared by all tests: repeatable examples, and the folder of real data if present."""
 
 import os
 from pathlib import Path
@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# Read when torch first works; see `audit.cli.SPIN_COUNT` and `audit.models.execution`.
+# These are read when torch first computes; see `audit.cli.SPIN_COUNT` and `audit.models.execution`.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 os.environ.setdefault("MKL_CBWR", "AUTO")
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# The same examples on every run: a failure seen once is seen again.
+# Every run uses the same examples, so that failures are reproducible.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
@@ -82,7 +82,7 @@ server: the files listed take about 25 minutes together, all others about 20 sec
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Do not even import the slow files where they are deselected."""
+    """Skip the import of slow files where they are deselected."""
     if config.getoption("markexpr") == "not slow" and is_slow(collection_path):
         return True
     return None
@@ -96,21 +96,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def is_slow(path: Path) -> bool:
-    """Tell whether a test file is listed in `SLOW`."""
+    """Return whether a test file is listed in `SLOW`."""
     tests = ROOT / "tests"
     return path.is_relative_to(tests) and path.relative_to(tests).as_posix() in SLOW
 
 
 @pytest.fixture(scope="session")
 def root() -> Path:
-    """The repository."""
+    """Return the root folder of the repository."""
     return ROOT
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Oracles, real models and real data, beside the repository."""
+    """Return the folder of oracles, real models and real data next to the repository."""
     folder = ROOT.parent / "shared"
     if not folder.is_dir():
-        pytest.skip("the folder ../shared is not beside this repository")
+        pytest.skip("the folder ../shared does not exist next to this repository")
     return folder

@@ -1,8 +1,8 @@
-"""Scan a tiny network with its copy on the CPU or on the simulated device; print what was found.
+"""Scan a tiny network with its copy on the CPU or the simulated device, and print the results.
 
     python -m tests.scan_on_device FOLDER cpu|sim NAME
 
-Run in a process of its own: the simulated device patches torch.
+Run this in a separate process, because the simulated device patches torch.
 """
 
 import json

@@ -1,13 +1,13 @@
-"""A device without hardware: tensors that claim to live on ``sim`` and do not mix with the CPU's.
+"""A device without hardware: tensors that report the device ``sim`` and do not mix with CPU ones.
 
 Importing this module gives torch's PrivateUse1 backend the name ``sim`` and patches torch for the
-whole process, so tests run it in a process of its own. Every operation is computed by the CPU on
-the values that the tensors hold, after a check of what an accelerator checks:
+whole process, so tests run it in a separate process. Every operation is computed by the CPU on the
+values of the tensors, after the checks that an accelerator makes:
 
-- all tensors with dimensions live on one device; a number of the CPU without dimensions, and an
-  index that is read or written by, may come from it;
+- all tensors with dimensions are on one device; zero-dimensional tensors and index tensors may be
+  on the CPU;
 - random numbers on the device come from a generator of the device;
-- values reach numpy by way of the CPU.
+- values are converted to numpy only after a copy to the CPU.
 
 Autograd, views, writes in place and the factories work. TorchScript's interpreter does not.
 """
@@ -21,23 +21,23 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 
 NAME = "sim"
 
-# Operators that take the tensors of indices from the CPU, as those of CUDA do.
+# Operators that accept index tensors on the CPU, as those of CUDA do.
 BY_INDEX = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
 
 
 class MixedDevices(RuntimeError):
-    """Tensors of two devices, or random numbers of another, met in one operation."""
+    """Tensors or random generators of two devices were used in one operation."""
 
 
 class OnDevice(torch.Tensor):
-    """A tensor on the device; ``values`` is the CPU's tensor that stands behind it."""
+    """A tensor on the device; ``values`` is the CPU tensor with its content."""
 
     __torch_function__ = torch._C._disabled_torch_function_impl
     values: torch.Tensor
 
     @staticmethod
     def __new__(cls, values: torch.Tensor) -> "OnDevice":
-        """Wrap a tensor of the CPU, with its sizes and strides."""
+        """Wrap a CPU tensor, with its sizes and strides."""
         made = torch.Tensor._make_wrapper_subclass(
             cls,
             values.size(),
@@ -51,35 +51,35 @@ class OnDevice(torch.Tensor):
         return made
 
     def __repr__(self) -> str:  # type: ignore[override]
-        """Show the values and where they claim to be."""
+        """Show the values and the device."""
         return f"{NAME}({self.values})"
 
     def tolist(self) -> Any:
-        """Copy to the host, as an accelerator's tensor does without being asked."""
+        """Copy to the host implicitly, as a tensor of an accelerator does."""
         return self.values.tolist()
 
     def numpy(self, *_: Any, **__: Any) -> Any:
-        """Refuse: there is no view of another device's memory."""
+        """Raise `TypeError`: there is no view of another device's memory."""
         raise TypeError(f"a tensor on '{NAME}' has no numpy view: copy it to the CPU first")
 
     def __array__(self, *_: Any, **__: Any) -> Any:
-        """Refuse, whoever asks."""
+        """Raise `TypeError`, as `numpy` does."""
         return self.numpy()
 
     @classmethod
     def __torch_dispatch__(
         cls, operation: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Compute an operation that was given a tensor of the device."""
+        """Compute an operation with a tensor of the device among its arguments."""
         return compute(operation, args, kwargs or {})
 
 
 def compute(operation: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """Check where the arguments live, compute on the values, and put the results on the device."""
+    """Check the devices of the arguments, compute on the values, put the results on the device."""
     name = operation._schema.name.removeprefix("aten::")
     if name == "_to_copy":
         return moved(operation, args[0], kwargs)
-    if name == "copy_":  # between devices too: it is how values are moved in place
+    if name == "copy_":  # also between devices: this moves values in place
         values_of(args[0]).copy_(values_of(args[1]))
         return args[0]
     require_one_device(name, args, kwargs)
@@ -88,7 +88,7 @@ def compute(operation: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     results = operation(*on_host(args), **on_host(kwargs))
 
     def back(result: torch.Tensor) -> torch.Tensor:
-        """Put a result on the device; a write in place gives the tensor that was written to."""
+        """Put a result on the device; return the tensor itself if it was written in place."""
         known = made_by.get(id(result))
         return OnDevice(result) if known is None else known
 
@@ -106,12 +106,12 @@ def moved(operation: Any, source: torch.Tensor, kwargs: dict[str, Any]) -> torch
 
 
 def values_of(tensor: torch.Tensor) -> torch.Tensor:
-    """The CPU's tensor behind one of any device."""
+    """Return the CPU tensor with the content of a tensor of any device."""
     return tensor.values if isinstance(tensor, OnDevice) else tensor
 
 
 def on_host(tree: Any) -> Any:
-    """The same arguments with the CPU's tensors, devices and random numbers in their place."""
+    """Return the arguments with tensors and devices replaced by those of the CPU."""
     tree = tree_map_only(OnDevice, values_of, tree)
     return tree_map_only(
         torch.device, lambda device: torch.device("cpu") if device.type == NAME else device, tree
@@ -119,10 +119,10 @@ def on_host(tree: Any) -> Any:
 
 
 def require_one_device(name: str, args: Any, kwargs: dict[str, Any]) -> None:
-    """Refuse what an accelerator refuses.
+    """Validate devices as an accelerator does.
 
     Raises:
-        MixedDevices: a tensor or a generator of the CPU meets what lives on the device.
+        MixedDevices: a tensor or a generator of the CPU is used with tensors of the device.
     """
     for leaf in tree_flatten((args, kwargs))[0]:
         if isinstance(leaf, torch.Generator):
@@ -138,7 +138,7 @@ def require_one_device(name: str, args: Any, kwargs: dict[str, Any]) -> None:
 
 
 def patched(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """A factory that torch builds outside its dispatcher: on the CPU first, then moved."""
+    """Return a factory, not dispatched by torch, that builds on the CPU and then moves."""
 
     def run(*args: Any, device: Any = None, requires_grad: bool = False, **kwargs: Any) -> Any:
         made = make(*args, **kwargs)

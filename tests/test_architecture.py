@@ -1,4 +1,4 @@
-"""The shape of the code: who may import whom, what may touch files, what must be documented."""
+"""The shape of the code: allowed imports, file access, documentation, sizes and names."""
 
 import ast
 import functools
@@ -27,10 +27,10 @@ FLOORS = (
     ("audit.cli",),
     ("audit.__main__",),
 )
-"""Rooms from the ground up: each imports from lower floors alone, and never from its own."""
+"""Packages in layers, lowest first: each imports only from layers below its own."""
 
 RENDERERS_IMPORT = ("audit.errors", "audit.schema")
-"""What `reports` knows of the engine."""
+"""Packages of the engine that `reports` may import."""
 
 PACKAGES = ("attackers", "audit", "reports")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
@@ -38,18 +38,18 @@ MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 
 @functools.cache
 def parsed(path: Path) -> ast.Module:
-    """The syntax tree of a file, parsed once for all tests."""
+    """Return the syntax tree of a file, parsed once for all tests."""
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
 @functools.cache
 def imported(path: Path) -> tuple[str, ...]:
-    """What a file of ours imports."""
+    """Return the imports of a file of this project."""
     return tuple(imports(path, parsed(path)))
 
 
 def imports(path: Path, tree: ast.AST) -> Iterator[str]:
-    """Every module and every name imported anywhere in a file, in full."""
+    """Yield every module and every name imported anywhere in a file, as full dotted names."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -65,13 +65,13 @@ def starts(name: str, *prefixes: str) -> bool:
 
 
 def room(module: str) -> str:
-    """The package of a module, or of the engine the folder or module right inside it."""
+    """Return the package of a module; for the engine, its direct sub-package or module."""
     parts = module.split(".")
     return ".".join(parts[:2]) if parts[0] == "audit" and module not in ANSWERS else parts[0]
 
 
 ANSWERS = ("audit.__version__", "audit.__file__")
-"""What the engine's package says of itself."""
+"""Attributes of the engine's package that are not modules."""
 
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
@@ -90,7 +90,7 @@ def allowed(path: Path, name: str) -> bool:
 
 
 def dotted(path: Path) -> str:
-    """The name of a module; of a package, its own."""
+    """Return the dotted name of a module; for `__init__.py`, that of its package."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -108,7 +108,7 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
         }
         for module, path in known.items()
     }
-    # Take away what imports nothing that is left, until nothing is: what stays is on a circle.
+    # Repeatedly remove modules that import no remaining module; a cycle is what remains.
     while done := [module for module, to in arrows.items() if not to & arrows.keys()]:
         for module in done:
             del arrows[module]
@@ -116,7 +116,7 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 
 
 def owner(name: str, known: Collection[str]) -> str:
-    """The module of ours that a name is imported from, or nothing."""
+    """Return the known module from which a name is imported, or an empty string."""
     while name and name not in known:
         name = name.rpartition(".")[0]
     return name
@@ -154,7 +154,7 @@ def test_what_flows_the_other_way_is_noticed(module: str, source: str, name: str
 
 
 def calls(path: Path) -> Iterator[str]:
-    """Names of all functions called in a file: plain names and attributes."""
+    """Yield the names of all functions called in a file: plain names and attributes."""
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Call):
             function = node.func
@@ -200,7 +200,7 @@ def test_every_entry_is_documented() -> None:
     attacks = {name: entry.run for name, entry in ATTACKS.items()}
     for name, entry in {**attacks, **METRICS, **LOSSES}.items():
         assert (entry.__doc__ or "").strip(), name
-    # What a user can ask for by name stands in the manual under that name.
+    # The manual describes everything that a user can select by name.
     for name in (*ATTACKS, *METRICS):
         assert f"`{name}`" in manual, f"{name} is neither in README.md nor in docs/"
 
@@ -266,7 +266,7 @@ def parameters(function: ast.FunctionDef) -> int:
 
 
 def test_functions_have_few_parameters() -> None:
-    """Functions of the command line are expanded from groups of options, and may have more."""
+    """Check all functions except those of the command line, which have one per option."""
     many = {
         f"{dotted(path)}.{function.name}": count
         for path in MODULES
@@ -292,7 +292,7 @@ def top_level_names(path: Path) -> Iterator[str]:
 
 
 def test_a_name_stands_for_one_thing() -> None:
-    """The modules of the operators are tables with a common form, and are left out."""
+    """Check all modules except those of operators, which are tables with a common form."""
     homes: dict[str, set[str]] = {}
     for path in MODULES:
         if path.parent.name != "operators":

@@ -1,4 +1,4 @@
-"""The shipped model and data are small, valid, and as accurate as their README says."""
+"""The shipped model and data are small, valid, and as accurate as their README states."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ def model() -> onnx.ModelProto:
 
 
 def recorded(what: str) -> float:
-    """The number that the README states after the given words."""
+    """Return the number that the README states after the given words."""
     text = model_path().with_name("README.md").read_text(encoding="utf-8")
     match = re.search(rf"{what}: ([0-9.]+[0-9])", text)
     assert match is not None
@@ -65,5 +65,5 @@ def test_clean_accuracy_is_the_recorded_one() -> None:
     accuracy = np.mean(np.argmax(logits, axis=1) == data.labels)
     assert accuracy >= 0.84
     assert accuracy == pytest.approx(recorded("clean accuracy, through onnxruntime"), abs=1e-9)
-    # Robust enough for a curve that falls slowly, not so robust that nothing is to be seen.
+    # Robust enough for a curve that falls slowly, but not so robust that the curve is flat.
     assert 0.3 < recorded("at linf 0.05") < accuracy

@@ -1,4 +1,4 @@
-"""Examples of the documentation run, page by page, in an empty folder."""
+"""The examples of the documentation run, page by page, in an empty folder."""
 
 import re
 import shlex
@@ -31,7 +31,7 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def run_command(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run a line of the console; on few samples a health check may fail, which is exit code 4."""
+    """Run a console command; on few samples a health check may fail, with exit code 4."""
     monkeypatch.setattr(sys, "argv", shlex.split(line))
     with pytest.raises(SystemExit) as stopped:
         main()

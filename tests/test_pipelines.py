@@ -38,7 +38,7 @@ def test_the_policy_of_the_manual_is_one(tmp_path: Path) -> None:
 
 
 def commands(value: Any) -> Iterator[str]:
-    """Every line of a script that runs the program."""
+    """Yield every line of a script that runs the program."""
     if isinstance(value, dict):
         for item in value.values():
             yield from commands(item)

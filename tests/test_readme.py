@@ -1,4 +1,4 @@
-"""What the README shows is what the program does."""
+"""The README agrees with the program: commands, tables, links and options."""
 
 import re
 import shlex
@@ -42,7 +42,7 @@ def test_commands_run(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(sys, "argv", sized)
     with pytest.raises(SystemExit) as stopped:
         main()
-    # A gate may fail on so few samples; that the command is understood is what counts here.
+    # A gate may fail on so few samples; this only tests that the command is accepted.
     assert stopped.value.code in (0, 1)
     assert words[1] != "scan" or Path("audit-report/report.html").exists()
 
@@ -61,7 +61,7 @@ def test_tables_name_what_there_is():
 
 
 def slug(heading: str) -> str:
-    """The anchor that a heading gets."""
+    """Return the anchor of a heading."""
     return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
 
 

@@ -1,4 +1,4 @@
-"""Small images and the linear programs that say what moving their mass can do at best."""
+"""Small images, and the linear programs that bound what moving their mass can achieve."""
 
 import numpy as np
 import torch
@@ -14,19 +14,19 @@ Floats = NDArray[np.float64]
 
 
 def images(shape: tuple[int, ...], seed: int = 0) -> Tensor:
-    """Images of which a third of the pixels is empty and a third is full."""
+    """Return images in which about a third of the pixels is empty and a third is full."""
     random = torch.Generator().manual_seed(seed)
     x, face = torch.rand(shape, generator=random), torch.rand(shape, generator=random)
     return torch.where(face < 0.3, 0.0, torch.where(face > 0.7, 1.0, x))
 
 
 def noise(like: Tensor, seed: int = 0) -> Tensor:
-    """Normal numbers of the shape and dtype of ``like``."""
+    """Return normal random numbers with the shape and dtype of ``like``."""
     return torch.randn(like.shape, generator=torch.Generator().manual_seed(seed)).to(like)
 
 
 def shuffled(x: Tensor, seed: int = 0) -> Tensor:
-    """The pixels of every channel in another order: the same mass elsewhere."""
+    """Return the pixels of every channel in another order: equal mass at other places."""
     random = torch.Generator().manual_seed(seed)
     flat = x.flatten(2)
     order = torch.rand(flat.shape, generator=random).argsort(2)
@@ -34,12 +34,12 @@ def shuffled(x: Tensor, seed: int = 0) -> Tensor:
 
 
 def pixels(height: int, width: int) -> NDArray[np.int64]:
-    """Row and column of every pixel, ``(H·W, 2)``."""
+    """Return row and column of every pixel, ``(H·W, 2)``."""
     return np.stack(np.divmod(np.arange(height * width), width), 1)
 
 
 def inside(metric: Wasserstein, x0: Tensor, x: Tensor, radius: Tensor | float) -> None:
-    """In the ball by an exact plan, in the box to the bit, and of the same mass per channel."""
+    """Assert that x is in the ball (by an exact plan) and in the box, with unchanged mass."""
     assert x.shape == x0.shape
     assert x.dtype == x0.dtype
     assert bool((x >= metric.low).all())
@@ -51,7 +51,7 @@ def inside(metric: Wasserstein, x0: Tensor, x: Tensor, radius: Tensor | float) -
 
 
 def cheapest(change: Floats) -> float:
-    """min Σ C_ij pi_ij over all plans from what a channel loses to what it gains."""
+    """Return min Σ C_ij pi_ij over all plans from the losses of a channel to its gains."""
     flat, where = change.ravel(), pixels(*change.shape)
     losing, gaining = np.flatnonzero(flat < 0), np.flatnonzero(flat > 0)
     costs = cdist(where[losing], where[gaining])
@@ -71,7 +71,7 @@ def cheapest(change: Floats) -> float:
 def _plans(
     x0: Floats, grad: Floats, room: Floats
 ) -> tuple[Floats, Floats, sparse.csr_array, Floats]:
-    """Gains and costs of all moves inside a channel, and their constraints: supply, then room."""
+    """Return gains and costs of all moves in a channel, and their supply and room constraints."""
     channels, height, width = x0.shape
     where = pixels(height, width)
     distance = cdist(where, where)
@@ -90,7 +90,7 @@ def _plans(
 
 
 def best_gain(metric: Wasserstein, x0: Tensor, grad: Tensor, radius: float) -> float:
-    """max <grad, z - x0> over ball and box, for one image; all pairs of pixels may trade."""
+    """Return max <grad, z - x0> over ball and box for one image, with moves between all pixels."""
     held, room = (x0.double() - metric.low).numpy(), (metric.high - x0.double()).numpy()
     gains, costs, constraints, limits = _plans(held, grad.double().numpy(), room)
     rows = sparse.vstack([constraints, costs[None]])
@@ -99,10 +99,10 @@ def best_gain(metric: Wasserstein, x0: Tensor, grad: Tensor, radius: float) -> f
 
 
 def least_radius(metric: Wasserstein, x0: Tensor, grad: Tensor, gain: float) -> float:
-    """min d(x0, z) over the z of the box with <grad, z - x0> >= gain, for one image."""
+    """Return min d(x0, z) over z in the box with <grad, z - x0> >= gain, for one image."""
     held, room = (x0.double() - metric.low).numpy(), (metric.high - x0.double()).numpy()
     gains, costs, constraints, limits = _plans(held, grad.double().numpy(), room)
     rows = sparse.vstack([constraints, -gains[None]])
     found = linprog(costs, A_ub=rows, b_ub=np.r_[limits, -gain], method="highs")
-    assert found.success, "no plan gains so much"
+    assert found.success, "no plan reaches this gain"
     return float(found.fun) / float(held.sum())

@@ -1,4 +1,4 @@
-"""Linear classifiers: the models whose minimal radii are known in closed form."""
+"""Linear classifiers, whose minimal radii are known in closed form."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,19 +18,19 @@ SHAPES: dict[str, tuple[int, ...]] = {"vector": (12,), "image": (3, 5, 4), "larg
 
 @dataclass(frozen=True)
 class Linear:
-    """Two classes, scores (0, w·(x - 1/2) + b); the sums do not depend on the batch."""
+    """Two classes with scores (0, w·(x - 1/2) + b); the sums do not depend on the batch."""
 
     weight: Tensor
     bias: float = 0.0
 
     def __call__(self, x: Tensor) -> Tensor:
         score = ((x - 0.5) * self.weight).flatten(1)
-        # Row by row: a product of matrices may round differently for another number of rows.
+        # Sum row by row: a matrix product may round differently for another number of rows.
         total = torch.stack([row.sum() for row in score]) + self.bias
         return torch.stack([torch.zeros_like(total), total], dim=1)
 
     def radius(self, x0: Tensor, metric: Metric) -> Tensor:
-        """|w·(x - 1/2) + b| / ||w||_*, exact where the box does not bind."""
+        """Return |w·(x - 1/2) + b| / ||w||_*, which is exact where the box is not active."""
         weight = self.weight.double()
         value = ((x0.double() - 0.5) * weight).flatten(1).sum(1) + self.bias
         return value.abs() / metric.dual_norm(weight[None], weight[None])
@@ -39,7 +39,7 @@ class Linear:
 def linear_problem(
     shape: tuple[int, ...], samples: int = 7, seed: int = 0
 ) -> tuple[Linear, Tensor, Tensor]:
-    """A linear classifier, samples far from every face of the box, and their predictions."""
+    """Return a linear classifier, samples far from the faces of the box, and their predictions."""
     random = torch.Generator().manual_seed(seed)
     weight = torch.randn(shape, generator=random)
     spread = torch.randn((samples, *shape), generator=random).clamp(-2.0, 2.0)
@@ -49,7 +49,7 @@ def linear_problem(
 
 
 def streams(x0: Tensor, seed: int = 0) -> SampleGenerator:
-    """Random streams keyed by the samples' content."""
+    """Return random streams keyed by the content of the samples."""
     return SampleGenerator.seeded([row.numpy().tobytes() for row in x0], seed)
 
 
@@ -61,7 +61,7 @@ def minimal_at(
     *,
     generator: SampleGenerator,
 ) -> Tensor:
-    """`minimal_radius` as an attack at a fixed radius: ``x0`` where it found nothing within it."""
+    """Run `minimal_radius` as an attack at a fixed radius; return ``x0`` where it fails."""
     x = minimal_radius(logits, x0, labels, threat.metric, generator=generator)
     far = threat.metric.distance(x0, x) > threat.delta
     return torch.where(far.reshape(-1, *[1] * (x0.dim() - 1)), x0, x)
@@ -77,7 +77,7 @@ EVERY_ATTACK: dict[str, PointwiseAttack] = {
     },
     "minimal": minimal_at,
 }
-"""The attacks that work in every metric; the others have files of their own."""
+"""Attacks that work in every metric; the others are tested in separate files."""
 
 
 def broken_at(
@@ -88,7 +88,7 @@ def broken_at(
     metric: Metric,
     radius: Tensor,
 ) -> Tensor:
-    """Which samples an attack breaks, after ball and box are checked in float64."""
+    """Return which samples an attack breaks, after checking ball and box in float64."""
     x = attack(model, x0.clone(), labels, Threat(metric, radius), generator=streams(x0))
     assert x.shape == x0.shape
     assert x.dtype == x0.dtype

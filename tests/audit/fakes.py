@@ -28,12 +28,12 @@ WEIGHT = torch.tensor([2.0, -1.0, 0.5, 1.0])
 
 
 def two_sided(z: Tensor) -> Tensor:
-    """Scores (0, z) of a binary model from one value per sample."""
+    """Return the scores (0, z) of a binary model from one value per sample."""
     return torch.stack([torch.zeros_like(z), z], dim=1)
 
 
 def linear(x: Tensor) -> Tensor:
-    """Two classes; class 1 where w·(x - 1/2) > 0."""
+    """Return scores of two classes; the class is 1 where w·(x - 1/2) > 0."""
     return two_sided(((x.flatten(1) - 0.5) * WEIGHT).sum(1))
 
 
@@ -51,7 +51,7 @@ def classifier(
     spec: InputSpec | None = None,
     fixed_calls: bool = True,
 ) -> Classifier:
-    """A classifier that serves ``run``; its copy and its logits are the same unless given."""
+    """Return a classifier that serves ``run``; copy and logits are ``run`` too unless given."""
     call = functools.partial(in_calls_of, 32) if fixed_calls else lambda f: f
     return Classifier(
         spec=spec or InputSpec(sample, (), torch.float32, None),
@@ -69,7 +69,7 @@ def classifier(
 
 
 def inputs(n: int = 120, sample: tuple[int, ...] = (4,), seed: int = 0) -> Tensor:
-    """Samples well inside the unit box."""
+    """Return samples well inside the unit box."""
     random = torch.Generator().manual_seed(seed)
     return 0.3 + 0.4 * torch.rand((n, *sample), generator=random)
 
@@ -77,13 +77,13 @@ def inputs(n: int = 120, sample: tuple[int, ...] = (4,), seed: int = 0) -> Tenso
 def samples_of(
     model: Classifier, x: Tensor, labels: Tensor | None = None, seed: int = 0
 ) -> Samples:
-    """What the served model says of ``x``; labels are its own predictions unless given."""
+    """Evaluate the served model on ``x``; labels are its own predictions unless given."""
     known = model.predict(x) if labels is None else labels
     return evaluate(model, x, known, np.arange(len(x)), seed)
 
 
 def dataset_of(x: Tensor, labels: Tensor) -> Dataset:
-    """A data set in memory."""
+    """Return a data set in memory."""
     manifest = Manifest(Path("data.npz"), "1" * 64, labels.numpy(), Options(0.0, 1.0))
     stored = StoredSamples(
         len(x), tuple(x.shape[1:]), lambda rows: x[torch.from_numpy(rows)].numpy()
@@ -92,20 +92,20 @@ def dataset_of(x: Tensor, labels: Tensor) -> Dataset:
 
 
 def noisy_labels(x: Tensor, share: float = 0.1) -> Tensor:
-    """The linear model's decisions, the first ``share`` of them flipped."""
+    """Return the decisions of `linear` with the first ``share`` of them flipped."""
     labels = linear(x).argmax(1)
     labels[: round(share * len(x))] = 1 - labels[: round(share * len(x))]
     return labels
 
 
 def scan_of(model: Classifier, x: Tensor, labels: Tensor, **options: Any) -> Subject:
-    """A scan that is ready to run."""
+    """Return a scan that is ready to run."""
     config = ScanConfig(**options)
     return Subject(model, dataset_of(x, labels), config, samples_of(model, x, labels, config.seed))
 
 
 def stop_at(stage: str) -> Callable[..., Any]:
-    """Progress that interrupts the scan where a stage begins."""
+    """Return a progress function that interrupts the scan where a stage begins."""
 
     @contextmanager
     def progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -119,7 +119,7 @@ def stop_at(stage: str) -> Callable[..., Any]:
 def threat_result(
     *points: tuple[float, float, float], order: str = "inf", metric: str = "linf"
 ) -> ThreatResult:
-    """A result with the given (delta, attacked low end, attacked value)."""
+    """Return a result with the given points (delta, attacked low end, attacked value)."""
     nothing = Interval(value=0.0, low=0.0, high=1.0)
     curve = Curve(
         order=order,
@@ -138,18 +138,18 @@ def threat_result(
 
 
 def key(entry: Health) -> str:
-    """The id of a finding, with its metric where it has one: 'square.linf'."""
+    """Return the id of a finding, with its metric if it has one: 'square.linf'."""
     return entry.id if entry.metric is None else f"{entry.id}.{entry.metric}"
 
 
 def finding(status: str, **changes: Any) -> Health:
-    """A finding of some check with a status."""
+    """Return a finding of a check with the given status."""
     parts = {"id": "c", "metric": None, "title": "C", "finding": "D.", "numbers": {}}
     return Health(**{**parts, "status": status, "advice": None, **changes})
 
 
 def model_subject(model: Classifier, samples: Samples, **changes: Any) -> ModelSubject:
-    """What checks of the model look at."""
+    """Return the subject of checks of the model."""
     parts = {
         "served": model, "confidence": 0.95, "class_names": None, "readings": (),
         "metric": Linf(), "delta": 0.1,
@@ -160,7 +160,7 @@ def model_subject(model: Classifier, samples: Samples, **changes: Any) -> ModelS
 def metric_subject(
     model: Classifier, samples: Samples, metric: Metric | None = None, **changes: Any
 ) -> MetricSubject:
-    """What checks of a metric look at: nothing was attacked or certified unless given."""
+    """Return the subject of checks of a metric; nothing is attacked or certified by default."""
     n = len(samples)
     parts = {
         "delta": 0.1, "radius": torch.full((n,), torch.inf).double(), "x": samples.x,
@@ -171,5 +171,5 @@ def metric_subject(
 
 
 def radius_of(remaining: Tensor) -> Tensor:
-    """Attacked radii under which these samples remain at every budget, and no other."""
+    """Return attacked radii under which exactly these samples remain at every budget."""
     return torch.where(remaining, torch.inf, 0.0).double()

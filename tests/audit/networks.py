@@ -1,4 +1,4 @@
-"""Small networks with every kind of operation that certificates bound, and samples for them."""
+"""Small networks with every kind of operation that certificates bound, and their samples."""
 
 import onnx
 import torch
@@ -19,7 +19,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def graph(nodes: list[onnx.NodeProto], weights: dict[str, Tensor]) -> onnx.ModelProto:
-    """A model from `x` (N, 1, 6, 6) to `scores`."""
+    """Return a model from `x` (N, 1, 6, 6) to `scores`."""
     made = helper.make_graph(
         nodes,
         "net",
@@ -31,7 +31,7 @@ def graph(nodes: list[onnx.NodeProto], weights: dict[str, Tensor]) -> onnx.Model
 
 
 def convolutional(activation: str, seed: int = 0) -> onnx.ModelProto:
-    """Conv, batch norm, activation, conv with a residual Add, pooling, two dense layers."""
+    """Return conv, batch norm, activation, conv with a residual Add, pooling, two dense layers."""
     weights = {
         "w1": 0.5 * random(3, 1, 3, 3, seed=seed),
         "b1": 0.1 * random(3, seed=seed + 1),
@@ -65,7 +65,7 @@ def convolutional(activation: str, seed: int = 0) -> onnx.ModelProto:
 
 
 def linear(seed: int = 0) -> tuple[onnx.ModelProto, Tensor]:
-    """Scores W·x, and the weight (K, 36)."""
+    """Return a model with scores W·x, and its weight W (K, 36)."""
     weight = random(CLASSES, 36, seed=seed)
     nodes = [
         helper.make_node("Flatten", ["x"], ["f"]),
@@ -80,7 +80,7 @@ def network(model: onnx.ModelProto) -> Network:
 
 
 def images(count: int = 5, seed: int = 0) -> Tensor:
-    """Samples of the box, some values on its faces."""
+    """Return samples inside the box, with some values on its faces."""
     x = torch.rand((count, *SHAPE), generator=torch.Generator().manual_seed(seed))
     return torch.where(x < 0.2, 0.0, torch.where(x > 0.8, 1.0, x))
 

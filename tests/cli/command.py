@@ -1,4 +1,4 @@
-"""Runs `audit` inside the test process: a process of its own costs seconds of imports."""
+"""Run `audit` inside the test process, because a new process costs seconds of imports."""
 
 import contextlib
 import io
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command left behind."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -44,7 +44,7 @@ def audit(*words: object) -> Outcome:
 def scan(model: Path, data: Path, *options: object, out: Path, code: int = 0) -> dict[str, Any]:
     """Scan, check the exit code and that nothing went to stderr, and return the report.
 
-    Certificates are the quick ones unless the options say otherwise.
+    Certificates are the quick ones unless the options choose others.
     """
     quick = () if {"--certify", "--smooth"} & set(options) else ("--certify", "crown-ibp")
     outcome = audit("scan", model, "--data", data, "--out", out, *options, *quick)
@@ -54,7 +54,7 @@ def scan(model: Path, data: Path, *options: object, out: Path, code: int = 0) ->
 
 
 def read_report(out: Path) -> dict[str, Any]:
-    """The report of a folder, valid by the published schema."""
+    """Return the report of a folder, validated against the published schema."""
     document = json.loads((out / "report.json").read_text(encoding="utf-8"))
     schema = json.loads((ROOT / "audit/schema/report.schema.json").read_text(encoding="utf-8"))
     jsonschema.validate(document, schema)

@@ -53,7 +53,7 @@ MODELS = [
 def shared() -> Path:
     folder = Path(__file__).resolve().parents[3] / "shared" / "data"
     if not (folder / "models").is_dir():
-        pytest.skip("the folder ../shared is not beside this repository")
+        pytest.skip("the folder ../shared does not exist next to this repository")
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Models of one linear layer and their data: made in a moment, with radii known in closed form."""
+"""Models of one linear layer and their data, with radii known in closed form."""
 
 from pathlib import Path
 
@@ -24,13 +24,13 @@ def write_linear(
     """Save ``head(weight.T @ flatten(scale · x) + bias)`` as ONNX.
 
     Args:
-        path: where to.
+        path: destination file.
         weight: (D, K).
         bias: (K,).
-        shape: of the input, batch first; a string is a dynamic dimension.
-        head: an operator on the scores, or none.
+        shape: shape of the input, batch first; a string is a dynamic dimension.
+        head: operator applied to the scores; empty for none.
         scale: factor on the input.
-        step: ``Sign`` or ``Greater``, which leave only on which side of one half a value is.
+        step: ``Sign`` or ``Greater``, which only keep whether a value is above one half.
     """
     nodes, stored = [], {"weight": weight, "bias": bias, "scale": np.float32(scale)}
     nodes.append(helper.make_node("Mul", ["x", "scale"], ["scaled"]))
@@ -70,13 +70,13 @@ def write_data(path: Path, x: NDArray[np.generic], y: NDArray[np.generic]) -> Pa
 
 
 def patterns(shape: tuple[int, ...], *, classes: int = CLASSES, seed: int = 10) -> Floats:
-    """One pattern of ±1 per class, ``(K, *shape)``; the seed gives them unequal sums."""
+    """Return one pattern of ±1 per class, ``(K, *shape)``; with the seed their sums differ."""
     signs = np.random.default_rng(seed).integers(0, 2, (classes, *shape))
     return (2 * signs - 1).astype(np.float32)
 
 
 def noisy(shown: Floats, n: int, *, seed: int = 1) -> tuple[Floats, NDArray[np.int64]]:
-    """Samples in [0, 1]: the pattern of a random class, faint under noise."""
+    """Return samples in [0, 1], the faint pattern of a random class under noise, and labels."""
     rng = np.random.default_rng(seed)
     y = rng.integers(0, len(shown), n)
     x = 0.5 + 0.12 * shown[y] + rng.normal(0, 0.15, (n, *shown.shape[1:]))
@@ -84,6 +84,6 @@ def noisy(shown: Floats, n: int, *, seed: int = 1) -> tuple[Floats, NDArray[np.i
 
 
 def matched(shown: Floats) -> tuple[Floats, Floats]:
-    """Weight and bias that recognise the patterns in samples centred at one half."""
+    """Return weight and bias that recognise the patterns in samples centred at one half."""
     weight = np.ascontiguousarray(shown.reshape(len(shown), -1).T) / 4
     return weight, (-0.5 * weight.sum(0)).astype(np.float32)

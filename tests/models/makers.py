@@ -17,12 +17,12 @@ FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 
 
 def images(n: int = 60) -> tuple[tiny.Floats, np.ndarray]:
-    """Samples that `linear` classifies well, and their labels."""
+    """Return samples that `linear` classifies well, and their labels."""
     return tiny.noisy(tiny.patterns(SHAPE), n)
 
 
 def linear(*head: nn.Module) -> nn.Sequential:
-    """A linear classifier of `images` into ten classes."""
+    """Return a linear classifier of `images` into ten classes."""
     weight, bias = tiny.matched(tiny.patterns(SHAPE))
     layer = nn.Linear(36, 10)
     with torch.no_grad():
@@ -32,7 +32,7 @@ def linear(*head: nn.Module) -> nn.Sequential:
 
 
 def net(*head: nn.Module) -> nn.Sequential:
-    """A small convolutional network with random weights and three classes."""
+    """Return a small convolutional network with random weights and three classes."""
     torch.manual_seed(0)
     body = (nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten())
     made = nn.Sequential(*body, nn.Linear(144, 3), *head)
@@ -51,13 +51,13 @@ def export(
     """Save as a torch.export archive; the batch is dynamic where a dimension is given."""
     shapes = None if batch is None else tuple({0: batch} for _ in examples)
     program = torch.export.export(module.eval(), examples, dynamic_shapes=shapes)
-    with path.open("wb") as file:  # torch wants a path to end in .pt2
+    with path.open("wb") as file:  # torch requires that a path ends in .pt2
         torch.export.save(program, file)
     return path
 
 
 def rewritten(source: Path, target: Path, member: str, content: bytes) -> Path:
-    """A copy of a zip archive in which one member holds something else."""
+    """Copy a zip archive and replace the content of one member."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
         names = old.namelist()
         assert sum(name.endswith(member) for name in names) == 1
@@ -80,7 +80,7 @@ def graph(
     outputs: Sequence[onnx.ValueInfoProto],
     **stored: np.ndarray,
 ) -> onnx.ModelProto:
-    """An ONNX model, checked unless an operator is foreign to onnx."""
+    """Return an ONNX model, checked except for operators that are foreign to onnx."""
     made = helper.make_model(
         helper.make_graph(
             nodes,

@@ -1,4 +1,4 @@
-"""A report with every kind of entry, plausible numbers, and strings that try to break out."""
+"""A report with every kind of entry, plausible numbers, and strings that attempt injection."""
 
 import base64
 import math
@@ -51,7 +51,7 @@ COMMAND = (
 
 
 def png(index: int, *, channels: int = 1, shift: int = 0) -> str:
-    """A 28 x 28 picture of a ring, as a data URI."""
+    """Return a 28 x 28 picture of a ring as a data URI."""
     rows = bytearray()
     for i in range(28):
         rows.append(0)
@@ -76,7 +76,7 @@ def interval(value: float, half: float) -> Interval:
 
 
 def curve(order: str, deltas: list[float], scale: float) -> Curve:
-    """Accuracies that fall with the budget, faster for a finite order."""
+    """Return accuracies that fall with the budget, faster for a finite order."""
     extra, power = {"inf": (0.0, 1.0), "2": (0.35, 1.1), "1": (0.6, 0.8)}[order]
 
     def accuracy(x: float) -> float:
@@ -280,7 +280,7 @@ def gallery(metric: str, scale: float) -> list[GalleryItem]:
 
 
 def golden() -> ScanReport:
-    """The report that every renderer is tested on."""
+    """Return the report on which every renderer is tested."""
     linf = [k / 255 for k in (2, 4, 8, 12, 16, 24, 32)]
     l2 = [0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0]
     return ScanReport(

@@ -24,13 +24,13 @@ def model(
         [helper.make_opsetid("ai.onnx.ml", 3)] if ml else []
     )
     made = helper.make_model(graph, opset_imports=opsets, ir_version=8)
-    made = onnx.shape_inference.infer_shapes(made)  # an output has to declare its rank
+    made = onnx.shape_inference.infer_shapes(made)  # an output must declare its rank
     onnx.checker.check_model(made)
     return made
 
 
 def served(made, x):
-    """What onnxruntime says."""
+    """Return the output of onnxruntime."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(made.SerializeToString(), options)
@@ -42,7 +42,7 @@ def random(*shape, seed=0, scale=1.0):
 
 
 def slope(made, x, direction, step=1e-2):
-    """Central difference of the sum of squared outputs through onnxruntime."""
+    """Return the central difference of the sum of squared outputs of onnxruntime."""
 
     def value(t):
         return served(made, (x + t * direction).float()).double().square().sum()
