@@ -35,7 +35,7 @@ from audit.hardening.before_after import lost_classes
 from audit.hardening.co_training import CoTrained
 from audit.hardening.config import threats_of
 from audit.hardening.hardening_state import HardeningState, restore_state, save_state
-from audit.hardening.plan import Entry, HardeningPlan, Hyperparameters
+from audit.hardening.plan import EpochRecord, HardeningPlan, Hyperparameters
 from audit.hardening.schedules import SCHEDULES, constant
 from audit.hardening.weights import open_trainable
 from audit.models import LoadOptions, load_classifier
@@ -401,7 +401,7 @@ def training(tmp_path: Path, **changed: Any) -> HardeningPlan:
         noise = torch.randn(x0.shape, generator=random) * 0.1 + float(opponent.state.mean()) / 1e3
         return functional.cross_entropy(logits(x0 + noise), wanted)
 
-    def validate() -> Entry:
+    def validate() -> EpochRecord:
         with torch.no_grad():
             right = float((model.logits(x).argmax(1) == labels).double().mean())
         return {"clean": right, "attacked": right, "evaluation": right, "accepted": True}
@@ -493,7 +493,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
 def test_only_accepted_epochs_are_kept(tmp_path: Path) -> None:
     verdicts = iter([(0.5, False), (0.4, True), (0.3, True)])
 
-    def validate() -> Entry:
+    def validate() -> EpochRecord:
         attacked, accepted = next(verdicts)
         return {"clean": 1.0, "attacked": attacked, "evaluation": 0.9, "accepted": accepted}
 
