@@ -68,8 +68,7 @@ def to_tensor(proto: TensorProto) -> Tensor:
         kind = TensorProto.DataType.Name(proto.data_type) if known else str(proto.data_type)
         raise ModelError(
             f"Tensor '{proto.name}' has element type {kind}, which is not supported: export the "
-            "model "
-            "with float or integer tensors."
+            "model with float or integer tensors."
         )
     bounded(tuple(proto.dims))
     try:

@@ -141,8 +141,7 @@ class OnnxModule(nn.Module):
             wanted = ", ".join("?" if size is None else str(size) for size in self._expects)
             raise ModelError(
                 f"Input '{self.input_name}' expects shape ({wanted}), found {tuple(x.shape)}: "
-                "check "
-                "--layout, and that the samples have the size the model expects."
+                "check --layout, and that the samples have the size the model expects."
             )
         if self.input_dtype.is_floating_point or not self._relaxed:
             return x if x.dtype == self.input_dtype else x.to(self.input_dtype)
@@ -175,8 +174,7 @@ def _only_input(graph: onnx.GraphProto) -> onnx.ValueInfoProto:
         names = ", ".join(value.name for value in inputs) or "none"
         raise ModelError(
             f"A classifier with one input is expected, found {len(inputs)} ({names}): make the "
-            "other "
-            "inputs constants when exporting."
+            "other inputs constants when exporting."
         )
     return inputs[0]  # type: ignore[no-any-return]
 

@@ -149,16 +149,14 @@ def _load_external(model: ModelProto, path: Path) -> None:
     if total > MAX_BYTES:
         raise ModelError(
             f"The external data of '{path}' has {total} bytes, but at most {MAX_BYTES} are "
-            "supported: "
-            "export a smaller model."
+            "supported: export a smaller model."
         )
     try:
         onnx.load_external_data_for_model(model, str(folder))
     except Exception as error:  # onnx refuses paths, links and lengths with several exception types
         raise ModelError(
             f"The external data of '{path}' cannot be loaded ({_first(error)}): keep the data "
-            "files in "
-            "the folder of the model."
+            "files in the folder of the model."
         ) from error
     if any(_is_external(tensor) for tensor in _tensors(model)):
         raise ModelError(
@@ -179,8 +177,7 @@ def _external_size(folder: Path, tensor: TensorProto, entries: dict[str, str]) -
     except (OSError, ValueError) as error:
         raise ModelError(
             f"Tensor '{tensor.name}' is stored in '{location}', which is missing from the folder "
-            "of the "
-            "model: copy that file next to the model."
+            "of the model: copy that file next to the model."
         ) from error
 
 
@@ -250,8 +247,8 @@ def _refuse_training(model: ModelProto) -> None:
         if _is_training(node, constants):
             raise ModelError(
                 f"Node '{node.name or node.output[0]}' ({node.op_type}) is in training mode, so "
-                "the "
-                "model's output is random or depends on the batch: export it in evaluation mode."
+                "the model's output is random or depends on the batch: export it in evaluation "
+                "mode."
             )
 
 
