@@ -1,4 +1,4 @@
-"""From a served file, a torch module or a function to one `Classifier`."""
+"""Loading of a served file, a torch module or a function as a `Classifier`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -31,15 +31,15 @@ def load_classifier(
     """Load a served model for samples like the given ones.
 
     Args:
-        path: ONNX file, TorchScript archive or torch.export archive; told apart by their bytes.
+        path: ONNX file, TorchScript archive or torch.export archive; the bytes decide which.
         sample: (2 or more, ...) samples of the user's data, float32, in ``[low, high]``. The model
-            is loaded for the first `FEW`; all of them decide how a single column is read.
-        options: what the user says about the model.
-        label_classes: classes to assume where the model serves labels and no scores.
+            is loaded for the first `FEW`; all decide how a single column is interpreted.
+        options: the user's statements about the model.
+        label_classes: number of classes to assume if the model returns labels and no scores.
 
     Raises:
         ModelError: the file is missing, broken, untrusted, or does not fit the samples.
-        UsageError: an option does not fit.
+        UsageError: an option does not fit the model or the samples.
     """
     device = pick_device(options.device)
     kind = identify(path)

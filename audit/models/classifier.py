@@ -1,4 +1,4 @@
-"""One `Classifier` for every file format: the runtime as served, and a differentiable copy."""
+"""`Classifier`, common to all file formats: the served runtime and a differentiable copy."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -19,15 +19,15 @@ Gradient = Made | Literal["none"]
 Run = Callable[[Tensor], Tensor]
 
 CUT = 0.5
-"""Probability of class 1 above which a binary model names it."""
+"""Probability of class 1 above which a binary model predicts it."""
 
 SMALLEST_PROBABILITY, NEAREST_TO_ONE = 1e-30, 2**-24
-"""What probabilities p and 1 - p of float32 are raised to before their logarithm is taken."""
+"""Lower bounds of the float32 probabilities p and 1 - p before the logarithm is taken."""
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a model came from."""
+    """Origin of a model."""
 
     path: str
     sha256: str
@@ -36,14 +36,14 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Differentiable:
-    """The differentiable copy of a served model.
+    """Differentiable copy of a served model.
 
     Attributes:
-        logits: the copy up to the logits: prepared inputs to ``(B, K)``.
-        copy: the whole copy: prepared inputs to the scores that are served, or None for a
+        logits: the copy up to the logits; maps prepared inputs to ``(B, K)``.
+        copy: the whole copy; maps prepared inputs to the served scores. None for a
             surrogate that does not compute them.
-        made: "native" where the file itself is differentiated, "lifted" where its graph is.
-        graph: makes the node graph of the logits, for bound propagation; None without one.
+        made: "native" if the file itself is differentiated, "lifted" if its graph is.
+        graph: creates the node graph of the logits for bound propagation; None without one.
     """
 
     logits: Run
@@ -54,22 +54,22 @@ class Differentiable:
 
 @dataclass(frozen=True)
 class Classifier:
-    """A served model over the user's samples ``(B, *spec.sample)`` in ``[low, high]``.
+    """Served model on the user's samples ``(B, *spec.sample)`` in ``[low, high]``.
 
     Attributes:
-        spec: how a sample becomes a model input.
+        spec: conversion of a sample to a model input.
         classes: number of classes K.
-        output: what the served output is.
+        output: kind of the served output.
         source: provenance of the file.
-        serve: the deployed runtime: prepared inputs to scores ``(B, K)``, float32 on the CPU.
-        device: where the differentiable copy lives.
+        serve: the deployed runtime; maps prepared inputs to scores ``(B, K)``, float32 on the CPU.
+        device: device of the differentiable copy.
         white_box: the differentiable copy; None for a model without gradients.
-        notes: what was noticed while loading, for the report's warnings.
-        base: the classifier of which this one is the smoothed version, if it is one.
-        threshold: value of the single score of the graph above which the model names class 1:
-            0 for a logit, `CUT` for a column that was found to hold probabilities.
-        unfused: the runtime without fused 8-bit kernels, of a file that holds quantised operators.
-        declared: what the file says of its outputs and labels.
+        notes: observations made while loading, for the warnings of the report.
+        base: for a smoothed classifier, the classifier that is smoothed.
+        threshold: value of the single score of the graph above which the model predicts class 1:
+            0 for a logit, `CUT` for a column that is interpreted as probabilities.
+        unfused: the runtime without fused 8-bit kernels, for files with quantised operators.
+        declared: outputs and labels that the file declares.
     """
 
     spec: InputSpec
@@ -87,56 +87,56 @@ class Classifier:
 
     @torch.no_grad()
     def deployed(self, x: Tensor) -> Tensor:
-        """Scores of the served runtime itself, ``(B, K)`` float32 on the CPU; no gradient."""
+        """Return scores of the served runtime, ``(B, K)`` float32 on the CPU, without gradient."""
         prepared = self.spec.prepare(x.detach().to("cpu", torch.float32))
         return two_columns(self.serve(prepared), self.output)
 
     @torch.no_grad()
     def copied(self, x: Tensor) -> Tensor:
-        """Scores of the differentiable copy, in the form that the served output has."""
+        """Return scores of the differentiable copy, in the form of the served output."""
         assert self.white_box is not None
         assert self.white_box.copy is not None
         scores = self.white_box.copy(self.spec.prepare(x.to(self.device)))
         return two_columns(scores.float().cpu(), self.output)
 
     def differentiable(self, x: Tensor) -> Tensor:
-        """Logits of the differentiable copy, ``(B, K)`` on ``device``."""
+        """Return logits of the differentiable copy, ``(B, K)`` on ``device``."""
         assert self.white_box is not None
         scores = self.white_box.logits(self.spec.prepare(x))
         return two_columns(scores.float(), "logits")
 
     def logits_of(self, scores: Tensor) -> Tensor:
-        """Logits ``(B, K)`` that stand for what the graph computes."""
+        """Convert scores computed by the graph to logits ``(B, K)``."""
         scores = scores.reshape(len(scores), -1).float()
         return two_columns(log_odds(scores) if self.threshold else scores, "logits")
 
     def predict(self, x: Tensor) -> Tensor:
-        """Top class of the served runtime, ``(B,)`` int64."""
+        """Return the top class of the served runtime, ``(B,)`` int64."""
         return self.deployed(x).argmax(1)
 
     def score_only(self, reason: str) -> "Classifier":
-        """The same served model without its differentiable copy."""
+        """Return the served model without its differentiable copy, with the reason as a note."""
         return replace(self, white_box=None, notes=(*self.notes, reason))
 
     @property
     def gradient(self) -> Gradient:
-        """Where gradients come from."""
+        """Source of the gradients."""
         return "none" if self.white_box is None else self.white_box.made
 
     @property
     def has_copy(self) -> bool:
-        """Whether a differentiable copy computes the scores that are served."""
+        """Return whether a differentiable copy computes the served scores."""
         return self.white_box is not None and self.white_box.copy is not None
 
 
 Load = Callable[[Tensor, int], Classifier]
-"""Loads the model for a few samples, given the number of classes in the labels."""
+"""Function that loads the model for some samples and a number of classes in the labels."""
 
 
 def two_columns(scores: Tensor, output: Output) -> Tensor:
-    """Flatten scores to ``(B, K)``; a single column of a binary model becomes two.
+    """Flatten scores to ``(B, K)``; expand the single column of a binary model to two.
 
-    A probability p becomes (1 - p, p), a logit z becomes (0, z): the same decision and margin.
+    A probability p becomes (1 - p, p), a logit z becomes (0, z); decision and margin are kept.
     """
     scores = scores.reshape(len(scores), -1)
     if scores.shape[1] != 1 or output == "labels":
@@ -146,16 +146,16 @@ def two_columns(scores: Tensor, output: Output) -> Tensor:
 
 
 def log_odds(p: Tensor) -> Tensor:
-    """Compute log p - log(1 - p), finite and with a gradient also where p is exactly 0 or 1.
+    """Compute log p - log(1 - p); it is finite and has a gradient even if p is exactly 0 or 1.
 
-    Positive where p > 1/2 and negative where p < 1/2, up to the rounding of float32. Each logarithm
-    is bounded on its own: where one saturates, the gradient of the other one remains.
+    It is positive if p > 1/2 and negative if p < 1/2, up to float32 rounding. Each logarithm
+    is bounded separately: if one saturates, the gradient of the other one remains.
     """
     return p.clamp_min(SMALLEST_PROBABILITY).log() - (1 - p).clamp_min(NEAREST_TO_ONE).log()
 
 
 def looks_like_probabilities(scores: Tensor) -> bool:
-    """Whether all scores are in [0, 1] and every row sums to one."""
+    """Return whether all scores are in [0, 1] and every row sums to one."""
     if scores.shape[1] == 1:
         return False
     inside = bool(((scores >= -1e-5) & (scores <= 1 + 1e-5)).all())

@@ -1,4 +1,4 @@
-"""What an ONNX file declares about its outputs: which may hold scores, and the labels it lists."""
+"""Declarations of an ONNX file: the outputs that may hold scores, and the labels it lists."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,17 +9,17 @@ from audit.models.execution import Function
 from audit.models.onnx.heads import score_outputs
 
 LISTS = ("classlabels_int64s", "classlabels_ints", "classlabels_strings")
-"""Attributes in which classifiers of scikit-learn's kind, and ZipMap, list their labels."""
+"""Attributes in which scikit-learn classifiers and ZipMap list their labels."""
 
 
 @dataclass(frozen=True)
 class Declared:
-    """Outputs and labels of a file.
+    """Declared outputs and labels of a file.
 
     Attributes:
-        taken: the output that is served as the scores; empty where the file has one output only.
-        others: the other outputs that may hold scores; creates the runtime that serves it.
-        labels: the file's own label of each score, as text; empty where it lists none.
+        taken: the output that is served as the scores; empty if the file has one output only.
+        others: functions that create the runtimes of the other outputs that may hold scores.
+        labels: the label of each score as text; empty if the file lists none.
     """
 
     taken: str = ""
@@ -28,7 +28,7 @@ class Declared:
 
     @property
     def integers(self) -> tuple[int, ...] | None:
-        """The labels as integers, or None where they are names."""
+        """The labels as integers, or None if they are names."""
         try:
             return tuple(int(label) for label in self.labels)
         except ValueError:
@@ -36,7 +36,7 @@ class Declared:
 
 
 def declared_by(graph: onnx.GraphProto, serve: Callable[[str], Function]) -> Declared:
-    """Read what the graph declares; ``serve`` makes the runtime of an output by its name."""
+    """Read the declarations of a graph; ``serve`` creates the runtime of an output by name."""
     taken, *rest = [value.name for value in score_outputs(graph)] or [""]
     others = {name: lambda name=name: serve(name) for name in rest}
     listed = [
@@ -45,6 +45,6 @@ def declared_by(graph: onnx.GraphProto, serve: Callable[[str], Function]) -> Dec
         for item in node.attribute
         if item.name in LISTS
     ]
-    # ZipMap stands last, and names the columns that are served.
+    # ZipMap comes last and names the served columns.
     labels = next((labels for labels in reversed(listed) if labels), ())
     return Declared(taken if rest else "", others, labels)

@@ -6,7 +6,7 @@ from audit.errors import UsageError
 
 
 def pick_device(name: str) -> torch.device:
-    """Turn ``auto``, ``cpu`` or ``cuda`` into a device that exists.
+    """Return the device for ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
         UsageError: CUDA is not available, or the name is unknown.

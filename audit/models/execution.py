@@ -1,11 +1,11 @@
-"""Running a model on batches of any size, with the same bits for a sample in every batch.
+"""Execution of a model on batches of any size, with results that do not depend on the batch.
 
 CPU kernels choose their blocking by the batch size, which changes the last bits of the scores. So
-on the CPU every model call has the same number of rows: longer batches are cut, shorter ones are
+on the CPU every model call has the same number of rows: longer batches are split, shorter ones are
 padded by repeating their last row. Within calls of one shape a row's result does not depend on its
-place or its neighbours (checked for every model by the batch-invariance health check).
+position or its neighbours (checked for every model by the batch-invariance health check).
 
-MKL's matrix products depend on a row's place all the same, unless it is told not to: measured with
+MKL's matrix products depend on a row's position even so, unless MKL_CBWR is set: measured with
 torch 2.13, a product of (32, 576) and (576, 10) differs in its last bits between equal rows.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from audit.errors import ModelError, out_of_memory
 
-# Read at the first product; costs no time that could be measured.
+# MKL reads this at the first product; it has no measurable cost.
 os.environ.setdefault("MKL_CBWR", "AUTO")
 
 Function = Callable[[Tensor], Tensor]
@@ -27,7 +27,7 @@ Reason = Callable[[BaseException], str]
 
 
 def call_rows(sample: tuple[int, ...]) -> int:
-    """Rows per model call on the CPU; depends on the sample's size alone, never on an option."""
+    """Return the rows per model call on the CPU; they depend only on the sample's size."""
     return 32 if math.prod(sample) <= 65536 else 8
 
 
@@ -54,7 +54,7 @@ def first_line(error: BaseException) -> str:
 
 
 def last_line(error: BaseException) -> str:
-    """Return the last line of an error of TorchScript: what stands before is the stack."""
+    """Return the last line of a TorchScript error: the lines before it are the stack."""
     return (_message_lines(error) or [type(error).__name__])[-1].rstrip(".")[:200]
 
 
@@ -69,10 +69,10 @@ def one_tensor(module: Callable[[Tensor], object], reason: Reason = first_line) 
 
     Args:
         module: receives inputs ``(B, ...)``.
-        reason: describes an error of the module in one line.
+        reason: returns a one-line description of an error of the module.
 
     Returns:
-        A function that raises `ModelError` where the module fails, or returns something else than
+        A function that raises `ModelError` if the module fails or returns anything other than
         one tensor of B rows.
     """
 
@@ -102,7 +102,7 @@ def require_rows(shape: tuple[int, ...], rows: int) -> None:
     """Check that a model returns one row of scores, or one label, per sample.
 
     Raises:
-        ModelError: it does not.
+        ModelError: it returns another shape.
     """
     if shape[:1] != (rows,):
         raise ModelError(
@@ -122,23 +122,23 @@ def mapped(run: Function) -> Function:
 
 @dataclass
 class Counter:
-    """How many single-sample passes were spent; the only mutable thing around a model."""
+    """Number of single-sample passes; the only mutable state of a model."""
 
     forwards: int = 0
     gradients: int = 0
 
     def since(self, earlier: "Counter") -> "Counter":
-        """Passes spent since an earlier `copy`."""
+        """Return the passes since an earlier `copy`."""
         return Counter(self.forwards - earlier.forwards, self.gradients - earlier.gradients)
 
     def copy(self) -> "Counter":
-        """A snapshot."""
+        """Return a snapshot."""
         return Counter(self.forwards, self.gradients)
 
 
 @dataclass(frozen=True)
 class Counted:
-    """A function of a batch that counts the samples it was asked for."""
+    """Function of a batch that counts the samples it is evaluated on."""
 
     run: Function
     counter: Counter = field(default_factory=Counter)

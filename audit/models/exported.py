@@ -15,14 +15,14 @@ from audit.models.execution import first_line
 
 @dataclass(frozen=True)
 class Program:
-    """An exported program of one input.
+    """Exported program with one input.
 
     Attributes:
         program: the program that torch loads.
         module: its forward pass.
         shape: shape of the input, batch first, ``None`` where dynamic.
         dtype: dtype of the input.
-        most: largest batch that it was exported for, ``None`` without a limit.
+        most: largest batch size of the export, ``None`` without a limit.
     """
 
     program: torch.export.ExportedProgram
@@ -35,11 +35,11 @@ class Program:
 def read_program(path: Path, *, trusted: bool) -> Program:
     """Load an exported program.
 
-    Loading one unpickles parts of the archive, which can run code, so nothing is opened before the
-    user has said that the file is trusted.
+    Loading unpickles parts of the archive, which can run code, so nothing is opened unless the
+    user trusts the file.
 
     Raises:
-        ModelError: not trusted, damaged, or not a program of one tensor input.
+        ModelError: the file is not trusted, damaged, or not a program with one tensor input.
     """
     if not trusted:
         raise ModelError(
@@ -50,7 +50,7 @@ def read_program(path: Path, *, trusted: bool) -> Program:
         with quiet("torch.export", "torch._export"), path.open("rb") as file:
             program = torch.export.load(file)
             module = program.module()
-    except Exception as error:  # the reader raises whatever its many parts raise
+    except Exception as error:  # the reader raises many types of errors
         raise ModelError(
             f"torch cannot load {path} as an exported program: {first_line(error)}. "
             "Save it again with this version of torch, or export the model to ONNX."
@@ -75,7 +75,7 @@ def _tensor_input(program: torch.export.ExportedProgram, path: Path) -> torch.Te
 
 
 def _most(program: torch.export.ExportedProgram, value: torch.Tensor) -> int | None:
-    """Return the largest declared batch; torch writes "no limit" as a huge number."""
+    """Return the largest declared batch size; torch stores "no limit" as a huge number."""
     for symbol, allowed in program.range_constraints.items():
         if str(symbol) == str(value.shape[0]) and allowed.upper < 2**31:
             return int(allowed.upper)

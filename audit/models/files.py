@@ -1,4 +1,4 @@
-"""Detection of a model file's format, from its bytes and never from its suffix."""
+"""Detection of the format of a model file by its bytes, never by its suffix."""
 
 import stat
 import zipfile
@@ -74,13 +74,13 @@ def _identify_archive(path: Path, *, starts: bool) -> FileFormat:
             offset = min((member.header_offset for member in archive.infolist()), default=0)
     except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
         raise _damaged(path, str(error)) from error
-    # A truncated archive may end inside an archive that it holds: that one starts later.
+    # A truncated archive may end with a nested archive, which starts at a later offset.
     if starts and offset > 0:
         raise _damaged(path, "its end is missing")
     members = {name.partition("/")[2] for name in names}
     if "constants.pkl" in members and any(name.startswith("code/") for name in members):
         return "torchscript"
-    # Before torch 2.8 the program lay at the top of the archive.
+    # Before torch 2.8 the program was at the top level of the archive.
     old = "serialized_exported_program.json" in names
     if old or "archive_format" in members or any(name.startswith("models/") for name in members):
         return "torch.export"
@@ -90,9 +90,8 @@ def _identify_archive(path: Path, *, starts: bool) -> FileFormat:
             "weights into the model, then export the model to ONNX or TorchScript."
         )
     raise ModelError(
-        f"{path} is a zip archive that holds no model: expected an ONNX file, a TorchScript "
-        "archive "
-        "or a torch.export archive."
+        f"{path} is a zip archive without a model: expected an ONNX file, a TorchScript "
+        "archive or a torch.export archive."
     )
 
 

@@ -1,4 +1,4 @@
-"""Last steps of loading, for every format: the input, the number of classes, labels."""
+"""Last steps of loading, common to all formats: input, number of classes, labels."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from audit.models.preprocess import InputSpec, Shape, make_spec
 from audit.options import LoadOptions
 
 FEW = 8
-"""Samples for which a model is loaded; some models are run on them one by one."""
+"""Number of samples on which a model is tried while loading; some take them one by one."""
 
 DRAWS = 32
 """Number of random inputs, of each kind, on which a single output column is examined."""
@@ -21,7 +21,7 @@ GREYS = 11
 """Number of constant inputs, from the lower to the upper end of the box."""
 
 PROBABILITY_TOLERANCE = 1e-5
-"""Largest distance from [0, 1] that rounding may give to an average of probabilities."""
+"""Largest distance from [0, 1] that rounding can cause in an average of probabilities."""
 
 READ_AS_PROBABILITY = (
     "The model's single output column lies in [0, 1] on the samples and on random inputs, so it "
@@ -30,7 +30,7 @@ READ_AS_PROBABILITY = (
 
 
 def spec_for(sample: Tensor, shape: Shape, dtype: torch.dtype, options: LoadOptions) -> InputSpec:
-    """Choose how samples of this shape become inputs of the model."""
+    """Choose the conversion of samples of this shape to inputs of the model."""
     return make_spec(
         sample=tuple(sample.shape[1:]),
         shape=shape,
@@ -44,16 +44,16 @@ def spec_for(sample: Tensor, shape: Shape, dtype: torch.dtype, options: LoadOpti
 
 
 def output_of(head: str) -> Output:
-    """Return the report's word for the output of an ONNX head."""
+    """Return the kind of output, as the report names it, of an ONNX head."""
     if head == "probabilities":
         return "probabilities"
     return "labels" if head == "labels" else "logits"
 
 
 def labels_as_scores(run: Function, classes: int) -> Function:
-    """Serve labels as one-hot scores, so that 'unique top class' keeps its meaning.
+    """Convert labels to one-hot scores, so that a unique top class exists.
 
-    A label outside ``0..classes - 1`` gives a row of zeros: no class is its unique top one.
+    A label outside ``0..classes - 1`` gives a row of zeros, which has no unique top class.
     """
 
     def scores(x: Tensor) -> Tensor:
@@ -64,10 +64,10 @@ def labels_as_scores(run: Function, classes: int) -> Function:
 
 
 def with_classes(classifier: Classifier, sample: Tensor) -> Classifier:
-    """Count the classes by running the served model once, and check that there are scores.
+    """Count the classes by running the served model once.
 
     Raises:
-        ModelError: fewer than two classes.
+        ModelError: there are fewer than two classes.
     """
     scores = two_columns(classifier.serve(classifier.spec.prepare(sample)), classifier.output)
     classes = scores.shape[1]
@@ -80,14 +80,14 @@ def with_classes(classifier: Classifier, sample: Tensor) -> Classifier:
 
 
 def read_column(classifier: Classifier, sample: Tensor) -> Classifier:
-    """Decide by its values whether the single output column of a binary model is a probability.
+    """Interpret the single output column of a binary model as a probability if its values allow it.
 
-    A column of logits that is nowhere below 0 would name class 1 for every input, so a column that
-    stays in [0, 1] on the data and on random inputs of the box is read as the probability of
-    class 1: the only reading with two classes. All other models are returned as they are.
+    A column of logits that is never below 0 would predict class 1 for every input. So a column that
+    stays in [0, 1] on the data and on random inputs of the box is interpreted as the probability of
+    class 1: only this leaves two classes. All other models are returned unchanged.
 
     Args:
-        classifier: as loaded; a single column whose squashing is known is "probabilities" already.
+        classifier: the loaded model; a column after a known sigmoid is already "probabilities".
         sample: (N, ...) samples of the user's data.
     """
     if classifier.output != "logits":
@@ -112,10 +112,10 @@ def read_column(classifier: Classifier, sample: Tensor) -> Classifier:
 
 @torch.no_grad()
 def _is_probability(classifier: Classifier, x: Tensor) -> bool:
-    """Whether the served output for these samples is one column of values in [0, 1]."""
+    """Return whether the served output for these samples is one column in [0, 1]."""
     for block in x.split(DRAWS):
         scores = classifier.serve(classifier.spec.prepare(block)).reshape(len(block), -1)
-        # Written so that a value that is not a number does not pass.
+        # NaN fails these comparisons, as it must.
         inside = (scores >= -PROBABILITY_TOLERANCE) & (scores <= 1 + PROBABILITY_TOLERANCE)
         if scores.shape[1] != 1 or not bool(inside.all()):
             return False
@@ -123,7 +123,7 @@ def _is_probability(classifier: Classifier, x: Tensor) -> bool:
 
 
 def box_inputs(spec: InputSpec) -> Tensor:
-    """Make samples anywhere in the box: `DRAWS` uniform ones, as many corners, constant ones."""
+    """Make samples in the box: `DRAWS` uniform, `DRAWS` corners, and `GREYS` constant ones."""
     generator = torch.Generator().manual_seed(0)
     uniform = torch.rand((DRAWS, *spec.sample), generator=generator)
     corners = torch.rand((DRAWS, *spec.sample), generator=generator).round()

@@ -1,4 +1,4 @@
-"""A Python function from a batch to scores: served as it is, and never differentiated."""
+"""Python functions from a batch to scores: served unchanged, and never differentiated."""
 
 import functools
 from collections.abc import Callable
@@ -25,25 +25,25 @@ Scorer = Callable[..., object]
 def load_callable(
     function: Scorer, x: Tensor, options: LoadOptions, label_classes: int | None = None
 ) -> Classifier:
-    """Wrap a function as a classifier of which only the scores are known.
+    """Wrap a function as a classifier without gradients.
 
     The function is given copies of the samples, as float32 on the CPU and always with the same
     number of rows: a NumPy array, or a torch tensor where it raises `TypeError` or
-    `AttributeError` on an array. Which of the two is found out once, and stated in the notes.
+    `AttributeError` on an array. This is tried once, and the notes state the result.
 
     Args:
         function: maps a batch ``(B, ...)`` to scores ``(B, K)``, to one probability or logit per
             sample ``(B,)`` or ``(B, 1)``, or to class indices ``(B,)`` of an integer type; as a
             list, an array or a tensor.
         x: (N, ...) samples of the user's data, float32, in ``[low, high]``; two or more.
-        options: what the user states about the model; ``trust_model`` has no effect.
-        label_classes: number of classes of a function that returns class indices; where it is
+        options: the user's statements about the model; ``trust_model`` has no effect.
+        label_classes: number of classes of a function that returns class indices; if it is
             None, one more than the largest index returned for ``x``.
 
     Raises:
-        ModelError: the function fails on the samples, or returns anything else than scores. An
+        ModelError: the function fails on the samples, or returns anything other than scores. An
             exception of the function is its cause.
-        UsageError: an option does not fit, or ``function`` cannot be called.
+        UsageError: an option does not fit the samples, or ``function`` cannot be called.
     """
     if not callable(function):
         raise UsageError(
@@ -82,7 +82,7 @@ def load_callable(
 
 
 def qualified_name(function: Scorer) -> str:
-    """Name a callable by module and qualified name; an object by its class."""
+    """Return the module and qualified name of a callable; for an object, those of its class."""
     while isinstance(function, functools.partial):
         function = function.func
     named = function if hasattr(function, "__qualname__") else type(function)
@@ -99,15 +99,15 @@ def _as_tensor(x: Tensor) -> object:
 
 Form = Callable[[Tensor], object]
 INPUT_FORMS: dict[Form, str] = {_as_array: "NumPy arrays", _as_tensor: "torch tensors"}
-"""What a function may be given, in the order in which it is tried."""
+"""Input types that a function may accept, in the order in which they are tried."""
 
 
 @torch.no_grad()
 def _form_of(function: Scorer, inputs: Tensor, name: str) -> Form:
-    """Find out what the function takes.
+    """Find out which input type the function accepts.
 
     Raises:
-        ModelError: neither form, or the function fails for another reason.
+        ModelError: it accepts neither, or fails for another reason.
     """
     try:
         function(_as_array(inputs))
@@ -151,7 +151,7 @@ def _scorer(function: Scorer, form: Form, name: str) -> Function:
             raise _failure(name, x, error) from error
         array = _numbers(result, name)
         require_rows(array.shape, len(x))
-        # One integer per sample is a class; several are votes.
+        # One integer per sample is a class index; several are votes.
         if array.dtype.kind in "biu" and array.size == len(x):
             return torch.from_numpy(array.astype(np.int64))
         return torch.from_numpy(array.astype(np.float32))
@@ -163,7 +163,7 @@ def _numbers(result: object, name: str) -> "np.ndarray[tuple[int, ...], np.dtype
     """Return a result as an array of numbers.
 
     Raises:
-        ModelError: it holds something else.
+        ModelError: the result is not an array of numbers.
     """
     if isinstance(result, (list, tuple)):
         result = [_on_cpu(row) for row in result]
@@ -187,11 +187,11 @@ def _on_cpu(value: object) -> object:
     if not isinstance(value, Tensor):
         return value
     stored = value.detach().cpu()
-    # NumPy has no type for the narrow ones.
+    # NumPy lacks some narrow float types.
     return (stored.float() if stored.is_floating_point() else stored).numpy()
 
 
 def _classes_of_labels(labels: Tensor) -> int:
-    """Count the classes that the largest plausible index asks for."""
+    """Return the number of classes implied by the largest plausible index."""
     known = labels[labels < LARGEST_LABEL]
     return int(known.max()) + 1 if len(known) else 2

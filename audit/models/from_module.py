@@ -1,4 +1,4 @@
-"""A `torch.nn.Module` given in Python: a copy of it is what is served and differentiated."""
+"""A `torch.nn.Module` given in Python: a copy of it is served and differentiated."""
 
 import copy
 import hashlib
@@ -29,22 +29,22 @@ MODULE_FORMAT = "torch.nn.Module"
 def load_module(
     module: torch.nn.Module, x: Tensor, options: LoadOptions, label_classes: int | None = None
 ) -> Classifier:
-    """Copy a module, and wrap the copy in evaluation mode as a classifier.
+    """Copy a module, and wrap the copy, in evaluation mode, as a classifier.
 
-    The caller's module is only read: its mode, weights, buffers and device stay as they are.
+    The caller's module is only read: its mode, weights, buffers and device do not change.
 
     Args:
         module: maps a batch ``(B, ...)`` to one tensor of scores ``(B, K)``, of one probability
             or logit, or of class indices ``(B,)``.
         x: (N, ...) samples of the user's data, float32, in ``[low, high]``; two or more.
-        options: what the user states about the model; ``trust_model`` has no effect.
-        label_classes: classes to assume where the module returns class indices and the scores
-            behind them are out of reach; two where it is None.
+        options: the user's statements about the model; ``trust_model`` has no effect.
+        label_classes: number of classes if the module returns class indices and the scores
+            that they come from cannot be computed; two if it is None.
 
     Raises:
-        ModelError: the module cannot be copied, fails on the samples, or returns anything else
+        ModelError: the module cannot be copied, fails on the samples, or returns anything other
             than one tensor of scores. An exception of the module is its cause.
-        UsageError: an option does not fit, or ``module`` is not a module.
+        UsageError: an option does not fit the samples, or ``module`` is not a module.
     """
     if not isinstance(module, torch.nn.Module):
         raise UsageError(
@@ -59,7 +59,7 @@ def load_module(
     rows = execution.call_rows(spec.sample)
     run = one_tensor(copied)
     inputs = inputs_of(spec, sample, device)
-    # Called once before it is traced, so that an error of the module is reported as such.
+    # Called once before tracing, so that an error of the module is reported as such.
     with torch.no_grad():
         run(inputs)
     graph, refusal = _graph_maker(
@@ -78,7 +78,7 @@ def load_module(
 def state_digest(module: torch.nn.Module) -> str:
     """Hash a module's ``state_dict``: names, shapes, dtypes and bytes; SHA-256 in hexadecimal.
 
-    What the state does not hold, such as the code of the forward pass, is not part of it.
+    Anything outside the state, such as the code of the forward pass, does not enter the hash.
 
     Raises:
         ModelError: the module has parameters without values.
@@ -92,7 +92,7 @@ def state_digest(module: torch.nn.Module) -> str:
 
 
 def _state_bytes(name: str, value: object) -> Iterator[bytes]:
-    """Bytes that identify an entry of a ``state_dict``."""
+    """Yield bytes that identify an entry of a ``state_dict``."""
     if isinstance(value, (tuple, list)):
         for item in value:
             yield from _state_bytes(name, item)
@@ -107,20 +107,20 @@ def _state_bytes(name: str, value: object) -> Iterator[bytes]:
         yield f"{value.dtype} {tuple(value.shape)}".encode()
         stored = value.detach().cpu()
         if stored.is_quantized:
-            # The scale enters with the values that the integers stand for.
+            # The dequantised values include the scale.
             stored = stored.dequantize()
         yield stored.to_dense().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _frozen_copy(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """Copy a module to a device, in evaluation mode and with parameters that collect no gradients.
+    """Copy a module to a device, in evaluation mode and with frozen parameters.
 
     Raises:
-        ModelError: it cannot be copied.
+        ModelError: the module cannot be copied.
     """
     try:
         copied = copy.deepcopy(module).to(device).eval()
-    except Exception as error:  # the module's attributes may be anything
+    except Exception as error:  # attributes of the module may raise anything
         if out_of_memory(error):
             raise
         raise ModelError(
@@ -136,7 +136,7 @@ def _frozen_copy(module: torch.nn.Module, device: torch.device) -> torch.nn.Modu
 def _graph_maker(
     module: torch.nn.Module, example: Tensor, others: Tensor
 ) -> tuple[Callable[[Tensor], OnnxModule], str]:
-    """Return a function that makes the node graph, and the reason why it fails, if it does."""
+    """Return a function that makes the node graph, and the reason if it cannot be made."""
     try:
         return partial(as_graph, traced(module, example, others)), ""
     except ModelError as error:
@@ -149,15 +149,15 @@ def _graph_maker(
 
 
 def traced(module: torch.nn.Module, example: Tensor, others: Tensor) -> torch.jit.ScriptModule:
-    """Record the operations of a module on example inputs, and check that they are always the same.
+    """Trace the operations of a module on example inputs, and compare the trace with the module.
 
     Args:
-        module: in evaluation mode.
+        module: module in evaluation mode.
         example: (B, ...) inputs on which the module is traced.
-        others: inputs of another number of rows, on which trace and module are compared.
+        others: inputs with another number of rows, on which trace and module are compared.
 
     Raises:
-        ModelError: tracing fails or warns, or the trace computes something else.
+        ModelError: tracing fails or warns, or the trace computes different values.
     """
     if isinstance(module, torch.jit.ScriptModule):
         return module

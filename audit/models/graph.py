@@ -1,8 +1,8 @@
-"""From a torch module to the node graph that our ONNX importer reads, checked for equality.
+"""Translation of torch modules to the node graph of the ONNX importer, checked for equality.
 
-Bound propagation, and the logits behind a final softmax, need to see a model's operators. A script
-or an exported program shows them after `torch.onnx.export`; the copy counts only if it computes
-the same.
+Bound propagation, and access to the logits before a final softmax, require the operators of a
+model. `torch.onnx.export` lists those of a script or an exported program; the copy is used only
+if it computes the same values.
 """
 
 import tempfile
@@ -18,27 +18,27 @@ from audit.models.exported import quiet
 from audit.models.onnx import OnnxModule, lift
 
 GRAPH_TOLERANCE = 1e-4
-"""Largest difference between module and graph, relative to the largest score."""
+"""Largest accepted difference between module and graph, relative to the largest score."""
 
 ROUNDINGS = 16
-"""The same where the scores have fewer digits than float32, in units of their last digit."""
+"""Largest accepted difference for types narrower than float32, in units of the last digit."""
 
 
 def as_graph(
     module: torch.jit.ScriptModule | torch.export.ExportedProgram, example: Tensor
 ) -> OnnxModule:
-    """Translate a module of one input into an importer graph with the same values.
+    """Translate a module with one input to an importer graph with the same values.
 
     Args:
         module: a script module, or an exported program.
-        example: (B, ...) inputs on which the two are compared.
+        example: (B, ...) inputs on which module and graph are compared.
 
     Raises:
         ModelError: the exporter or the importer cannot translate it, or the values differ.
     """
     run = module.module() if isinstance(module, torch.export.ExportedProgram) else module
     try:
-        # The exporter of scripts is announced to go; it is the only one that reads them.
+        # The script exporter is deprecated, but it is the only one that reads scripts.
         with quiet("torch.onnx"), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "graph.onnx"
             if isinstance(module, torch.jit.ScriptModule):
@@ -57,7 +57,7 @@ def as_graph(
             lifted = lift(onnx.load(file))
     except AuditError:
         raise
-    except Exception as error:  # the exporters raise whatever their passes raise
+    except Exception as error:  # the exporters raise many types of errors
         raise ModelError(f"The model's graph cannot be read: {first_line(error)}.") from error
     lifted = lifted.to(example.device).eval()
     with torch.no_grad():
@@ -69,11 +69,11 @@ def as_graph(
 
 
 def compute_the_same(ours: Tensor, theirs: Tensor) -> bool:
-    """Tell whether two outputs for the same inputs differ by no more than rounding does."""
+    """Return whether two outputs for the same inputs differ only by rounding."""
     narrow = theirs.is_floating_point() and theirs.element_size() < torch.float32.itemsize
     allowed = ROUNDINGS * torch.finfo(theirs.dtype).eps if narrow else GRAPH_TOLERANCE
     scale = max(1.0, float(theirs.abs().max()))
     if not theirs.is_floating_point():
         ours, theirs = ours.double(), theirs.double()
-    # Written so that a value that is not a number does not pass.
+    # NaN fails these comparisons, as it must.
     return ours.shape == theirs.shape and float((ours - theirs).abs().max()) <= allowed * scale

@@ -1,4 +1,4 @@
-"""ONNX files: served by onnxruntime, differentiated by our importer."""
+"""ONNX files: served by onnxruntime, differentiated by the importer."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,21 +32,21 @@ def load_onnx(
     device: torch.device,
     label_classes: int,
 ) -> Classifier:
-    """Load an ONNX file; where the importer cannot differentiate it, without gradients.
+    """Load an ONNX file, without gradients if the importer cannot differentiate it.
 
     Args:
-        path: the file.
+        path: path of the file.
         sample: (2 or more, ...) samples of the user's data.
-        options: what the user states about the model.
-        device: of the differentiable copy.
-        label_classes: number of classes to assume of a model that serves labels and no scores.
+        options: the user's statements about the model.
+        device: device of the differentiable copy.
+        label_classes: number of classes to assume if the model returns labels and no scores.
     """
     proto = read_model(path, allow_domains=options.allow_domains)
     source = Provenance(str(path), digest(path), "onnx")
     rows = execution.call_rows(tuple(sample.shape[1:]))
     serve = partial(onnx_runtime.serve, proto, cuda=device.type == "cuda", rows=rows, path=path)
-    # Our importer first: it bounds what a graph may ask for, the runtime computes constants of
-    # any size as soon as it loads.
+    # The importer comes first because it limits the size of tensors; the runtime computes
+    # constants of any size while loading.
     module, refusal = _lifted(proto, device)
     if module is not None:
         spec = spec_for(sample, module.input_shape, module.input_dtype, options)
@@ -104,13 +104,13 @@ def _unfused(proto: onnx.ModelProto, serve: Callable[..., Served]) -> Function |
     """
     if not any(node.op_type == "QuantizeLinear" for node in proto.graph.node):
         return None
-    # Health checks alone ask for it: training, hardening and inspecting do not.
+    # Created on first use: only the health checks need it.
     runtime = cache(lambda: serve(served_output(proto.graph).name, fused=False).run)
     return lambda x: runtime()(x)
 
 
 def _lifted(proto: onnx.ModelProto, device: torch.device) -> tuple[OnnxModule | None, str]:
-    """Return the differentiable copy, or the reason why there is none."""
+    """Return the differentiable copy, or None and the reason."""
     try:
         return lift(proto).to(device).eval(), ""
     except UnsupportedOperator as error:

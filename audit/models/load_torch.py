@@ -1,4 +1,4 @@
-"""TorchScript and torch.export archives: the same model is served and differentiated."""
+"""TorchScript and torch.export archives: one model is both served and differentiated."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -29,16 +29,16 @@ from audit.options import LoadOptions
 
 @dataclass(frozen=True)
 class TorchModel:
-    """A torch model that serves and is differentiated, ready to become a `Classifier`.
+    """Torch model that is both served and differentiated, the input of `classifier_of`.
 
     Attributes:
-        run: inputs ``(B, ...)`` on ``device`` to scores, labels or probabilities.
-        graph: translates the model into a node graph that is equal on the given inputs; raises
-            `ModelError` where that is not possible.
-        rows: rows of every call on the CPU.
-        spec: how a sample becomes an input.
-        device: where the model computes.
-        source: provenance.
+        run: maps inputs ``(B, ...)`` on ``device`` to scores, labels or probabilities.
+        graph: translates the model to a node graph with equal values on the given inputs; raises
+            `ModelError` if that is not possible.
+        rows: number of rows of every call on the CPU.
+        spec: conversion of a sample to an input.
+        device: device of the model.
+        source: provenance of the file.
     """
 
     run: Function
@@ -102,7 +102,7 @@ def _as_graph(
 
 
 def classifier_of(model: TorchModel, sample: Tensor, label_classes: int) -> Classifier:
-    """Wrap a model; attack its node graph where its own gradient carries no information."""
+    """Wrap a model; attack its node graph if its own gradient carries no information."""
     spec, device, rows = model.spec, model.device, model.rows
     free = device.type != "cpu" and spec.batch is None
     call = model.run if free else execution.in_calls_of(rows, model.run)
@@ -137,17 +137,17 @@ def classifier_of(model: TorchModel, sample: Tensor, label_classes: int) -> Clas
 
 
 def inputs_of(spec: InputSpec, sample: Tensor, device: torch.device) -> Tensor:
-    """Turn samples into inputs of the model on its device."""
+    """Convert samples to inputs of the model on its device."""
     return as_dtype(spec.prepare(sample).to(device), spec.dtype)
 
 
 def filled(inputs: Tensor, rows: int) -> Tensor:
-    """Repeat inputs until they are as many as a call has."""
+    """Repeat inputs to fill one call of `rows` rows."""
     return inputs.repeat(rows, *[1] * (inputs.dim() - 1))[:rows]
 
 
 def _output(scores: Tensor) -> Output:
-    """Classify an output by its values: a score behind a softmax or sigmoid lies in [0, 1]."""
+    """Return the kind of an output by its values: probabilities are in [0, 1]."""
     if not scores.is_floating_point():
         return "labels"
     inside = bool(((scores >= -1e-5) & (scores <= 1 + 1e-5)).all())
@@ -162,7 +162,7 @@ def _by_labels(
     inputs: Tensor,
     label_classes: int,
 ) -> Classifier:
-    """Attack a model that returns class indices through the scores that it compares."""
+    """Wrap a model that returns class indices; attack the scores that it compares."""
     white_box = plain.white_box
     assert white_box is not None
     assert white_box.copy is not None
@@ -187,13 +187,16 @@ def _by_labels(
 def _by_scores(
     plain: Classifier, graph: OnnxModule | None, reason: str, rows: int, scores: Tensor
 ) -> Classifier:
-    """Attack scores in [0, 1] before their softmax or sigmoid, integer inputs after their cast."""
+    """Wrap a model with scores in [0, 1] or integer inputs.
+
+    Attacks use the scores before the softmax or sigmoid, and the inputs after their cast.
+    """
     white_box = plain.white_box
     assert white_box is not None
     assert white_box.copy is not None
     usable = graph is not None and graph.differentiable
     squashed = graph is not None and graph.head == "probabilities"
-    # Whether a single column is a probability, a few samples cannot tell: see `read_column`.
+    # A few samples do not show whether a single column is a probability: see `read_column`.
     if not (squashed or looks_like_probabilities(scores.flatten(1))):
         plain = replace(plain, output="logits")
     if plain.output == "logits" and plain.spec.dtype.is_floating_point:
@@ -209,7 +212,7 @@ def _by_scores(
                 made="lifted",
             ),
         )
-    reason = reason or "the graph does not show them"
+    reason = reason or "the graph does not contain them"
     if not plain.spec.dtype.is_floating_point:
         return plain.score_only(f"No gradients with respect to the integer input: {reason}.")
     return replace(
@@ -223,7 +226,7 @@ def _by_scores(
 
 
 def _graph(model: TorchModel, example: Tensor) -> tuple[OnnxModule | None, str]:
-    """Return the node graph of a model, or the reason why there is none."""
+    """Return the node graph of a model, or None and the reason."""
     try:
         graph = model.graph(example)
     except ModelError as error:
@@ -234,12 +237,12 @@ def _graph(model: TorchModel, example: Tensor) -> tuple[OnnxModule | None, str]:
 
 
 def _logarithm(probabilities: Function) -> Function:
-    """Logits up to a constant per row; they vanish where a probability underflows."""
+    """Return logits up to a constant per row; their gradient vanishes if p underflows."""
 
     def logits(x: Tensor) -> Tensor:
         p = probabilities(x)
         p = p.reshape(len(p), -1)
-        # The one probability of a binary model stands for a difference of two logits.
+        # The single probability of a binary model determines the difference of two logits.
         return log_odds(p) if p.shape[1] == 1 else p.clamp_min(SMALLEST_PROBABILITY).log()
 
     return logits

@@ -18,13 +18,13 @@ from audit.models.preprocess import as_dtype
 
 @dataclass(frozen=True)
 class Served:
-    """A model served by onnxruntime.
+    """Model served by onnxruntime.
 
     Attributes:
-        shape: input shape, batch first, ``None`` where dynamic.
-        dtype: the input's dtype.
-        run: inputs of any number of rows to the scores, float32 on the CPU.
-        provider: the execution provider that onnxruntime really uses.
+        shape: input shape, batch first, ``None`` for dynamic sizes.
+        dtype: dtype of the input.
+        run: maps inputs with any number of rows to scores, float32 on the CPU.
+        provider: the execution provider that onnxruntime has selected.
     """
 
     shape: tuple[int | None, ...]
@@ -49,16 +49,16 @@ def serve(
 ) -> Served:
     """Create the onnxruntime session of a loaded model.
 
-    The runtime is given the bytes that `onnx` has loaded and checked, so external data can only
-    come from where `onnx` allows it.
+    The runtime receives the bytes that `onnx` has loaded and checked, so external data can only
+    come from locations that `onnx` allows.
 
     Args:
         model: as returned by `audit.models.onnx.read_model`.
         output: name of the output that holds the scores.
-        cuda: whether to ask for the CUDA provider.
-        rows: number of rows of every call where the batch is dynamic.
-        path: for messages.
-        fused: as served; otherwise every operator runs separately, and operators between
+        cuda: whether to request the CUDA provider.
+        rows: number of rows of every call if the batch size is dynamic.
+        path: path of the file, for messages.
+        fused: True as served; if False, every operator runs separately, and operators between
             DequantizeLinear and QuantizeLinear compute in floats.
 
     Raises:
@@ -89,8 +89,7 @@ def serve(
     if entry.type not in DTYPES:
         raise ModelError(
             f"{path} takes an input of type {entry.type}, but a numeric tensor is expected: "
-            "export the "
-            "classifier with the tensor as its input."
+            "export the classifier with the tensor as its input."
         )
     dtype = DTYPES[entry.type]
     shape = tuple(size if isinstance(size, int) else None for size in entry.shape)
@@ -102,8 +101,8 @@ def serve(
         except Exception as error:
             raise ModelError(
                 f"onnxruntime fails on an input of shape {tuple(array.shape)}: "
-                f"{first_line(error)}. "
-                "Check --layout, and that the samples have the size the model expects."
+                f"{first_line(error)}. Check --layout, and that the samples have the size the "
+                "model expects."
             ) from error
         return torch.from_numpy(_as_numbers(scores, output))
 
@@ -114,13 +113,13 @@ def serve(
 
 
 def batched(fixed: int | None, run: Function, example: Tensor) -> Function:
-    """Find the fastest way in which a lifted module takes several samples at once.
+    """Find the fastest way to evaluate a lifted module on several samples.
 
-    A graph exported for batch 1 often works for any batch, but its constants (a Reshape to
-    ``(1, 256)``, say) may not: then it is mapped over the rows, or called row by row.
+    A graph exported for batch size 1 often works for any, unless its constants (a Reshape to
+    ``(1, 256)``, say) prevent it: then it is mapped over the rows, or called row by row.
 
     Args:
-        fixed: the batch size that the graph declares, ``None`` where dynamic.
+        fixed: the batch size that the graph declares, ``None`` if dynamic.
         run: the lifted function.
         example: (2 or more, ...) prepared inputs.
 
@@ -128,8 +127,8 @@ def batched(fixed: int | None, run: Function, example: Tensor) -> Function:
         A function of batches of any size whose rows equal those of single calls.
 
     Raises:
-        UnsupportedOperator: an operator meets a value it is not written for.
-        ModelError: the graph does not take an input of this shape.
+        UnsupportedOperator: an operator does not support a value.
+        ModelError: the graph does not accept inputs of this shape.
     """
     with torch.no_grad():
         try:
@@ -138,24 +137,23 @@ def batched(fixed: int | None, run: Function, example: Tensor) -> Function:
             raise ModelError(
                 f"The model fails on an input of shape {tuple(example.shape[1:])}: "
                 f"{first_line(error)}. Check --layout, and that the samples have the size the "
-                "model "
-                "expects."
+                "model expects."
             ) from error
         for candidate in (run, execution.mapped(run)) if fixed in (None, 1) else ():
             try:
                 together = candidate(example)
             except (AuditError, RuntimeError, IndexError, ValueError):
-                continue  # this way does not suit the graph; the last one always does
+                continue  # try the next way; calls of the declared batch size always work
             if together.shape == single.shape and _close(together, single):
                 return candidate
     return execution.in_calls_of(fixed or 1, run)
 
 
 def _as_numbers(scores: Any, output: str) -> "np.ndarray[Any, np.dtype[np.float32]]":
-    """Scores as float32; ZipMap's list of one dictionary of class to score per row as columns.
+    """Convert scores to float32; ZipMap's dictionaries, one per row, become columns.
 
     Raises:
-        ModelError: the output holds no numbers, as that of a classifier of named labels.
+        ModelError: the output does not contain numbers, but named labels for example.
     """
     if isinstance(scores, list) and scores and isinstance(scores[0], dict):
         scores = [list(row.values()) for row in scores]
@@ -163,8 +161,8 @@ def _as_numbers(scores: Any, output: str) -> "np.ndarray[Any, np.dtype[np.float3
         return np.asarray(scores, dtype=np.float32)
     except (ValueError, TypeError) as error:
         raise ModelError(
-            f"The output '{output}' holds no numbers, but scores or class indices are expected: "
-            "export the model with its scores as output."
+            f"The output '{output}' does not contain numbers, but scores or class indices are "
+            "expected: export the model with its scores as output."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Conversion of samples to the model's input: normalise, permute, reshape."""
+"""Conversion of samples to model inputs: normalise, permute, reshape."""
 
 import itertools
 import math
@@ -15,18 +15,18 @@ Shape = tuple[int | None, ...]
 
 @dataclass(frozen=True)
 class InputSpec:
-    """How a sample becomes a model input.
+    """Conversion of a sample to a model input.
 
-    Samples live in the box ``[low, high]``, images as ``(C, H, W)``; radii are measured there,
+    Samples are in the box ``[low, high]``, images as ``(C, H, W)``; radii are measured there,
     before mean, standard deviation and layout.
 
     Attributes:
         sample: shape of one sample.
-        shape: the model's own input shape, batch first, ``None`` where dynamic; empty if unknown.
+        shape: input shape of the model, batch first, ``None`` for dynamic sizes; empty if unknown.
         dtype: dtype of the model's input.
         layout: a permutation of ``chw`` for images, ``None`` for other samples.
-        low, high: the box.
-        mean, std: per channel or one value; ``(x - mean) / std`` is what the model sees.
+        low, high: bounds of the box.
+        mean, std: per channel or one value; the model receives ``(x - mean) / std``.
     """
 
     sample: tuple[int, ...]
@@ -40,11 +40,11 @@ class InputSpec:
 
     @property
     def batch(self) -> int | None:
-        """The batch size the model insists on, if any."""
+        """Batch size that the model requires, if any."""
         return self.shape[0] if self.shape else None
 
     def prepare(self, x: Tensor) -> Tensor:
-        """Map samples ``(B, *sample)`` to the model's input, differentiably; keeps the dtype."""
+        """Convert samples ``(B, *sample)`` to model inputs, differentiably; keep the dtype."""
         if self.mean is not None:
             x = x - self._per_channel(self.mean, x)
         if self.std is not None:
@@ -56,25 +56,25 @@ class InputSpec:
         return x.reshape(len(x), *target)
 
     def representable(self, x: Tensor, away_from: Tensor | None = None) -> Tensor:
-        """Round samples to what the model can be given: integer inputs have a lattice of values.
+        """Round samples to values that the model can receive: a lattice if inputs are integers.
 
-        Float inputs are returned as they are. Else every value becomes the nearest one of the
-        lattice, or with ``away_from`` the next one on the far side of that sample, that is inside
-        both the box and the range of the dtype.
+        Float inputs are returned unchanged. Otherwise every value is rounded to the nearest value
+        of the lattice that is inside both the box and the range of the dtype. With ``away_from``,
+        values are rounded in the direction away from that sample.
         """
         if self.dtype.is_floating_point:
             return x
         mean = self._per_channel(self.mean or (0.0,), x)
         std = self._per_channel(self.std or (1.0,), x)
         limits = torch.iinfo(self.dtype)
-        # The end of the box itself counts where only rounding keeps it off the lattice.
+        # An end of the box belongs to the lattice if only rounding moves it off.
         first = ((self.low - mean) / std - 1e-3).ceil().clamp_min(limits.min)
         last = ((self.high - mean) / std + 1e-3).floor().clamp_max(limits.max)
         steps = (x - mean) / std
         if away_from is None:
             steps = steps.round()
         else:
-            # What rounding error alone has moved off the lattice stays where it belongs.
+            # A value that only a rounding error moved off the lattice goes back to it.
             outwards = torch.where(x > away_from, (steps - 1e-3).ceil(), (steps + 1e-3).floor())
             steps = torch.where(x == away_from, steps.round(), outwards)
         steps = steps.clamp(first, last)
@@ -85,7 +85,7 @@ class InputSpec:
 
 
 def as_dtype(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Cast to the model's dtype; to integers by rounding, and without wrapping around."""
+    """Cast to the model's dtype; integers are rounded and clamped, without wrapping around."""
     if dtype.is_floating_point:
         return x.to(dtype)
     limits = torch.iinfo(dtype)
@@ -103,11 +103,11 @@ def make_spec(
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
 ) -> InputSpec:
-    """Check the pieces against each other and choose the layout where none is given.
+    """Check that the options fit the samples, and choose the layout if none is given.
 
     Raises:
         UsageError: layout, mean or std do not fit the samples.
-        ModelError: no layout turns a sample into the model's input.
+        ModelError: no layout converts a sample to the model's input.
     """
     channels = sample[0] if len(sample) == 3 else 1
     for name, values in (("--mean", mean), ("--std", std)):
@@ -137,7 +137,7 @@ def make_spec(
         candidates = [replace(base, layout=name) for name in (*usual, *others)]
     else:
         candidates = [base]
-    # A layout that matches axis by axis is better evidence than one that only has the right size.
+    # A layout that matches axis by axis is preferred to one that only has the right size.
     for exact in (True, False):
         for spec in candidates:
             if accepts(spec, exact=exact):
@@ -150,7 +150,7 @@ def make_spec(
 
 
 def accepts(spec: InputSpec, *, exact: bool) -> bool:
-    """Whether a sample can be given to the model; ``exact``: axis by axis, without a reshape."""
+    """Return whether the model accepts a sample; ``exact``: axis by axis, without a reshape."""
     if not spec.shape:
         return True
     sizes = permuted(spec)
@@ -163,14 +163,14 @@ def accepts(spec: InputSpec, *, exact: bool) -> bool:
 
 
 def permuted(spec: InputSpec) -> tuple[int, ...]:
-    """Shape of one sample after the layout's permutation."""
+    """Return the shape of one sample after the layout's permutation."""
     if spec.layout is None:
         return spec.sample
     return tuple(spec.sample["chw".index(axis)] for axis in spec.layout)
 
 
 def alternatives(spec: InputSpec) -> Iterator[tuple[str, InputSpec]]:
-    """Other readings of the data worth trying when accuracy is at chance, with their options."""
+    """Yield other conversions to try when accuracy is at chance level, with their options."""
     if len(spec.sample) == 3:
         for axes in itertools.permutations("chw"):
             layout = "".join(axes)
@@ -212,7 +212,7 @@ def _listed(values: tuple[float, ...]) -> str:
 
 
 def _match(tail: Shape, sizes: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Fill the dynamic dimensions of ``tail`` from ``sizes``; None where they cannot agree."""
+    """Fill the dynamic dimensions of ``tail`` from ``sizes``; None if they do not fit."""
     if len(tail) == len(sizes):
         filled = tuple(s if want is None else want for want, s in zip(tail, sizes, strict=True))
     elif sum(size is None for size in tail) <= 1:

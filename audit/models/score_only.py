@@ -13,7 +13,7 @@ from audit.models.onnx.heads import find_head, served_output
 from audit.models.preprocess import InputSpec
 
 LARGEST_LABEL = 100_000
-"""Largest class index: a larger label counts something else, and each index needs a column."""
+"""Largest class index; larger labels mean something else, and each index needs a column."""
 
 LABEL_TYPES = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
 
@@ -29,17 +29,17 @@ def score_only(
     notes: tuple[str, ...],
     label_classes: int,
 ) -> Classifier:
-    """Wrap a model that the importer cannot differentiate by its scores, or by its labels.
+    """Wrap the scores or labels of a model that the importer cannot differentiate.
 
     Args:
-        graph: of the model.
-        serve: the deployed runtime of an output, by the output's name.
-        spec: how a sample becomes an input.
+        graph: graph of the model.
+        serve: returns the deployed runtime of an output by name.
+        spec: conversion of a sample to an input.
         sample: (2 or more, ...) samples.
-        source: provenance.
-        device: of the attacks.
-        notes: why there are no gradients.
-        label_classes: number of classes of the data, for a model of labels alone.
+        source: provenance of the file.
+        device: device of the attacks.
+        notes: notes of the classifier, including why there are no gradients.
+        label_classes: number of classes in the data, for a model that returns only labels.
     """
     output = served_output(graph)
     labels = output.type.tensor_type.elem_type in LABEL_TYPES
@@ -52,8 +52,7 @@ def score_only(
         run = _exchanged(run)
         notes += (
             "The runtime returns the scores of the two classes in the opposite order of the "
-            "labels; "
-            "they are exchanged.",
+            "labels; they are exchanged.",
         )
     kind = output_of(head)
     if kind == "logits" and looks_like_probabilities(run(inputs).flatten(1)):
@@ -71,7 +70,7 @@ def score_only(
 
 
 def _declared_classes(graph: onnx.GraphProto) -> int:
-    """The classes that a tree ensemble or support vector machine lists, counted from 0."""
+    """Return the number of classes, from 0, that a tree ensemble or SVM lists."""
     listed = [
         label
         for node in graph.node
@@ -86,9 +85,9 @@ def _declared_classes(graph: onnx.GraphProto) -> int:
 def _swapped(
     graph: onnx.GraphProto, run: Function, serve: Callable[[str], Function], inputs: Tensor
 ) -> bool:
-    """Whether the label output always names the lower of two scores.
+    """Return whether the label output always names the lower of two scores.
 
-    onnxruntime serves the decision values of a binary support vector machine so (1.31.1).
+    onnxruntime (1.31.1) does this with the decision values of a binary support vector machine.
     """
     if not any(node.op_type == "SVMClassifier" for node in graph.node):
         return False

@@ -1,16 +1,16 @@
-"""The smoothed classifier: the class that a served model names most often under random noise.
+"""Smoothed classifier: the class that a served model predicts most often under random noise.
 
     g(x) = argmax_c P(f(x + noise) = c)
 
-The noise is in the user's units, before the model's own normalisation, and is not clipped: f sees
-values outside the box. Two laws, one for each kind of threat:
+The noise is in the user's units, before the model's own normalisation, and is not clipped, so f
+receives values outside the box. There are two laws, one for each kind of threat:
 
 - ``gaussian`` (Cohen, Rosenfeld, Kolter 2019): x + sigma·N(0, I).
 - ``flow`` (Levine & Feizi 2020): x + M·div(e), with e a flow of mass over every edge between
   neighbouring pixels of a row or column of a channel, drawn from a Laplace law of standard
   deviation sigma (scale sigma/√2), and M the mass of the image over all channels.
 
-g itself cannot be computed, only polled. What stands for it here is a function of the input alone:
+g itself cannot be computed, only polled. This approximation is a function of the input alone:
 its random numbers are keyed by the content of the input, so that no result depends on batch or
 order.
 """
@@ -33,13 +33,13 @@ from audit.models.preprocess import InputSpec
 NoiseLaw = Literal["gaussian", "flow"]
 
 SOFT_DRAWS = 16
-"""Noise draws through which attacks by gradients see the smoothed model."""
+"""Number of noise draws in the surrogate that gradient attacks use."""
 
 LOOKS = (64, 256, 1024)
-"""Votes after which a poll is looked at; it ends where the winner is settled."""
+"""Numbers of votes after which a poll is tested; it ends as soon as the winner is settled."""
 
 DOUBT = 1e-9
-"""Probability, per input, that a poll settles on a class although the label's is more likely."""
+"""Largest probability, per input, that a poll settles on a class less likely than the label."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Noise:
     Attributes:
         sigma: standard deviation; of a coordinate in the user's units for ``gaussian``, of an
             edge's flow as a share of the image's mass for ``flow``.
-        law: see the module's docstring.
+        law: kind of noise, see the docstring of the module.
         low: value of a pixel without mass.
     """
 
@@ -58,7 +58,7 @@ class Noise:
     low: float = 0.0
 
     def patterns(self, shape: tuple[int, ...], count: int, generator: torch.Generator) -> Tensor:
-        """Noise for inputs of unit `scale`, ``(count, *shape)`` float32.
+        """Draw noise for inputs of unit `scale`, ``(count, *shape)`` float32.
 
         ``flow`` needs images ``(C, H, W)``, and keeps the mass of every channel.
         """
@@ -74,7 +74,7 @@ class Noise:
         return pattern
 
     def scale(self, x: Tensor) -> Tensor:
-        """What a pattern is multiplied by, one number per sample of ``x``: ``(B,)``."""
+        """Return the factor of a pattern for each sample of ``x``: ``(B,)``."""
         if self.law == "gaussian":
             return x.new_ones(len(x))
         return row_sum(x.double() - self.low).to(x)
@@ -90,15 +90,15 @@ def smooth(base: Classifier, noise: Noise, seed: int) -> Classifier:
     """Smooth a classifier over the samples of ``base``.
 
     Its ``deployed`` polls ``base.deployed`` (see `poll`): class frequencies, with a tie wherever
-    the votes do not settle who wins. So an input that is not settled is no adversarial example, and
-    a sample that is not settled from the start counts as an error. Its ``differentiable`` is the
+    the votes do not settle the winner. So an unsettled input is not an adversarial example, and
+    a sample that is unsettled from the start counts as an error. Its ``differentiable`` is the
     logarithm of the mean softmax over `SOFT_DRAWS` draws, the same for all inputs: a smooth,
     deterministic surrogate.
 
     Args:
         base: the served model f.
-        noise: the law of the noise.
-        seed: of all draws.
+        noise: distribution of the noise.
+        seed: seed of all draws.
     """
     spec = base.spec
     generator = SampleGenerator.seeded([b"smoothing"], seed)
@@ -129,18 +129,18 @@ def smooth(base: Classifier, noise: Noise, seed: int) -> Classifier:
 
 
 def poll(base: Classifier, noise: Noise, seed: int, x: Tensor) -> Tensor:
-    """Class frequencies under noise, tied where the votes do not settle who wins.
+    """Return class frequencies under noise, tied if the votes do not settle the winner.
 
-    For every label y fixed beforehand: with probability 1 - `DOUBT` per input, a class scores
+    For every label y fixed beforehand, with probability 1 - `DOUBT` per input, a class scores
     strictly more than y only if it is more likely than y under the noise. Given the votes a and b
     of a class and of y, a is binomial of (a + b); the class is settled above y where a fair coin
     gives a or more heads with probability at most DOUBT / (looks · K), which is where the lower
-    Clopper-Pearson bound of a / (a + b) exceeds 1/2. Looks and classes by the union bound.
+    Clopper-Pearson bound of a / (a + b) exceeds 1/2. The union bound covers looks and classes.
 
     Args:
-        base: what votes.
-        noise: the law.
-        seed: of the draws, together with the content of each input.
+        base: the served model, which casts the votes.
+        noise: distribution of the noise.
+        seed: seed of the draws, together with the content of each input.
         x: (B, ...) float32 on the CPU.
 
     Returns:
@@ -161,7 +161,7 @@ def poll(base: Classifier, noise: Noise, seed: int, x: Tensor) -> Tensor:
         if not len(rows):
             break
     winner = votes.amax(1, keepdim=True)
-    # Divided by votes cast; the looks that a row took do not change who is ahead.
+    # Shares of the votes cast; the number of looks of a row does not change the order of classes.
     shares = torch.where(votes_settled(votes, level), votes, winner) / votes.sum(1, True).clamp_min(
         1
     )
@@ -169,9 +169,9 @@ def poll(base: Classifier, noise: Noise, seed: int, x: Tensor) -> Tensor:
 
 
 def votes_settled(votes: Tensor, level: float) -> Tensor:
-    """Whether the class of most votes is more likely than each, ``(B, K)``; true for itself.
+    """Return whether the class of most votes is more likely than each, ``(B, K)``; True for itself.
 
-    A row without a unique winner is settled for none but its first class.
+    A row without a unique winner is settled only for its first class.
     """
     ahead = votes.amax(1, keepdim=True)
     tail = stats.binom.sf((ahead - 1).numpy(), (ahead + votes).numpy(), 0.5)
@@ -181,16 +181,16 @@ def votes_settled(votes: Tensor, level: float) -> Tensor:
 def count_votes(
     base: Classifier, x: Tensor, noise: Noise, count: int, generator: torch.Generator
 ) -> Tensor:
-    """How often the served model names each class under noise: ``(K,)`` int64.
+    """Count how often the served model predicts each class under noise: ``(K,)`` int64.
 
-    A draw on which the top class is tied, or no number, is a vote for none.
+    A draw whose top score is tied or NaN is a vote for no class.
 
     Args:
         base: the served model.
         x: one sample, ``(...)`` float32 on the CPU.
-        noise: the law.
-        count: draws.
-        generator: of the draws; they come in calls of bounded size, fixed by the sample's shape.
+        noise: distribution of the noise.
+        count: number of draws.
+        generator: generator of the draws, made in calls whose size depends on the sample's shape.
     """
     at_once = max(32, min(1024, 2**21 // max(1, x.numel())))
     scale = noise.scale(x[None])
@@ -205,7 +205,7 @@ def count_votes(
 
 
 def soft_votes(base: Classifier, noise: Noise, patterns: Tensor) -> Function:
-    """Log of the mean softmax of the differentiable copy over fixed draws, ``(B, K)``.
+    """Return the log of the copy's mean softmax over fixed draws as a function to ``(B, K)``.
 
     Source: expectation over transformation (Athalye et al. 2018), as in Salman et al. 2019.
     """
@@ -221,10 +221,10 @@ def soft_votes(base: Classifier, noise: Noise, patterns: Tensor) -> Function:
 
 
 def _laplace(shape: list[int], generator: torch.Generator) -> Tensor:
-    """Laplace variables of scale one, by the inverse of their distribution function.
+    """Draw Laplace variables of scale one by the inverse of their distribution function.
 
-    The uniform ones have 24 bits, so none comes out beyond 17 scales. For 1,024 MNIST images this
-    takes 5 ms of one core, the difference of two `exponential_` draws 27 ms.
+    The uniform variables have 24 bits, so no value exceeds 17 scales. For 1,024 MNIST images this
+    takes 5 ms on one core; the difference of two `exponential_` draws takes 27 ms.
     """
     uniform = 2 * torch.rand(shape, generator=generator) - 1
     size = torch.log1p(-uniform.abs().clamp_max(1 - 2.0**-24)).neg_()
@@ -232,5 +232,5 @@ def _laplace(shape: list[int], generator: torch.Generator) -> Tensor:
 
 
 def generator_of(key: int) -> torch.Generator:
-    """The random stream of a key."""
+    """Return the random stream of a key."""
     return torch.Generator().manual_seed(key)

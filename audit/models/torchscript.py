@@ -1,4 +1,4 @@
-"""Reader of TorchScript archives: the script module is served and differentiated."""
+"""Reader of TorchScript archives."""
 
 from pathlib import Path
 
@@ -11,11 +11,11 @@ from audit.models.execution import first_line
 def read_script(path: Path, *, trusted: bool, device: torch.device) -> torch.jit.ScriptModule:
     """Load a TorchScript module in evaluation mode.
 
-    Loading and calling one can read and write any file of the machine, so nothing is opened
-    before the user has said that the file is trusted.
+    Loading and calling a module can read and write any file of the machine, so nothing is opened
+    unless the user trusts the file.
 
     Raises:
-        ModelError: not trusted, damaged, or not loadable by this version of torch.
+        ModelError: the file is not trusted, damaged, or not loadable by this version of torch.
     """
     if not trusted:
         raise ModelError(
@@ -44,6 +44,6 @@ def read_script(path: Path, *, trusted: bool, device: torch.device) -> torch.jit
 
 
 def input_dtype(module: torch.nn.Module) -> torch.dtype:
-    """Return the dtype of a module's weights: modules do not declare that of their input."""
+    """Return the dtype of a module's weights, as modules do not declare that of their input."""
     stored = (*module.parameters(), *module.buffers())
     return next((value.dtype for value in stored if value.is_floating_point()), torch.float32)

@@ -96,7 +96,7 @@ def test_a_zip_of_something_else_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "m.onnx"
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("notes/code.txt", "constants.pkl")
-    with pytest.raises(ModelError, match="holds no model: expected an ONNX file"):
+    with pytest.raises(ModelError, match="without a model: expected an ONNX file"):
         identify(file)
 
 

@@ -1,4 +1,4 @@
-"""ONNX classifiers: safe loading, and an interpreter that gives torch values and gradients."""
+"""ONNX classifiers: safe loading, and an interpreter in torch with gradients."""
 
 import onnx
 
@@ -15,8 +15,8 @@ def lift(model: onnx.ModelProto) -> OnnxModule:
     """Translate an ONNX model into a torch module.
 
     Raises:
-        UnsupportedOperator: an operator, or a variant of one, that the importer does not know.
-        ModelError: not a classifier with one input, or a broken graph.
+        UnsupportedOperator: an operator, or a variant of one, is not supported.
+        ModelError: the model is not a classifier with one input, or its graph is broken.
     """
     try:
         model = inline_functions(model)
@@ -24,7 +24,7 @@ def lift(model: onnx.ModelProto) -> OnnxModule:
         return OnnxModule(model)
     except AuditError:
         raise
-    except Exception as error:  # protobuf fields of a broken file hold anything, even under `str`
+    except Exception as error:  # protobuf fields of a broken file may hold anything
         raise ModelError(
             f"The ONNX graph cannot be read ({error}): export the model again."
         ) from error

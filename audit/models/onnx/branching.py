@@ -1,4 +1,4 @@
-"""`If` at run time: a lifted branch, and the choice between two of them."""
+"""`If` at run time: lifted branches, and the choice between two of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from audit.models.onnx.program import Step, Values, execute
 
 @dataclass(frozen=True)
 class Branch:
-    """One branch of an `If`: its steps, its results' names, and what they depend on."""
+    """One branch of an `If`: its steps, the names of its results, and what they depend on."""
 
     steps: list[Step]
     outputs: list[str]
@@ -19,7 +19,7 @@ class Branch:
 
 
 def choose_branch(branches: Sequence[Branch], outside: Sequence[str]) -> Kernel:
-    """Run one branch on the values from outside: the first where the condition holds."""
+    """Return a kernel that runs the first branch if the condition holds, else the second."""
 
     def run(condition: Tensor, *given: Tensor) -> tuple[Tensor | None, ...]:
         branch = branches[0 if bool(condition) else 1]

@@ -1,4 +1,4 @@
-"""Element types and stored tensors: from ONNX protobuf to torch, and nothing else."""
+"""Element types and stored tensors, converted from ONNX protobuf to torch."""
 
 import numpy as np
 import onnx
@@ -30,15 +30,15 @@ TORCH: dict[int, torch.dtype] = {
 
 FLOAT8 = frozenset(kind for kind in TORCH.values() if "float8" in str(kind))
 
-# A shape computed by the file may not ask for more than a gibibyte of float32.
+# Largest tensor that a graph may create: one gibibyte of float32.
 MAX_ELEMENTS = 2**28
 
 
 def bounded(shape: list[int] | tuple[int, ...]) -> list[int]:
-    """The shape as a list, once it is known to be small enough to allocate.
+    """Return the shape as a list if it is small enough to allocate.
 
     Raises:
-        ModelError: a negative size, or more than `MAX_ELEMENTS` elements.
+        ModelError: a size is negative, or there are more than `MAX_ELEMENTS` elements.
     """
     elements = 1
     for size in shape:
@@ -57,10 +57,10 @@ def bounded(shape: list[int] | tuple[int, ...]) -> list[int]:
 
 
 def to_tensor(proto: TensorProto) -> Tensor:
-    """A stored tensor on the CPU, with its own memory.
+    """Decode a stored tensor to the CPU, with its own memory.
 
     Raises:
-        ModelError: a type that torch cannot compute with (strings, 4-bit), or broken data.
+        ModelError: torch cannot compute with the type (strings, 4-bit), or the data is broken.
     """
     dtype = TORCH.get(proto.data_type)
     if dtype is None:
@@ -68,8 +68,7 @@ def to_tensor(proto: TensorProto) -> Tensor:
         kind = TensorProto.DataType.Name(proto.data_type) if known else str(proto.data_type)
         raise ModelError(
             f"Tensor '{proto.name}' has element type {kind}, which is not supported: export the "
-            "model "
-            "with float or integer tensors."
+            "model with float or integer tensors."
         )
     bounded(tuple(proto.dims))
     try:
@@ -79,7 +78,7 @@ def to_tensor(proto: TensorProto) -> Tensor:
             f"Tensor '{proto.name}' cannot be decoded ({error}): copy the file or export the "
             "model again."
         ) from error
-    if dtype is torch.bfloat16:  # numpy has none of these: carry the bits
+    if dtype is torch.bfloat16:  # numpy lacks these types: copy the bits
         return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
     if dtype in FLOAT8:
         return torch.from_numpy(array.view(np.uint8).copy()).view(dtype)
@@ -87,6 +86,6 @@ def to_tensor(proto: TensorProto) -> Tensor:
 
 
 def is_float(elem_type: int) -> bool:
-    """Whether an ONNX element type is one gradients can flow through."""
+    """Return whether gradients can flow through an ONNX element type."""
     dtype = TORCH.get(elem_type)
     return dtype is not None and dtype.is_floating_point

@@ -1,4 +1,4 @@
-"""What flows where: facts about a graph's values, known before anything is computed."""
+"""Data flow: properties of a graph's values that are known before any computation."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -9,7 +9,7 @@ from audit.errors import ModelError
 from audit.models.onnx.dtypes import is_float
 from audit.models.onnx.node import static_positions
 
-# Operators that only move values about; their first input (all inputs of Concat) is what moves.
+# Operators that only move the values of their first input (Concat: of all inputs).
 MOVES = frozenset(
     [
         "Identity",
@@ -41,9 +41,9 @@ SINKS = frozenset(
         "Size",
     ]
 )
-# On a value carried as a float these compute what they compute on integers.
+# Operators that compute the same on integers and on floats that hold integers.
 ORDER_ONLY = frozenset(["MaxPool", "Relu", "Pad"])
-# Operators through which no gradient can pass, wherever the value enters.
+# Operators through which no gradient can pass, at any input position.
 BLOCKS_GRADIENT = frozenset(
     [
         "Shape",
@@ -77,7 +77,7 @@ BLOCKS_GRADIENT = frozenset(
         "Unique",
     ]
 )
-# Positions through which no gradient can pass: indices and conditions.
+# Input positions through which no gradient can pass: indices and conditions.
 BLOCKED_POSITIONS = {
     "Gather": {1}, "GatherElements": {1}, "GatherND": {1}, "ScatterElements": {1},
     "ScatterND": {1}, "Scatter": {1}, "Where": {0}, "Compress": {1}, "If": {0},
@@ -85,10 +85,10 @@ BLOCKED_POSITIONS = {
 
 
 def require_order(graph: GraphProto) -> None:
-    """Every value is defined once, before it is read: without that, walks need not end.
+    """Check that every value is defined once, before it is read: else walks may not end.
 
     Raises:
-        ModelError: naming the node.
+        ModelError: a value is not; the message names the node.
     """
     known = {value.name for value in graph.input} | {proto.name for proto in graph.initializer}
     for node in graph.node:
@@ -103,17 +103,17 @@ def require_order(graph: GraphProto) -> None:
 
 
 def attribute(node: NodeProto, name: str) -> onnx.AttributeProto | None:
-    """A node's raw attribute."""
+    """Return a node's raw attribute, None if it is absent."""
     return next((item for item in node.attribute if item.name == name), None)
 
 
 def branches(node: NodeProto) -> list[GraphProto]:
-    """The subgraphs of a control-flow node."""
+    """Return the subgraphs of a control-flow node."""
     return [item.g for item in node.attribute if item.type == onnx.AttributeProto.GRAPH]
 
 
 def captured(node: NodeProto) -> set[str]:
-    """Names that a node's subgraphs read; a superset of those they take from outside."""
+    """Return the names that a node's subgraphs read, a superset of those from outside."""
     names: set[str] = set()
     for graph in branches(node):
         names.update(output.name for output in graph.output)
@@ -124,7 +124,7 @@ def captured(node: NodeProto) -> set[str]:
 
 
 def walk(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
-    """All nodes, those of subgraphs included."""
+    """Yield all nodes, including those of subgraphs."""
     for node in nodes:
         yield node
         for graph in branches(node):
@@ -132,7 +132,7 @@ def walk(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
 
 
 def renamed(graph: GraphProto, prefix: str, outer: Mapping[str, str] | None = None) -> GraphProto:
-    """A copy of a subgraph in which every name of its own carries a prefix."""
+    """Return a copy of a subgraph in which every name that it defines has a prefix."""
     own = {proto.name for proto in graph.initializer}
     own.update(name for node in graph.node for name in node.output if name)
     names = {**(outer or {}), **{name: prefix + name for name in own}}
@@ -150,7 +150,7 @@ def renamed(graph: GraphProto, prefix: str, outer: Mapping[str, str] | None = No
 
 
 def needed(nodes: Sequence[NodeProto], targets: Iterable[str]) -> list[NodeProto]:
-    """The nodes that the targets depend on, in their order."""
+    """Return the nodes that the targets depend on, in order."""
     wanted = set(targets)
     kept = []
     for node in reversed(nodes):
@@ -163,7 +163,7 @@ def needed(nodes: Sequence[NodeProto], targets: Iterable[str]) -> list[NodeProto
 
 
 def weights(graph: GraphProto) -> set[str]:
-    """Names whose values enter a computation, not only as shapes or bounds."""
+    """Return the names whose values enter a computation, not only as shapes or bounds."""
     found = {output.name for output in graph.output}
     for node in reversed(graph.node):
         found |= set().union(*(weights(inner) for inner in branches(node)))
@@ -177,7 +177,7 @@ def weights(graph: GraphProto) -> set[str]:
 
 
 def leading(nodes: Iterable[NodeProto], source: str) -> set[str]:
-    """Values that are the model's input, moved or clipped but otherwise unchanged."""
+    """Return the values that equal the model's input, moved or clipped but else unchanged."""
     found = {source}
     for node in nodes:
         kinds = MOVES | {"Clip", "Relu", "Cast"}
@@ -187,7 +187,7 @@ def leading(nodes: Iterable[NodeProto], source: str) -> set[str]:
 
 
 def relaxable(nodes: Sequence[NodeProto]) -> set[str]:
-    """Integers that may be carried as floats: they only meet moves and steps back to float."""
+    """Return the integers that may be held as floats: they are only moved or dequantised."""
     bound: set[str] = set()
     seen: set[str] = set()
     for node in reversed(nodes):
@@ -213,7 +213,7 @@ def _keeps(node: NodeProto, position: int, bound: set[str]) -> bool:
 
 
 def has_gradient(nodes: Sequence[NodeProto], source: str, target: str) -> bool:
-    """Whether a chain of float operations leads from the input to the target."""
+    """Return whether a chain of float operations leads from the input to the target."""
     free = relaxable(nodes)
     alive = {source}
     for node in nodes:

@@ -1,9 +1,9 @@
-"""Neighbouring steps taken as one: the same function of input and weights, in fewer passes.
+"""Fusion of neighbouring steps: the same function of input and weights in fewer passes.
 
-The named parameters stay the only truth. What is made from them (a convolution's weight with the
-batch norm behind it folded in, or laid out channels last) is kept as long as they are frozen and
-unchanged; while any of them asks for a gradient, the steps run as the file lists them. Changes that
-torch counts are seen: optimisers, `load_state_dict`, `to`; writing through `.data` is not.
+The named parameters stay the source. Weights derived from them (a convolution with the following
+batch norm folded in, or with channels last) are cached as long as the parameters are frozen and
+unchanged; while any of them requires a gradient, the steps run as the file lists them. Changes that
+torch counts are detected: optimisers, `load_state_dict`, `to`; writing through `.data` is not.
 """
 
 import math
@@ -19,19 +19,19 @@ from audit.models.onnx.gradients import wrapped
 from audit.models.onnx.node import Kernel
 from audit.models.onnx.program import Step
 
-# Behind these, tensors with the channels last are slower (measured).
+# After these operators, tensors with the channels last are slower (measured).
 PLANE_WISE = frozenset({"InstanceNormalization", "GroupNormalization", "ConvTranspose", "LRN"})
 
 Weights = tuple[Tensor | None, ...]
 
 
 def fuse(steps: Sequence[Step], stored: Mapping[str, Tensor], target: str) -> list[Step]:
-    """Steps with the same result in `target`.
+    """Return fused steps with the same result in `target`.
 
     Args:
         steps: in order of execution.
         stored: weights and constants under their run-time names.
-        target: the value that is read in the end.
+        target: name of the final result.
     """
     readers = Counter(name for step in steps for name in step.inputs)
     readers[target] += 1
@@ -51,7 +51,7 @@ Fused = tuple[Step, list[Step]] | None
 
 
 def _maker(name: str, done: Sequence[Step], operator: str, readers: Counter[str]) -> Step | None:
-    """The step that makes a value which nobody else reads, if it is of this operator."""
+    """Return the step that makes a value with one reader, if it is of this operator."""
     if readers[name] != 1:
         return None
     for step in reversed(done):
@@ -63,7 +63,7 @@ def _maker(name: str, done: Sequence[Step], operator: str, readers: Counter[str]
 def _batch_norm(
     step: Step, done: Sequence[Step], stored: Mapping[str, Tensor], readers: Counter[str]
 ) -> Fused:
-    """Conv, BatchNormalization: (w * x + b) scaled and shifted per channel is a convolution."""
+    """Fuse Conv and BatchNormalization: scaling and shifting w * x + b is a convolution."""
     if step.node.operator != "BatchNormalization":
         return None
     made = _maker(step.inputs[0], done, "Conv", readers)
@@ -93,7 +93,7 @@ def _batch_norm(
 def _bias(
     step: Step, done: Sequence[Step], stored: Mapping[str, Tensor], readers: Counter[str]
 ) -> Fused:
-    """MatMul by a stored matrix, Add of a stored row: one affine map."""
+    """Fuse a MatMul by a stored matrix and an Add of a stored row to one affine map."""
     if step.node.operator != "Add" or len(step.inputs) != 2:
         return None
     for product, row in (step.inputs, step.inputs[::-1]):
@@ -118,7 +118,7 @@ def _affine(x: Tensor, matrix: Tensor, row: Tensor) -> Tensor:
 def _gelu(
     step: Step, done: Sequence[Step], stored: Mapping[str, Tensor], readers: Counter[str]
 ) -> Fused:
-    """x·(1 + erf(x/√2))·½ as exporters before opset 20 write it."""
+    """Fuse x·(1 + erf(x/√2))·½, which exporters write before opset 20, to Gelu."""
     if step.node.operator != "Mul" or len(step.inputs) != 2:
         return None
     for left, half in (step.inputs, step.inputs[::-1]):
@@ -160,7 +160,7 @@ def _equals(value: Tensor | None, number: float) -> bool:
 
 
 def _channels_last(steps: Sequence[Step], stored: Mapping[str, Tensor]) -> bool:
-    """Whether the graph is a chain of planar convolutions rather than one patch embedding."""
+    """Return whether the graph has several planar convolutions, not only a patch embedding."""
     if any(step.node.operator in PLANE_WISE for step in steps):
         return False
     weights = [
@@ -172,7 +172,7 @@ def _channels_last(steps: Sequence[Step], stored: Mapping[str, Tensor]) -> bool:
 
 
 def _frozen_convolution(step: Step, stored: Mapping[str, Tensor], last: bool) -> Step:
-    """A planar convolution whose weight is laid out once as its activations will be."""
+    """Store the weight of a planar convolution in the layout of its activations."""
     if not last or step.node.operator != "Conv" or step.inputs[1] not in stored:
         return step
     if stored[step.inputs[1]].dim() != 4 or not all(
@@ -190,18 +190,18 @@ def _frozen_convolution(step: Step, stored: Mapping[str, Tensor], last: bool) ->
 def _turned(weights: Weights) -> Weights:
     weight, *rest = weights
     assert weight is not None
-    # Half precision, double and other devices were not measured: they stay as they are.
+    # Half precision, double and other devices were not measured: they are left unchanged.
     if weight.device.type != "cpu" or weight.dtype is not torch.float32:
         return weights
     return weight.contiguous(memory_format=torch.channels_last), *rest
 
 
 class Prepared:
-    """A kernel on weights made from the stored ones, remade when those change.
+    """A kernel on weights derived from the stored ones, derived again when those change.
 
     Attributes:
-        make: from the stored weights to those that `run` takes.
-        run: the kernel on prepared weights.
+        make: maps the stored weights to those that `run` takes.
+        run: the kernel on derived weights.
         listed: the steps as the file lists them, on the stored weights.
     """
 
@@ -210,7 +210,7 @@ class Prepared:
         self._known: tuple[object, Weights, Weights] | None = None
 
     def __call__(self, x: Tensor, *weights: Tensor | None) -> Tensor:
-        """The operation's value on `x`."""
+        """Compute the operation on `x`."""
         given = [weight for weight in weights if weight is not None]
         if any(
             weight.requires_grad or weight.is_inference() or wrapped(weight) for weight in given
@@ -220,7 +220,7 @@ class Prepared:
         known = self._known
         if known is None or known[0] != key:
             with torch.no_grad():
-                # Holding the sources keeps their addresses from being given to others.
+                # Keeping the sources alive prevents the reuse of their addresses.
                 sources = tuple(None if weight is None else weight.detach() for weight in weights)
                 known = self._known = (key, sources, self.make(weights))
         return self.run(x, *known[2])  # type: ignore[no-any-return]

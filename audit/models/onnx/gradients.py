@@ -1,4 +1,4 @@
-"""Gradients where the exact derivative is zero by construction, not by the model's nature."""
+"""Straight-through gradients for operations whose exact derivative is zero by construction."""
 
 from typing import Any
 
@@ -7,7 +7,10 @@ from torch import Tensor
 
 
 class _StraightThrough(torch.autograd.Function):
-    """Value of the second argument, gradient to the first (Bengio, Léonard, Courville 2013)."""
+    """Identity of the second argument that sends the gradient to the first.
+
+    Source: Bengio, Léonard, Courville 2013.
+    """
 
     generate_vmap_rule = True
 
@@ -17,7 +20,7 @@ class _StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        """Nothing needs to be kept."""
+        """Save nothing: the gradient depends on no value."""
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
@@ -25,10 +28,10 @@ class _StraightThrough(torch.autograd.Function):
 
 
 def straight_through(x: Tensor, value: Tensor) -> Tensor:
-    """Exactly `value`, with the derivative of x -> x.
+    """Return exactly `value`, with the derivative of x -> x.
 
     Args:
-        x: tensor the value was made from; an integer one carries no gradient.
+        x: tensor that the value was computed from; an integer tensor has no gradient.
         value: tensor of the same shape and type.
     """
     if not x.is_floating_point() or not torch.is_grad_enabled():
@@ -37,5 +40,5 @@ def straight_through(x: Tensor, value: Tensor) -> Tensor:
 
 
 def wrapped(x: Tensor) -> bool:
-    """Whether `x` is inside a `torch.func` transform such as vmap."""
+    """Return whether `x` is inside a `torch.func` transform such as vmap."""
     return bool(torch._C._functorch.is_functorch_wrapped_tensor(x))

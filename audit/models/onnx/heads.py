@@ -1,4 +1,4 @@
-"""What a served output is, and which value before it should be attacked."""
+"""Kinds of served output, and the value before it that should be attacked."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,13 +18,13 @@ KEEPS_SCORES = frozenset(
 
 @dataclass(frozen=True)
 class Head:
-    """How scores become the served output.
+    """Conversion of scores to the served output.
 
     Attributes:
         kind: "logits", "probabilities", "log_probabilities" or "labels".
-        target: value to compute for the attackable scores.
-        aliases: left-out value -> value in its place.
-        patches: attributes overridden for the scores (a transform switched off).
+        target: name of the value that holds the scores to attack.
+        aliases: omitted value -> value that replaces it.
+        patches: attributes to override when computing the scores (to turn a transform off).
     """
 
     kind: str
@@ -34,7 +34,7 @@ class Head:
 
 
 def served_output(graph: GraphProto) -> ValueInfoProto:
-    """The first float output, else the first sequence of maps (scikit-learn), else the first one.
+    """Return the first float output, else the first sequence of maps (scikit-learn), else any.
 
     Raises:
         ModelError: the graph has no output.
@@ -47,7 +47,7 @@ def served_output(graph: GraphProto) -> ValueInfoProto:
 
 
 def score_outputs(graph: GraphProto) -> list[ValueInfoProto]:
-    """The outputs that may hold scores, in the order in which they are preferred."""
+    """Return the outputs that may hold scores, in order of preference."""
     scores = [value for value in graph.output if float_typed(value)]
     maps = [value for value in graph.output if value.type.HasField("sequence_type")]
     return scores + maps
@@ -59,7 +59,7 @@ def float_typed(value: ValueInfoProto) -> bool:
 
 
 def find_head(graph: GraphProto, output: str) -> Head:
-    """Walk back from the output, past what only moves scores, to what squashes them."""
+    """Walk back from the output, past operators that keep scores, to the one that squashes them."""
     makers = {name: node for node in graph.node for name in node.output}
     node = _behind(makers, output)
     if node is None:
@@ -86,18 +86,21 @@ def _behind(makers: Mapping[str, NodeProto], name: str) -> NodeProto | None:
 
 
 def _harmless(node: NodeProto) -> bool:
-    """A cast to integers in the way is a label or a rounding, not a move."""
+    """Return whether a node keeps scores or labels; a cast to other integers rounds scores."""
     to = attribute(node, "to")
     return node.op_type != "Cast" or (to is not None and (is_float(to.i) or is_label(to.i)))
 
 
 def is_label(elem_type: int) -> bool:
-    """Tell whether an element type is that of labels: narrower integers may be quantised scores."""
+    """Return whether a type is that of labels; narrower integers may be quantised scores."""
     return elem_type in (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
 
 
 def _over_probabilities(graph: GraphProto, node: NodeProto, output: str) -> Head:
-    """Log, or a positive scaling per row, of probabilities: both keep the order of the scores."""
+    """Return the head of a logarithm or row-wise positive scaling of probabilities.
+
+    Both keep the order of the scores.
+    """
     inner = find_head(graph, node.input[0])
     if inner.kind != "probabilities":
         return Head("logits", output)

@@ -1,4 +1,4 @@
-"""From a graph to steps: names resolved, constants folded, weights kept apart."""
+"""Lifting of a graph to steps: names are resolved, constants folded, weights kept apart."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,25 +16,25 @@ from audit.models.onnx.dtypes import FLOAT8, bounded, to_tensor
 from audit.models.onnx.node import Kernel, Node, attributes, build_kernel, static_positions
 from audit.models.onnx.program import Step, execute, failure
 
-# What a value depends on. Nothing at all: it is a constant.
+# What a value depends on; a constant depends on none of these.
 PARAMETER, SHAPE, DATA = 1, 2, 4
-# The shapes these return, or are told to make, may depend on the values they are given.
+# Operators whose output shapes may depend on the values of their inputs.
 DATA_SHAPED = frozenset({"NonZero", "Compress", "Unique"})
-DEVICE = "@device"  # suffix of a CPU value's copy beside the activations
+DEVICE = "@device"  # suffix of the copy of a CPU value on the device of the activations
 Patches = Mapping[str, Mapping[str, object]]  # first output of a node -> attributes to override
 
 
 @dataclass
 class Lifted:
-    """Everything a module needs to run a graph.
+    """Steps and stored tensors that a module needs to run a graph.
 
     Attributes:
         steps: in order of execution.
-        constants: CPU values, among them shapes and axes.
-        buffers: constants that meet activations, under their run-time name.
-        parameters: float initializers under the file's names.
+        constants: CPU values, including shapes and axes.
+        buffers: constants that are combined with activations, by their run-time name.
+        parameters: float initializers by their name in the file.
         names: value name in the file -> name at run time (Identity and folded nodes resolved).
-        fixed_shapes: no shape depends on the values of the input.
+        fixed_shapes: True if no shape depends on the values of the input.
     """
 
     steps: list[Step] = field(default_factory=list)
@@ -52,17 +52,17 @@ def lift_graph(
     aliases: Mapping[str, str] | None = None,
     patches: Patches | None = None,
 ) -> Lifted:
-    """Lift what the targets need.
+    """Lift the nodes that the targets depend on.
 
     Args:
-        model: checked model, functions inlined.
+        model: checked model with inlined functions.
         targets: names of values to compute.
-        aliases: value -> value that takes its place (heads that are left out).
-        patches: attributes to override, by a node's first output.
+        aliases: value -> value that replaces it (to leave out heads).
+        patches: attributes to override, by the first output of a node.
 
     Raises:
-        UnsupportedOperator: an operator or variant without an entry in the table.
-        ModelError: a broken graph.
+        UnsupportedOperator: an operator, or a variant of one, is not supported.
+        ModelError: the graph is broken.
     """
     graph = model.graph
     opsets = {flow.standard_domain(entry.domain): entry.version for entry in model.opset_import}
@@ -84,7 +84,7 @@ def _without(
 
 
 class _Lifter:
-    """The state of one pass over the nodes; each method is one rule."""
+    """State of one pass over the nodes; each method is one rule."""
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class _Lifter:
         self._append(node, kernel, inputs, depends)
 
     def _branch(self, node: Node) -> None:
-        """`If`: one branch where the condition is known, else both, to choose by shapes."""
+        """Lift `If`: one branch if the condition is known, else both, chosen by shapes."""
         depends = self.depends[node.inputs[0]]
         graphs = [node.get("then_branch"), node.get("else_branch")]
         if depends == 0:
@@ -141,7 +141,7 @@ class _Lifter:
                 self.lifted.names[name] = inner
             return
         if depends != SHAPE:
-            raise node.refuse("a condition that depends on the data")
+            raise node.refuse("a condition that depends on the data is not supported")
         parts = [self._aside(graph, f"{node.outputs[0]}/{i}") for i, graph in enumerate(graphs)]
         made = {name for part in parts for step in part.steps for name in step.outputs}
         read = {name for part in parts for step in part.steps for name in step.inputs}
@@ -155,9 +155,9 @@ class _Lifter:
         self.lifted.steps.append(step)
 
     def _inline(self, graph: GraphProto, prefix: str) -> list[str]:
-        """Lift a subgraph's nodes in place; the run-time names of its outputs.
+        """Lift a subgraph's nodes in place; return the run-time names of its outputs.
 
-        Its own tensors do not become parameters: their names need not be unique in the file.
+        Its tensors do not become parameters, as their names need not be unique in the file.
         """
         inner = flow.renamed(graph, prefix + "/")
         self.stored.update({proto.name: proto for proto in inner.initializer})
@@ -166,7 +166,7 @@ class _Lifter:
         return [self._resolve(output.name, NodeProto(name=prefix)) for output in inner.output]
 
     def _aside(self, graph: GraphProto, prefix: str) -> Branch:
-        """Lift a subgraph into steps of its own; what it defines is not seen outside."""
+        """Lift a subgraph to separate steps; the names that it defines are local."""
         steps, names = self.lifted.steps, dict(self.lifted.names)
         self.lifted.steps = []
         outputs = self._inline(graph, prefix)
@@ -180,7 +180,7 @@ class _Lifter:
         return Branch(inner, outputs, depends)
 
     def finish(self, target: str) -> None:
-        """Know a target by its run-time name."""
+        """Record the run-time name of a target."""
         self.lifted.names[target] = self._resolve(target, NodeProto(name="the graph's output"))
 
     def _is_inference_dropout(self, proto: NodeProto) -> bool:
@@ -194,7 +194,7 @@ class _Lifter:
             self.lifted.names[name] = name
 
     def _resolve(self, name: str, proto: NodeProto) -> str:
-        """The run-time name of a value; a stored tensor is decoded when first asked for."""
+        """Return the run-time name of a value; decode a stored tensor on its first use."""
         if name == "":
             if proto.op_type in ("", "Identity", "Dropout"):
                 raise ModelError(
@@ -251,7 +251,7 @@ class _Lifter:
         for name in node.inputs:
             depends |= self.depends[name] if name else 0
         if node.operator in ("Shape", "Size"):
-            # A weight's shape is known; what is computed from weights is only there at run time.
+            # The shape of a weight is known; values computed from weights exist only at run time.
             stored = node.inputs[0] in self.lifted.parameters
             return SHAPE if depends and not stored else 0
         return depends
@@ -265,10 +265,10 @@ class _Lifter:
             value = values[name]
             if isinstance(value, Tensor):
                 bounded(tuple(value.shape))
-                # A scalar in the graph is a bound or a scale, not something to train.
+                # A scalar in the graph is a bound or a scale and must not be trained.
                 trainable = operator == "Constant" and value.numel() > 1
                 self._store(name, value, trainable=trainable)
-            else:  # whoever reads it is told that nothing defines it
+            else:  # a node that reads it raises the error for an undefined value
                 self.lifted.names.pop(name)
 
     def _append(self, node: Node, kernel: Kernel, inputs: Sequence[str], depends: int) -> None:

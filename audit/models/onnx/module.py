@@ -1,4 +1,4 @@
-"""A lifted classifier as a torch module."""
+"""Lifted classifiers as torch modules."""
 
 from collections.abc import Mapping
 
@@ -19,7 +19,7 @@ _SHAPES_REMEMBERED = 16
 
 
 class _Path:
-    """The steps to one target, and the values that only depend on the input's shape, per shape."""
+    """Steps to one target, and a cache of the values that depend only on the input's shape."""
 
     def __init__(self, lifted: Lifted, target: str) -> None:
         self.target = lifted.names.get(target, target)
@@ -34,14 +34,14 @@ class _Path:
         self.memory: dict[tuple[object, ...], Values] = {}
 
     def run(self, source: str, x: Tensor, values: Values) -> Tensor:
-        """The target's value; `values` holds the constants and is used up."""
+        """Return the value of the target; `values` holds the constants and is modified."""
         key = (x.shape, x.device)
         known = self.memory.get(key)
         steps: list[Step] = self.steps if known is None else self.data_steps
         values.update(known or {})
         values[source] = x
         execute(steps, values)
-        # Inside vmap or grad even shapes come out wrapped, and a wrapper dies with its transform.
+        # Inside vmap or grad, even shapes are wrapped, and wrappers are invalid afterwards.
         if known is None and self.small and not wrapped(x):
             self._remember(key, {name: values[name] for name in self.small})
         result = values.get(self.target)
@@ -59,13 +59,13 @@ class _Path:
 
 
 class OnnxModule(nn.Module):
-    """The served model in torch: same values as the runtime, gradients where they exist.
+    """Served model in torch, with the values of the runtime, and gradients where they exist.
 
     Attributes:
-        input_name, input_shape, input_dtype: as the file declares them, None where free.
-        output_name: the served output that `forward` returns.
-        head: what that output is: "logits", "probabilities", "log_probabilities" or "labels".
-        differentiable: a chain of float operations leads from the input to `logits`.
+        input_name, input_shape, input_dtype: as declared by the file; free sizes are None.
+        output_name: name of the served output, which `forward` returns.
+        head: kind of output: "logits", "probabilities", "log_probabilities" or "labels".
+        differentiable: True if a chain of float operations leads from the input to `logits`.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -77,7 +77,7 @@ class OnnxModule(nn.Module):
         self.input_name = source.name
         self.input_shape = _shape(source)
         self.input_dtype = _dtype(source)
-        # Many graphs with a declared batch of 1 take any: the caller finds out whether it does.
+        # Many graphs with a declared batch size of 1 accept any: the caller tries it.
         self._expects = (None, *self.input_shape[1:]) if self.input_shape else ()
         self.output_name = output.name
         self.head = "labels" if is_label(output.type.tensor_type.elem_type) else head.kind
@@ -94,7 +94,7 @@ class OnnxModule(nn.Module):
         self._register({**scores.parameters, **served.parameters}, scores, served)
 
     def _register(self, parameters: Mapping[str, Tensor], *lifted: Lifted) -> None:
-        # The file's names may hold dots, which torch keeps for submodules: number them instead.
+        # The file's names may contain dots, which torch reserves for submodules: use numbers.
         self._names = list(parameters)
         for index, value in enumerate(parameters.values()):
             self.register_parameter(f"weight_{index}", nn.Parameter(value))
@@ -104,14 +104,14 @@ class OnnxModule(nn.Module):
             self.register_buffer(f"constant_{index}", value, persistent=False)
 
     def initializers(self) -> dict[str, nn.Parameter]:
-        """The float initializers that take part in the computation, under the file's own names."""
+        """Return the float initializers that the computation uses, by their name in the file."""
         return dict(zip(self._names, self.parameters(), strict=True))
 
     def scores_program(self) -> tuple[list[Step], Values, str, str]:
-        """The steps to the logits as the file lists them, what they start from, input and output.
+        """Return the unfused steps to the logits, their initial values, and two names.
 
-        The values are the constants and weights by name; the program reads its input under the
-        first name returned and leaves the logits under the second.
+        The initial values are the constants and weights by name. The first name is that of the
+        input, the second one that of the logits.
         """
         values: Values = dict(self._constants)
         values.update(zip(self._names, self._parameters.values(), strict=True))
@@ -119,14 +119,14 @@ class OnnxModule(nn.Module):
         return self._lifted_scores.steps, values, self.input_name, self._scores_target
 
     def forward(self, x: Tensor) -> Tensor:
-        """The served output for `x` of shape (B, …); labels come back as integers."""
+        """Return the served output for `x` of shape (B, …); labels are integers."""
         y = self._run(self._served, x)
         if self._output_dtype is not None and not self._output_dtype.is_floating_point:
             return y.to(self._output_dtype)
         return y
 
     def logits(self, x: Tensor) -> Tensor:
-        """The scores before a final Softmax, LogSoftmax, Sigmoid or ArgMax, if any."""
+        """Return the scores before a final Softmax, LogSoftmax, Sigmoid or ArgMax, if any."""
         return self._run(self._scores, x)
 
     def _run(self, path: _Path, x: Tensor) -> Tensor:
@@ -136,13 +136,12 @@ class OnnxModule(nn.Module):
         return path.run(self.input_name, self._as_input(x), values)
 
     def _as_input(self, x: Tensor) -> Tensor:
-        """A float stands in for an integer up to its first cast; else the declared type."""
+        """Cast to the declared type; keep floats if an integer input may be held as floats."""
         if self._expects and not _fits(x.shape, self._expects):
             wanted = ", ".join("?" if size is None else str(size) for size in self._expects)
             raise ModelError(
                 f"Input '{self.input_name}' expects shape ({wanted}), found {tuple(x.shape)}: "
-                "check "
-                "--layout, and that the samples have the size the model expects."
+                "check --layout, and that the samples have the size the model expects."
             )
         if self.input_dtype.is_floating_point or not self._relaxed:
             return x if x.dtype == self.input_dtype else x.to(self.input_dtype)
@@ -175,8 +174,7 @@ def _only_input(graph: onnx.GraphProto) -> onnx.ValueInfoProto:
         names = ", ".join(value.name for value in inputs) or "none"
         raise ModelError(
             f"A classifier with one input is expected, found {len(inputs)} ({names}): make the "
-            "other "
-            "inputs constants when exporting."
+            "other inputs constants when exporting."
         )
     return inputs[0]  # type: ignore[no-any-return]
 

@@ -1,4 +1,4 @@
-"""One node of the graph as an operator's builder sees it, and the table of builders."""
+"""Nodes of the graph as operator builders receive them, and the table of builders."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,12 +16,12 @@ Kernel = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Node:
-    """A node with decoded attributes and what lifting knows of its surroundings.
+    """A node with decoded attributes and facts about its inputs and outputs.
 
     Attributes:
-        opset: version of the node's own domain that the model imports.
-        constants: CPU tensors of those inputs that are already known, by position.
-        leading: the first input is the model's input, perhaps moved, never changed.
+        opset: version of the node's domain that the model imports.
+        constants: CPU tensors of the inputs that are constant, by position.
+        leading: the first input holds the unchanged values of the model's input, perhaps moved.
         relaxed: an integer output may be carried as a float, so that gradients pass.
     """
 
@@ -38,20 +38,20 @@ class Node:
     asked: set[str] = field(default_factory=set)
 
     def get(self, attribute: str, default: Any = None) -> Any:
-        """An attribute's value; what no builder asks for is refused afterwards."""
+        """Return an attribute; `build_kernel` refuses attributes that were never asked for."""
         self.asked.add(attribute)
         return self.attributes.get(attribute, default)
 
     def has(self, position: int) -> bool:
-        """Whether the optional input at this position is given."""
+        """Return whether the optional input at this position is given."""
         return position < len(self.inputs) and self.inputs[position] != ""
 
     def wants(self, position: int) -> bool:
-        """Whether somebody may read the output at this position."""
+        """Return whether the output at this position may be read."""
         return position < len(self.outputs) and self.outputs[position] != ""
 
     def refuse(self, variant: str) -> UnsupportedOperator:
-        """The error that names this node, its operator and the variant that is not known."""
+        """Return an error that names this node, its operator and the unsupported variant."""
         domain = self.domain or "ai.onnx"
         return UnsupportedOperator(
             f"node '{self.name}': {domain}::{self.operator}, opset {self.opset}: {variant}; "
@@ -59,10 +59,10 @@ class Node:
         )
 
     def require_shape(self, what: str, value: Tensor, expected: Sequence[int | None]) -> None:
-        """Refuse a tensor of another shape than expected; None stands for any size.
+        """Raise an error if a tensor does not have the expected shape; None allows any size.
 
-        Torch's own kernels do not always look: some read or write beyond the tensors they are
-        given, and elementwise operations broadcast what was never meant to be.
+        Torch's kernels do not always check shapes: some read or write out of bounds, and
+        elementwise operations broadcast tensors that must not be broadcast.
         """
         found = list(value.shape)
         fits = len(found) == len(expected) and all(
@@ -78,11 +78,11 @@ Builder = Callable[[Node], Kernel]
 
 @dataclass(frozen=True)
 class Operator:
-    """A table entry.
+    """An entry of the operator table.
 
     Attributes:
-        static: positions of inputs read as Python numbers (shapes, axes, bounds): on the CPU.
-        ignores: attributes that carry no information of their own.
+        static: positions of inputs read as Python numbers (shapes, axes, bounds), on the CPU.
+        ignores: attributes that do not change the result.
     """
 
     build: Builder
@@ -96,7 +96,7 @@ OPERATORS: dict[tuple[str, str], Operator] = {}
 def operator(
     *names: str, domain: str = "", static: Iterable[int] = (), ignores: Iterable[str] = ()
 ) -> Callable[[Builder], Builder]:
-    """Enter a builder into the table under one or several operator names."""
+    """Add a builder to the table under one or several operator names."""
 
     def enter(build: Builder) -> Builder:
         entry = Operator(build, frozenset(static), frozenset(ignores))
@@ -108,7 +108,7 @@ def operator(
 
 
 def operators_without_attributes(table: Mapping[str, Kernel]) -> None:
-    """Enter operators that have no attributes: name -> function of the input tensors."""
+    """Add operators without attributes: name -> function of the input tensors."""
     for name, kernel in table.items():
         operator(name, ignores=("consumed_inputs",))(_always(kernel))
 
@@ -118,10 +118,10 @@ def _always(kernel: Kernel) -> Builder:
 
 
 def build_kernel(node: Node) -> Kernel:
-    """The node's kernel.
+    """Build the kernel of a node.
 
     Raises:
-        UnsupportedOperator: the operator, or an attribute that its builder does not know.
+        UnsupportedOperator: the operator or one of its attributes is not supported.
     """
     entry = OPERATORS.get((node.domain, node.operator))
     if entry is None:
@@ -134,13 +134,13 @@ def build_kernel(node: Node) -> Kernel:
 
 
 def static_positions(domain: str, name: str) -> frozenset[int]:
-    """Positions of an operator's inputs that stay on the CPU."""
+    """Return the positions of an operator's inputs that stay on the CPU."""
     entry = OPERATORS.get((domain, name))
     return entry.static if entry else frozenset()
 
 
 def attributes(proto: onnx.NodeProto) -> dict[str, Any]:
-    """A node's attributes as Python values; tensors are decoded, graphs left as they are."""
+    """Return a node's attributes as Python values; tensors are decoded, graphs are kept."""
     return {attribute.name: _attribute_value(attribute) for attribute in proto.attribute}
 
 
@@ -158,7 +158,7 @@ def _attribute_value(attribute: onnx.AttributeProto) -> Any:
 
 
 def python_numbers(value: Tensor | None) -> list[Any]:
-    """The Python numbers of a CPU tensor of any rank; an absent one has none."""
+    """Return the Python numbers of a CPU tensor of any rank; an empty list for None."""
     if value is None:
         return []
     return value.reshape(-1).tolist()

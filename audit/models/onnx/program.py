@@ -13,11 +13,11 @@ Values = dict[str, Tensor | None]
 
 @dataclass(frozen=True)
 class Step:
-    """One operation on named values.
+    """Operation on named values.
 
     Attributes:
-        shape_only: the outputs depend on the input's shape, not on its values.
-        frees: names nobody reads after this step.
+        shape_only: True if the outputs depend on the input's shape, not on its values.
+        frees: names that no later step reads.
     """
 
     node: Node
@@ -29,11 +29,11 @@ class Step:
 
 
 def with_frees(steps: Sequence[Step], kept: set[str]) -> list[Step]:
-    """The same steps, each freeing what it is the last to read.
+    """Return the steps with `frees` set: each frees the values that no later step reads.
 
     Args:
         steps: in order of execution.
-        kept: names that outlive the run: targets, parameters, constants.
+        kept: names that are needed after the run: targets, parameters, constants.
     """
     seen = set(kept)
     freed = []
@@ -45,33 +45,35 @@ def with_frees(steps: Sequence[Step], kept: set[str]) -> list[Step]:
 
 
 def execute(steps: Sequence[Step], values: Values) -> None:
-    """Run the steps in order; `values` gains the results and loses what is dead.
+    """Run the steps in order; add their results to `values` and delete freed ones.
 
     Raises:
-        UnsupportedOperator: torch cannot do what a node asks for.
+        UnsupportedOperator: torch cannot compute a node.
     """
     for step in steps:
         inputs = [values[name] if name else None for name in step.inputs]
         result = computed(step, inputs)
         del inputs
         if len(result) < len(step.outputs):
-            raise step.node.refuse(f"{len(step.outputs)} outputs")
+            raise step.node.refuse(
+                f"the node has {len(step.outputs)} outputs, but only {len(result)} are supported"
+            )
         values.update(zip(step.outputs, result, strict=False))
         for name in step.frees:
             del values[name]
 
 
 def computed(step: Step, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
-    """What the kernel of a step gives.
+    """Run the kernel of a step.
 
     Raises:
-        UnsupportedOperator: torch cannot do what the node asks for, with the node's name.
+        UnsupportedOperator: torch cannot compute the node; the message names it.
     """
     try:
         result = step.kernel(*inputs)
     except AuditError:
         raise
-    except Exception as error:  # whatever torch objects to, the node is the one to name
+    except Exception as error:  # torch raises many types; the message names the node
         if out_of_memory(error):
             raise
         raise failure(step.node, inputs, error) from error
@@ -79,7 +81,7 @@ def computed(step: Step, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
 
 
 def failure(node: Node, inputs: Sequence[object], error: Exception) -> UnsupportedOperator:
-    """What a kernel objects to, with the node's name and the tensors it was given."""
+    """Return the error of a kernel, with the node's name and its input types and shapes."""
     given = ", ".join(
         f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
         if isinstance(value, Tensor)

@@ -1,4 +1,4 @@
-"""An untrusted `.onnx` file, read so that nothing outside its folder is opened and nothing runs."""
+"""Reader of untrusted `.onnx` files: opens nothing outside their folder and runs nothing."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from onnx import ModelProto, NodeProto, TensorProto
 from audit.errors import ModelError
 from audit.models.onnx.flow import attribute, branches, walk
 
-# A protobuf message cannot hold more, and the runtime is handed one message.
+# Limit of a protobuf message; the runtime receives the model as one message.
 MAX_BYTES = 2**31 - 1
 STANDARD_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 OLDEST_OPSET = 7
@@ -19,14 +19,15 @@ MAX_NODES = 200_000  # an order of magnitude above the largest classifiers in us
 
 
 def read_model(path: Path, *, allow_domains: frozenset[str] = frozenset()) -> ModelProto:
-    """The checked model, external data held inside, so that its bytes can be handed to a runtime.
+    """Return the checked model with its external data loaded, ready for a runtime.
 
     Args:
-        path: an `.onnx` file; external data only from regular files in its folder.
+        path: an `.onnx` file; external data is read only from regular files in its folder.
         allow_domains: operator domains to accept in addition to the standard ones.
 
     Raises:
-        ModelError: missing, too large, not ONNX, broken, stochastic, or with foreign operators.
+        ModelError: the file is missing, too large, not ONNX, broken, stochastic, or uses
+            non-standard operators.
     """
     model = _parse_model(path, _bytes(path))
     _load_external(model, path)
@@ -38,7 +39,7 @@ def read_model(path: Path, *, allow_domains: frozenset[str] = frozenset()) -> Mo
 
 
 def inline_functions(model: ModelProto) -> ModelProto:
-    """The model with its own functions expanded into operators.
+    """Return the model with its local functions expanded to operators.
 
     Raises:
         ModelError: the functions cannot be expanded.
@@ -56,7 +57,7 @@ def inline_functions(model: ModelProto) -> ModelProto:
 
 
 def _bound_expansion(model: ModelProto) -> None:
-    """Functions that call functions can grow exponentially: count before expanding."""
+    """Count the expanded nodes first, as nested functions can grow exponentially."""
     bodies = {(body.domain, body.name): list(walk(body.node)) for body in model.functions}
     sizes: dict[tuple[str, str], int] = {}
 
@@ -119,7 +120,7 @@ def _parse_model(path: Path, data: bytes) -> ModelProto:
 
 
 def _other_kind(data: bytes) -> str:
-    """What the first bytes say the file is, if they say that it is something else."""
+    """Return the kind of file by its first bytes if it is known not to be ONNX, else ""."""
     if data.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer and not the model itself (run `git lfs pull`)"
     if data.startswith(b"PK\x03\x04"):
@@ -148,37 +149,35 @@ def _load_external(model: ModelProto, path: Path) -> None:
     if total > MAX_BYTES:
         raise ModelError(
             f"The external data of '{path}' has {total} bytes, but at most {MAX_BYTES} are "
-            "supported: "
-            "export a smaller model."
+            "supported: export a smaller model."
         )
     try:
         onnx.load_external_data_for_model(model, str(folder))
     except Exception as error:  # onnx refuses paths, links and lengths with several exception types
         raise ModelError(
             f"The external data of '{path}' cannot be loaded ({_first(error)}): keep the data "
-            "files in "
-            "the folder of the model."
+            "files in the folder of the model."
         ) from error
     if any(_is_external(tensor) for tensor in _tensors(model)):
         raise ModelError(
-            f"'{path}' stores external data where onnx does not load it: export the model again."
+            f"'{path}' stores external data in a place from which onnx does not load it: export "
+            "the model again."
         )
 
 
 def _external_size(folder: Path, tensor: TensorProto, entries: dict[str, str]) -> int:
-    """The bytes this tensor would read: known before anything is opened."""
+    """Return the number of bytes that a tensor would read, before any file is opened."""
     location, length = entries.get("location", ""), entries.get("length", "")
     if length.isascii() and length.isdigit():
         return int(length)
     file = folder / location
-    # Whether the location is inside the folder is onnx's check; here it only must not be huge.
+    # onnx checks that the location is inside the folder; this only limits the size.
     try:
         return file.lstat().st_size
     except (OSError, ValueError) as error:
         raise ModelError(
             f"Tensor '{tensor.name}' is stored in '{location}', which is missing from the folder "
-            "of the "
-            "model: copy that file next to the model."
+            "of the model: copy that file next to the model."
         ) from error
 
 
@@ -248,8 +247,8 @@ def _refuse_training(model: ModelProto) -> None:
         if _is_training(node, constants):
             raise ModelError(
                 f"Node '{node.name or node.output[0]}' ({node.op_type}) is in training mode, so "
-                "the "
-                "model's output is random or depends on the batch: export it in evaluation mode."
+                "the model's output is random or depends on the batch: export it in evaluation "
+                "mode."
             )
 
 
@@ -263,6 +262,6 @@ def _is_training(node: NodeProto, constants: dict[str, TensorProto]) -> bool:
 
 
 def _first(error: BaseException) -> str:
-    """The first line of a message: the rest is a dump of the model."""
+    """Return the first line of a message: the rest is a dump of the model."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:200] if lines else type(error).__name__

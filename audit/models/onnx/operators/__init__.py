@@ -1,4 +1,4 @@
-"""The operators, a family per file; importing this package fills the table."""
+"""The supported operators, one family per file; importing this package fills the table."""
 
 from audit.models.onnx.operators import (
     activation,

@@ -12,7 +12,7 @@ from audit.models.onnx.node import Kernel, Node, operator, operators_without_att
 
 @operator("Relu", ignores=("consumed_inputs",))
 def relu(node: Node) -> Kernel:
-    """max(x, 0); straight on the model's input it passes all gradients, as a clip there does."""
+    """Compute max(x, 0); applied to the model's own input it passes all gradients, like Clip."""
     if not node.leading:
         return torch.relu
     return lambda x: straight_through(x, torch.relu(x))
@@ -24,7 +24,7 @@ operators_without_attributes(
         "Softsign": F.softsign,
         "Mish": F.mish,
         "HardSwish": F.hardswish,
-        # beta·x > 20 is where torch's softplus turns linear; logaddexp is exact everywhere
+        # torch's softplus is linear from beta·x > 20 on; logaddexp is exact everywhere
         "Softplus": lambda x: torch.logaddexp(x, torch.zeros_like(x)),
     }
 )
@@ -32,14 +32,14 @@ operators_without_attributes(
 
 @operator("LeakyRelu", ignores=("consumed_inputs",))
 def leaky_relu(node: Node) -> Kernel:
-    """x, or alpha·x below zero."""
+    """Return x, or alpha·x where x is negative."""
     alpha = node.get("alpha", 0.01)
     return lambda x: F.leaky_relu(x, alpha)
 
 
 @operator("PRelu", ignores=("consumed_inputs",))
 def prelu(node: Node) -> Kernel:
-    """x, or slope·x below zero; the slope broadcasts as numpy does."""
+    """Return x, or slope·x where x is negative; the slope broadcasts as in numpy."""
 
     def run(x: Tensor, slope: Tensor) -> Tensor:
         channels = (x.shape[1], *[1] * (x.dim() - 2)) if x.dim() > 1 else ()
@@ -52,21 +52,21 @@ def prelu(node: Node) -> Kernel:
 
 @operator("Elu", ignores=("consumed_inputs",))
 def elu(node: Node) -> Kernel:
-    """x, or alpha·(e^x − 1) below zero."""
+    """Return x, or alpha·(e^x − 1) where x is negative."""
     alpha = node.get("alpha", 1.0)
     return lambda x: F.elu(x, alpha)
 
 
 @operator("Celu")
 def celu(node: Node) -> Kernel:
-    """max(0, x) + min(0, alpha·(e^(x/alpha) − 1))."""
+    """Compute max(0, x) + min(0, alpha·(e^(x/alpha) − 1))."""
     alpha = node.get("alpha", 1.0)
     return lambda x: F.celu(x, alpha)
 
 
 @operator("Selu", ignores=("consumed_inputs",))
 def selu(node: Node) -> Kernel:
-    """gamma·x, or gamma·alpha·(e^x − 1) below zero."""
+    """Return gamma·x, or gamma·alpha·(e^x − 1) where x is negative."""
     alpha = node.get("alpha", 1.67326319217681884765625)
     gamma = node.get("gamma", 1.05070102214813232421875)
     return lambda x: gamma * F.elu(x, alpha)
@@ -74,30 +74,30 @@ def selu(node: Node) -> Kernel:
 
 @operator("Gelu")
 def gelu(node: Node) -> Kernel:
-    """x·Phi(x), exactly or by tanh."""
+    """Compute x·Phi(x), exactly or with the tanh approximation."""
     approximate = node.get("approximate", "none")
     return lambda x: F.gelu(x, approximate=approximate)
 
 
 @operator("HardSigmoid", ignores=("consumed_inputs",))
 def hard_sigmoid(node: Node) -> Kernel:
-    """alpha·x + beta within [0, 1]."""
+    """Compute alpha·x + beta, clipped to [0, 1]."""
     alpha, beta = node.get("alpha", 0.2), node.get("beta", 0.5)
-    if abs(alpha - 1 / 6) < 1e-7 and beta == 0.5:  # the one torch has
+    if abs(alpha - 1 / 6) < 1e-7 and beta == 0.5:  # torch has a kernel for this case
         return F.hardsigmoid
     return lambda x: torch.clamp(alpha * x + beta, 0, 1)
 
 
 @operator("ThresholdedRelu")
 def thresholded_relu(node: Node) -> Kernel:
-    """X above alpha, else 0."""
+    """Return x where it exceeds alpha, else 0."""
     alpha = node.get("alpha", 1.0)
     return lambda x: F.threshold(x, alpha, 0.0)
 
 
 @operator("Shrink")
 def shrink(node: Node) -> Kernel:
-    """X moved towards zero by `bias` outside [−lambd, lambd], 0 inside."""
+    """Move x towards zero by `bias` outside [−lambd, lambd]; return 0 inside."""
     bias, lambd = node.get("bias", 0.0), node.get("lambd", 0.5)
 
     def run(x: Tensor) -> Tensor:
@@ -109,20 +109,20 @@ def shrink(node: Node) -> Kernel:
 
 @operator("Swish")
 def swish(node: Node) -> Kernel:
-    """x·sigmoid(alpha·x)."""
+    """Compute x·sigmoid(alpha·x)."""
     alpha = node.get("alpha", 1.0)
     return lambda x: F.silu(x) if alpha == 1.0 else x * torch.sigmoid(alpha * x)
 
 
 @operator("SwiGLU")
 def swiglu(node: Node) -> Kernel:
-    """swish(a)·b."""
+    """Compute swish(a)·b."""
     alpha = node.get("alpha", 1.0)
     return lambda a, b: a * torch.sigmoid(alpha * a) * b
 
 
 def _hardmax(x: Tensor, axis: int) -> Tensor:
-    """One at the first maximum, zero elsewhere."""
+    """Return one at the first maximum along an axis, and zero elsewhere."""
     winner = x.argmax(axis, keepdim=True)
     return torch.zeros_like(x).scatter(axis, winner, torch.ones_like(x))
 
@@ -136,7 +136,7 @@ NORMALISED: dict[str, Callable[[Tensor, int], Tensor]] = {
 
 @operator("Softmax", "LogSoftmax", "Hardmax")
 def softmax(node: Node) -> Kernel:
-    """Along one axis; before opset 13 over all axes from `axis` on, taken as one."""
+    """Normalise along one axis; before opset 13, all axes from `axis` on are flattened to one."""
     function = NORMALISED[node.operator]
     if node.opset >= 13:
         axis = node.get("axis", -1)

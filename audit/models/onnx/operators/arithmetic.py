@@ -1,4 +1,4 @@
-"""Elementwise arithmetic, comparison and logic, with numpy's broadcasting."""
+"""Elementwise arithmetic, comparison and logic, with broadcasting as in numpy."""
 
 import functools
 from collections.abc import Callable
@@ -13,7 +13,7 @@ WIDE_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 
 
 def _unsigned(function: Callable[..., Tensor]) -> Kernel:
-    """The same function for unsigned integers, which torch stores but hardly computes with."""
+    """Extend a function to wide unsigned integers, for which torch lacks most operations."""
 
     def run(*tensors: Tensor) -> Tensor:
         kind = tensors[0].dtype
@@ -21,9 +21,9 @@ def _unsigned(function: Callable[..., Tensor]) -> Kernel:
             return function(*tensors)
         whole = [tensor.to(torch.int64) for tensor in tensors]
         if kind is torch.uint64 and any(bool((value < 0).any()) for value in whole):
-            raise ValueError("unsigned integers of 2^63 and more")
+            raise ValueError("unsigned integers of 2^63 or more are not supported")
         y = function(*whole)
-        return y if y.dtype is torch.bool else y.to(kind)  # wraps, as unsigned integers do
+        return y if y.dtype is torch.bool else y.to(kind)  # unsigned integers wrap around
 
     return run
 
@@ -48,13 +48,13 @@ operators_without_attributes(
 
 
 def _rounding(function: Callable[[Tensor], Tensor]) -> Kernel:
-    """Rounding to integers: exact value, gradient of the identity."""
+    """Round to integers with the exact value and the gradient of the identity."""
     return lambda x: straight_through(x, function(x))
 
 
 operators_without_attributes(
     {
-        "Round": _rounding(torch.round),  # halves to even, in both
+        "Round": _rounding(torch.round),  # ONNX and torch both round halves to even
         "Floor": _rounding(torch.floor),
         "Ceil": _rounding(torch.ceil),
     }
@@ -66,14 +66,14 @@ def _where(condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _divide(x: Tensor, y: Tensor) -> Tensor:
-    """Integers divide towards zero."""
+    """Divide x by y; integer division rounds towards zero."""
     if x.is_floating_point() or y.is_floating_point():
         return x / y
     return torch.div(x, y, rounding_mode="trunc")
 
 
 def _power(x: Tensor, exponent: Tensor) -> Tensor:
-    """The result has the type of the base, whatever the exponent's."""
+    """Raise x to a power; the result has the type of the base."""
     return torch.pow(x, exponent).to(x.dtype)
 
 
@@ -100,7 +100,7 @@ operators_without_attributes(
 
 @operator("Pow")
 def power(node: Node) -> Kernel:
-    """A base to an exponent; a constant scalar exponent as a number, which torch specialises."""
+    """Raise a base to an exponent; torch specialises a constant exponent given as a number."""
     exponent = node.constants.get(1)
     if exponent is None or exponent.numel() != 1 or exponent.dim() > 0:
         return _power
@@ -110,20 +110,20 @@ def power(node: Node) -> Kernel:
 
 @operator("Mod")
 def modulo(node: Node) -> Kernel:
-    """Remainder with the divisor's sign, or with the dividend's under `fmod`."""
+    """Compute the remainder with the sign of the divisor, or of the dividend if `fmod` is set."""
     return torch.fmod if node.get("fmod", 0) else torch.remainder
 
 
 @operator("BitShift")
 def bit_shift(node: Node) -> Kernel:
-    """Shift of unsigned integers."""
+    """Shift the bits of unsigned integers."""
     left = node.get("direction") == "LEFT"
     return torch.bitwise_left_shift if left else torch.bitwise_right_shift
 
 
 @operator("IsInf")
 def is_infinite(node: Node) -> Kernel:
-    """Infinities of the chosen signs."""
+    """Detect infinities of the chosen signs."""
     positive = bool(node.get("detect_positive", 1))
     negative = bool(node.get("detect_negative", 1))
 

@@ -1,4 +1,4 @@
-"""Scaled dot-product attention and rotary embeddings (opset 23 on)."""
+"""Scaled dot-product attention and rotary embeddings (opset 23 and later)."""
 
 import math
 
@@ -12,7 +12,10 @@ from audit.models.onnx.node import Kernel, Node, operator
 
 @operator("Attention")
 def attention(node: Node) -> Kernel:
-    """softmax(Q·Kᵀ·scale + mask)·V over heads, with caches, grouped heads, soft cap and windows."""
+    """Compute softmax(Q·Kᵀ·scale + mask)·V per head.
+
+    Supports caches, grouped heads, soft caps and windows.
+    """
     heads, kv_heads = node.get("q_num_heads"), node.get("kv_num_heads")
     causal, scale = bool(node.get("is_causal", 0)), node.get("scale")
     cap, mode = node.get("softcap", 0.0), node.get("qk_matmul_output_mode", 0)
@@ -55,22 +58,25 @@ def attention(node: Node) -> Kernel:
 def _require_shapes(
     node: Node, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, valid: Tensor | None
 ) -> None:
-    """Refuse tensors that do not belong together: products would broadcast them."""
+    """Refuse tensors with inconsistent shapes, which the products would broadcast."""
     node.require_shape("query", q, (None, None, None, None))
     batch, heads, queries, size = q.shape
     node.require_shape("key", k, (batch, None, None, size))
     kv_heads, keys = k.shape[1:3]
     node.require_shape("value", v, (batch, kv_heads, keys, None))
     if not kv_heads or heads % kv_heads:
-        raise node.refuse(f"{heads} heads of the query for {kv_heads} of key and value")
+        raise node.refuse(
+            f"the query has {heads} heads, which is not a multiple of the {kv_heads} heads of key "
+            "and value"
+        )
     if valid is not None:
         node.require_shape("nonpad_kv_seqlen", valid, (batch,))
         if bool(((valid < 0) | (valid > keys)).any()):
             raise node.refuse(
-                f"nonpad_kv_seqlen {valid.tolist()}, expected numbers from 0 to {keys}"
+                f"nonpad_kv_seqlen is {valid.tolist()}, expected numbers from 0 to {keys}"
             )
     if mask is not None:
-        # Only where lengths say which keys are real may the mask leave the last ones out.
+        # The mask may be shorter than the keys only if lengths state which keys are real.
         width = mask.shape[-1] if valid is not None and 0 < mask.shape[-1] < keys else keys
         full = (batch, heads, queries, width)[-mask.dim() :] if mask.dim() else (width,)
         shared = [1 if mask.shape[i] == 1 else size for i, size in enumerate(full[:-1])]
@@ -95,7 +101,7 @@ def _bias(
     past: int,
     valid: Tensor | None,
 ) -> Tensor:
-    """What is added to the scores: the mask, and −inf where a query may not look."""
+    """Return what is added to the scores: the mask, and −inf for keys that are not visible."""
     queries, keys = q.shape[2], k.shape[2]
     place = torch.arange(queries, device=q.device).reshape(-1, 1) + past
     key = torch.arange(keys, device=q.device).reshape(1, -1)
@@ -134,13 +140,13 @@ def _attend(
     precision: torch.dtype | None,
     stage: int,
 ) -> tuple[Tensor, Tensor]:
-    """The output, and the scores at the asked stage: raw, capped, biased, or softmax."""
+    """Return the output, and the scores at a stage: 0 raw, 1 capped, 2 biased, 3 softmax."""
     root = math.sqrt(factor)
     raw = (q * root) @ (k * root).transpose(-1, -2)
     capped = cap * torch.tanh(raw / cap) if cap else raw
     biased = capped + bias
     dead = (biased == -torch.inf).all(-1, keepdim=True)
-    # A query that may look nowhere outputs zero; softmax of nothing but −inf would be NaN.
+    # A query without visible keys outputs zero; the softmax of −inf alone would be NaN.
     logits = torch.where(dead, torch.zeros_like(biased), biased)
     weights = torch.softmax(logits if precision is None else logits.to(precision), -1).to(q.dtype)
     weights = torch.where(dead, torch.zeros_like(weights), weights)
@@ -149,7 +155,7 @@ def _attend(
 
 @operator("RotaryEmbedding")
 def rotary_embedding(node: Node) -> Kernel:
-    """Pairs of features turned by an angle that depends on the position."""
+    """Rotate pairs of features by an angle that depends on the position."""
     heads, width = node.get("num_heads"), node.get("rotary_embedding_dim", 0)
     interleaved = bool(node.get("interleaved", 0))
 
@@ -161,7 +167,7 @@ def rotary_embedding(node: Node) -> Kernel:
         if places is not None:
             node.require_shape("position_ids", places, (batch, steps))
             node.require_shape("sine cache", sin, tuple(cos.shape))
-            # A negative position would count from the end: one that is out of range is refused.
+            # A negative index would count from the end; an index out of range is an error.
             places = torch.where(places < 0, len(cos), places).to(cos.device)
             cos, sin = cos[places], sin[places]
         for what, cache in (("cosine cache", cos), ("sine cache", sin)):

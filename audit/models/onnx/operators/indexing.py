@@ -1,4 +1,4 @@
-"""Reading and writing by index, and finding indices."""
+"""Operators that read, write or find elements by index."""
 
 import torch
 from torch import Tensor
@@ -14,18 +14,18 @@ from audit.models.onnx.node import (
 REDUCTIONS = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 
 
-# No position of any tensor: whoever reads or writes there is refused by torch.
+# A position beyond every tensor: torch raises an error on reads and writes there.
 NOWHERE = 2**62
 
 
 def wrapped(indices: Tensor, size: int) -> Tensor:
-    """Negative indices counted from the end."""
+    """Convert negative indices, which count from the end."""
     return torch.where(indices < 0, indices + size, indices).long()
 
 
 @operator("Gather")
 def gather(node: Node) -> Kernel:
-    """Slices along an axis; one constant index is a view."""
+    """Select slices along an axis; a single constant index gives a view."""
     axis = node.get("axis", 0)
     fixed = node.constants.get(1)
     if fixed is not None and fixed.dim() == 0:
@@ -43,14 +43,14 @@ def gather(node: Node) -> Kernel:
 
 @operator("GatherElements")
 def gather_elements(node: Node) -> Kernel:
-    """One element per index along an axis."""
+    """Select one element per index along an axis."""
     axis = node.get("axis", 0)
     return lambda x, indices: x.gather(axis, wrapped(indices.to(x.device), x.shape[axis]))
 
 
 @operator("GatherND")
 def gather_nd(node: Node) -> Kernel:
-    """Slices at index tuples, after some shared batch axes."""
+    """Select slices at index tuples, after `batch_dims` shared batch axes."""
     shared = node.get("batch_dims", 0)
 
     def run(x: Tensor, indices: Tensor) -> Tensor:
@@ -72,12 +72,14 @@ def gather_nd(node: Node) -> Kernel:
 
 
 def _linear(indices: Tensor, sizes: torch.Size) -> tuple[Tensor, int]:
-    """Index tuples as positions in the flattened axes, and how many positions there are.
+    """Return index tuples as positions in the flattened axes, and the number of positions.
 
     An index beyond its own axis must not become a position in the next row.
     """
     if indices.shape[-1] > len(sizes):
-        raise ValueError(f"index tuples of {indices.shape[-1]} for {len(sizes)} axes")
+        raise ValueError(
+            f"the index tuples have {indices.shape[-1]} entries, but there are {len(sizes)} axes"
+        )
     flat = torch.zeros_like(indices[..., 0], dtype=torch.int64)
     outside = torch.zeros_like(flat, dtype=torch.bool)
     for axis, size in enumerate(sizes):
@@ -89,7 +91,7 @@ def _linear(indices: Tensor, sizes: torch.Size) -> tuple[Tensor, int]:
 
 @operator("ScatterElements", "Scatter")
 def scatter_elements(node: Node) -> Kernel:
-    """A copy with one element per index replaced, or combined with what is there."""
+    """Copy the input, and replace one element per index or combine it with the update."""
     axis, reduction = node.get("axis", 0), _reduction(node)
 
     def run(x: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
@@ -102,7 +104,7 @@ def scatter_elements(node: Node) -> Kernel:
 
 @operator("ScatterND")
 def scatter_nd(node: Node) -> Kernel:
-    """A copy with slices at index tuples replaced, or combined with what is there."""
+    """Copy the input, and replace slices at index tuples or combine them with the updates."""
     reduction = _reduction(node)
 
     def run(x: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
@@ -120,7 +122,7 @@ def scatter_nd(node: Node) -> Kernel:
 def _reduction(node: Node) -> str:
     name = node.get("reduction", "none")
     if name != "none" and name not in REDUCTIONS:
-        raise node.refuse(f"reduction {name}")
+        raise node.refuse(f"reduction '{name}' is not supported")
     return name  # type: ignore[no-any-return]
 
 
@@ -132,7 +134,7 @@ def _scatter(x: Tensor, axis: int, places: Tensor, updates: Tensor, reduction: s
 
 @operator("OneHot", static=(1,))
 def one_hot(node: Node) -> Kernel:
-    """`on` at the index, `off` elsewhere; an index out of range is `off` everywhere."""
+    """Return `on` at the index, else `off`; an index out of range gives `off` everywhere."""
     axis = node.get("axis", -1)
 
     def run(indices: Tensor, depth: Tensor, values: Tensor) -> Tensor:
@@ -149,7 +151,7 @@ def one_hot(node: Node) -> Kernel:
 
 @operator("ArgMax", "ArgMin")
 def arg_extreme(node: Node) -> Kernel:
-    """Position of the extreme value, the first or the last one of equals."""
+    """Return the position of the extreme value; among equal values, the first or the last one."""
     largest = node.operator == "ArgMax"
     axis, keep = node.get("axis", 0), bool(node.get("keepdims", 1))
     last = bool(node.get("select_last_index", 0))
@@ -164,7 +166,7 @@ def arg_extreme(node: Node) -> Kernel:
 
 @operator("TopK", static=(1,))
 def top_k(node: Node) -> Kernel:
-    """The k largest or smallest in order; of equals the one with the lower index comes first."""
+    """Return the k largest or smallest values in order; equal values are ordered by index."""
     axis, largest = node.get("axis", -1), bool(node.get("largest", 1))
     fixed = node.get("k")
     node.get("sorted")
@@ -179,7 +181,7 @@ def top_k(node: Node) -> Kernel:
 
 @operator("Compress", static=(1,))
 def compress(node: Node) -> Kernel:
-    """The slices where the condition holds."""
+    """Select the slices where the condition holds."""
     axis = node.get("axis")
 
     def run(x: Tensor, condition: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ operators_without_attributes({"MatMul": torch.matmul})
 
 @operator("Conv")
 def convolution(node: Node) -> Kernel:
-    """Convolution of rank 1 to 3, any padding, groups and dilations."""
+    """Convolve over 1 to 3 axes, with any padding, groups and dilations."""
     group = node.get("group", 1)
     windows: dict[tuple[int, ...], Window] = {}
     given = node.get("kernel_shape")
@@ -33,7 +33,7 @@ def convolution(node: Node) -> Kernel:
         window = windows.get(kernel)
         if window is None:
             if (given and tuple(given) != kernel) or len(kernel) not in CONVOLUTIONS:
-                raise node.refuse(f"kernel {list(kernel)}")
+                raise node.refuse(f"kernel {list(kernel)} is not supported")
             window = windows.setdefault(kernel, read_window(node, len(kernel), kernel))
         node.require_shape("input X", x, (None,) * (2 + len(kernel)))
         return convolve(x, weight, bias, window, group)
@@ -42,7 +42,7 @@ def convolution(node: Node) -> Kernel:
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, group: int) -> Tensor:
-    """Convolve under a window; pads that differ between begin and end are made beforehand."""
+    """Convolve with a window; asymmetric pads are added to the input first."""
     function = CONVOLUTIONS[len(window.kernel)]
     if window.is_symmetric():
         pads = window.pads[: len(window.kernel)]
@@ -54,7 +54,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, gro
 
 @operator("ConvTranspose")
 def transposed_convolution(node: Node) -> Kernel:
-    """Transposed convolution: computed without padding, then cropped or extended."""
+    """Compute a transposed convolution without padding, then crop or extend the result."""
     group = node.get("group", 1)
     shape, extra = node.get("output_shape"), node.get("output_padding")
     given = node.get("kernel_shape")
@@ -65,7 +65,7 @@ def transposed_convolution(node: Node) -> Kernel:
         kernel = tuple(weight.shape[2:])
         rank = len(kernel)
         if (given and tuple(given) != kernel) or rank not in TRANSPOSED:
-            raise node.refuse(f"kernel {list(kernel)}")
+            raise node.refuse(f"kernel {list(kernel)} is not supported")
         window = read_window(node, rank, kernel)
         node.require_shape("input X", x, (None,) * (2 + rank))
         if bias is not None:
@@ -81,9 +81,9 @@ def transposed_convolution(node: Node) -> Kernel:
 def _crops(
     window: Window, sizes: torch.Size, shape: list[int] | None, extra: list[int]
 ) -> tuple[list[int], list[int]]:
-    """What to take off at the begin and the end; negative at the end: what to add."""
+    """Return how much to crop at the begin and the end; a negative end extends the result."""
     rank = len(window.kernel)
-    # A window smaller than its stride cannot cover SAME's size: the runtime leaves the rest off.
+    # A window smaller than its stride cannot fill the SAME size: the runtime omits the rest.
     least = 0 if shape is None else -max(shape)
     if window.same and shape is None:
         shape = [size * stride for size, stride in zip(sizes, window.strides, strict=True)]
@@ -95,7 +95,7 @@ def _crops(
         full = (sizes[axis] - 1) * window.strides[axis] + window.reach[axis]
         total = max(full + extra[axis] - wanted, least)
         half = total // 2 if window.same == "SAME_UPPER" else total - total // 2
-        begin = max(half, 0)  # what is missing is added at the end
+        begin = max(half, 0)  # missing elements are added at the end
         begins.append(begin)
         ends.append(total - begin - extra[axis])
     return begins, ends
@@ -103,7 +103,7 @@ def _crops(
 
 @operator("Gemm")
 def gemm(node: Node) -> Kernel:
-    """alpha·A'·B' + beta·C."""
+    """Compute alpha·A'·B' + beta·C."""
     alpha, beta = node.get("alpha", 1.0), node.get("beta", 1.0)
     turn_a, turn_b = bool(node.get("transA", 0)), bool(node.get("transB", 0))
     simple = alpha == 1.0 and beta == 1.0
@@ -120,7 +120,10 @@ def gemm(node: Node) -> Kernel:
         if c is None:
             return y
         if torch.broadcast_shapes(c.shape, y.shape) != y.shape:
-            raise node.refuse(f"input C of shape {list(c.shape)} for a product {list(y.shape)}")
+            raise node.refuse(
+                f"input C has shape {list(c.shape)}, which does not broadcast to the product's "
+                f"shape {list(y.shape)}"
+            )
         return y + (c if beta == 1.0 else c * beta)
 
     return run
@@ -128,6 +131,6 @@ def gemm(node: Node) -> Kernel:
 
 @operator("Einsum")
 def einsum(node: Node) -> Kernel:
-    """Einstein's summation."""
+    """Compute an Einstein summation."""
     equation = node.get("equation").replace(" ", "")
     return lambda *tensors: torch.einsum(equation, *tensors)

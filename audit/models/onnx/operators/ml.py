@@ -1,4 +1,4 @@
-"""Linear operators of the `ai.onnx.ml` domain: what scikit-learn pipelines without trees become."""
+"""Linear operators of the `ai.onnx.ml` domain, which scikit-learn exports use."""
 
 import torch
 from torch import Tensor
@@ -6,13 +6,13 @@ from torch import Tensor
 from audit.models.onnx.node import Kernel, Node, operator
 
 ML = "ai.onnx.ml"
-# Not in the standard: the scores that a transform would make probabilities of, to attack them.
+# Not part of the standard: leaves out the transform, so that attacks see the raw scores.
 RAW = "RAW"
 
 
 @operator("Scaler", domain=ML)
 def scaler(node: Node) -> Kernel:
-    """(x − offset)·scale per feature."""
+    """Compute (x − offset)·scale per feature."""
     offset = torch.tensor(node.get("offset", [0.0]))
     scale = torch.tensor(node.get("scale", [1.0]))
 
@@ -24,10 +24,10 @@ def scaler(node: Node) -> Kernel:
 
 @operator("Normalizer", domain=ML)
 def normalizer(node: Node) -> Kernel:
-    """Rows divided by their largest value, sum of magnitudes, or Euclidean norm."""
+    """Divide rows by their largest value, sum of magnitudes, or Euclidean norm."""
     norm = node.get("norm", "MAX")
     if norm not in ("MAX", "L1", "L2"):
-        raise node.refuse(f"norm {norm}")
+        raise node.refuse(f"norm '{norm}' is not supported")
 
     def run(x: Tensor) -> Tensor:
         x = x.float()
@@ -42,7 +42,7 @@ def normalizer(node: Node) -> Kernel:
 
 @operator("LinearClassifier", domain=ML)
 def linear_classifier(node: Node) -> Kernel:
-    """Labels and scores of x·Wᵀ + b; one row of weights for two classes gives both their scores."""
+    """Return labels and scores of x·Wᵀ + b; with two classes, W may have a single row."""
     transform = node.get("post_transform", "NONE")
     labels, names = node.get("classlabels_ints"), node.get("classlabels_strings")
     classes = len(labels or names or [])
@@ -54,9 +54,9 @@ def linear_classifier(node: Node) -> Kernel:
     single = rows == 1 and classes == 2
     known = (RAW, "NONE", "LOGISTIC") if single else (RAW, "NONE", "LOGISTIC", "SOFTMAX")
     if transform not in known or classes < 2 or rows not in (1, classes):
-        raise node.refuse(f"post_transform {transform} with {classes} classes")
+        raise node.refuse(f"post_transform {transform} with {classes} classes is not supported")
     if names and node.outputs[0] and len(node.outputs) < 2:
-        raise node.refuse("labels that are strings")
+        raise node.refuse("labels that are strings are not supported")
 
     def run(x: Tensor) -> tuple[Tensor | None, Tensor]:
         scores = x.float() @ weights.to(x.device).t() + bias.to(x.device)
@@ -68,7 +68,7 @@ def linear_classifier(node: Node) -> Kernel:
             scores = torch.sigmoid(scores)
         elif transform == "SOFTMAX":
             scores = torch.softmax(scores, -1)
-        if labels is None or (single and transform == "NONE"):  # strings, or a threshold unknown
+        if labels is None or (single and transform == "NONE"):  # strings, or an unknown threshold
             return None, scores
         return torch.tensor(labels, device=x.device)[index], scores
 
@@ -76,7 +76,7 @@ def linear_classifier(node: Node) -> Kernel:
 
 
 def _two_columns(scores: Tensor, transform: str) -> Tensor:
-    """The other class has the opposite score, or what remains to one (so the runtime, even raw)."""
+    """Add the score of class 0: the opposite, or 1 − score, as the runtime does even for NONE."""
     if transform == "LOGISTIC":
         return torch.cat([torch.sigmoid(-scores), torch.sigmoid(scores)], 1)
     return torch.cat([-scores if transform == RAW else 1 - scores, scores], 1)
@@ -84,22 +84,22 @@ def _two_columns(scores: Tensor, transform: str) -> Tensor:
 
 @operator("LinearRegressor", domain=ML)
 def linear_regressor(node: Node) -> Kernel:
-    """x·Wᵀ + b."""
+    """Compute x·Wᵀ + b."""
     targets = node.get("targets", 1)
     weights = torch.tensor(node.get("coefficients")).reshape(targets, -1)
     bias = torch.tensor(node.get("intercepts") or [0.0])
     if node.get("post_transform", "NONE") != "NONE":
-        raise node.refuse(f"post_transform {node.get('post_transform')}")
+        raise node.refuse(f"post_transform {node.get('post_transform')} is not supported")
     return lambda x: x.float() @ weights.to(x.device).t() + bias.to(x.device)
 
 
 @operator("ArrayFeatureExtractor", domain=ML)
 def array_feature_extractor(_: Node) -> Kernel:
-    """Columns of the last axis by index."""
+    """Select columns of the last axis by index."""
 
     def run(x: Tensor, places: Tensor) -> Tensor:
         index = places.reshape(-1).to(x.device)
-        if x.dim() == 1:  # a vector comes back as one row
+        if x.dim() == 1:  # a vector is returned as one row
             return x.index_select(0, index).unsqueeze(0)
         return x.index_select(-1, index)
 
@@ -108,18 +108,18 @@ def array_feature_extractor(_: Node) -> Kernel:
 
 @operator("Binarizer", domain=ML)
 def binarizer(node: Node) -> Kernel:
-    """One above the threshold, else zero."""
+    """Return one where the input exceeds the threshold, else zero."""
     threshold = node.get("threshold", 0.0)
     return lambda x: (x > threshold).to(x.dtype)
 
 
 @operator("ZipMap", domain=ML, ignores=("classlabels_strings", "classlabels_int64s"))
 def zip_map(_: Node) -> Kernel:
-    """A map per row from label to score: the scores themselves, columns in the labels' order."""
+    """Return the scores themselves instead of one map per row; columns are in label order."""
     return lambda x: x
 
 
 @operator("FeatureVectorizer", domain=ML, ignores=("inputdimensions",))
 def feature_vectorizer(_: Node) -> Kernel:
-    """Columns joined."""
+    """Concatenate the columns of all inputs."""
     return lambda *parts: torch.cat([part.float().reshape(len(part), -1) for part in parts], 1)

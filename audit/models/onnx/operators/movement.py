@@ -1,4 +1,4 @@
-"""Operators that join, cut and rearrange values without changing them."""
+"""Operators that join, split and rearrange values without changing them."""
 
 from typing import Any
 
@@ -12,14 +12,14 @@ from audit.models.onnx.node import Kernel, Node, operator, python_numbers
 
 @operator("Concat")
 def concat(node: Node) -> Kernel:
-    """Joined along an axis."""
+    """Concatenate along an axis."""
     axis = node.get("axis", 1)
     return lambda *tensors: torch.cat(tensors, axis)
 
 
 @operator("Split", static=(1,))
 def split(node: Node) -> Kernel:
-    """Cut along an axis into given or equal parts, the last one perhaps smaller."""
+    """Split along an axis into given or equal parts; the last part may be smaller."""
     axis, given = node.get("axis", 0), node.get("split")
     parts = node.get("num_outputs") or len(node.outputs)
 
@@ -27,7 +27,7 @@ def split(node: Node) -> Kernel:
         chosen = given if lengths is None else python_numbers(lengths)
         if chosen is None:
             if not node.get("num_outputs") and x.shape[axis] % parts:
-                raise node.refuse(f"{parts} equal parts of {x.shape[axis]}")
+                raise node.refuse(f"size {x.shape[axis]} is not a multiple of {parts} parts")
             length = -(-x.shape[axis] // parts)
             chosen = [length] * (parts - 1) + [x.shape[axis] - length * (parts - 1)]
         return torch.split(x, chosen, axis)
@@ -37,7 +37,7 @@ def split(node: Node) -> Kernel:
 
 @operator("Slice", static=(1, 2, 3, 4))
 def slice_axes(node: Node) -> Kernel:
-    """Start, end and step per axis, as attributes (opset < 10) or inputs; clamped."""
+    """Slice by start, end and step per axis, given as attributes (opset < 10) or as inputs."""
     old = (node.get("starts"), node.get("ends"), node.get("axes"), None)
 
     def run(x: Tensor, *bounds: Tensor | None) -> Tensor:
@@ -46,9 +46,9 @@ def slice_axes(node: Node) -> Kernel:
         starts, ends, axes, steps = chosen
         for what, values in (("axes", axes), ("steps", steps)):
             if values and len(values) != len(starts or []):
-                raise node.refuse(f"{len(values)} {what} for {len(starts or [])} starts")
+                raise node.refuse(f"{len(values)} {what} were given for {len(starts or [])} starts")
         if not all(-x.dim() <= axis < x.dim() for axis in axes or range(len(starts or []))):
-            raise node.refuse(f"axes {axes} of {x.dim()} dimensions")
+            raise node.refuse(f"axes {axes} are out of range for {x.dim()} dimensions")
         for i, (start, end) in enumerate(zip(starts or [], ends or [], strict=True)):
             axis = axes[i] if axes else i
             x = _slice(x, axis % x.dim(), start, end, steps[i] if steps else 1)
@@ -58,7 +58,7 @@ def slice_axes(node: Node) -> Kernel:
 
 
 def _slice(x: Tensor, axis: int, start: int, stop: int, step: int) -> Tensor:
-    """One axis; a negative step is a slice of the mirrored axis."""
+    """Slice one axis; with a negative step, slice upwards and reverse the result."""
     chosen = _places(x.shape[axis], start, stop, step)
     if not chosen:
         return x.narrow(axis, 0, 0)
@@ -68,9 +68,11 @@ def _slice(x: Tensor, axis: int, start: int, stop: int, step: int) -> Tensor:
 
 
 def _places(size: int, start: int, stop: int, step: int) -> range:
-    """ONNX's own clamping: backwards, a start before the axis is its first element.
+    """Return the positions of a slice, clamped as ONNX requires.
 
-    The largest integers mean 'to the end' in either direction, as the runtime reads them.
+    With a negative step, a start before the axis is clamped to its first element.
+
+    The largest integers mean 'to the end' in either direction, as in the runtime.
     """
     start, end = (place + size if place < 0 else place for place in (start, stop))
     if step > 0:
@@ -81,7 +83,7 @@ def _places(size: int, start: int, stop: int, step: int) -> range:
 
 @operator("DepthToSpace")
 def depth_to_space(node: Node) -> Kernel:
-    """Channels into blocks of pixels."""
+    """Move channels into blocks of pixels."""
     block, mode = node.get("blocksize"), node.get("mode", "DCR")
 
     def run(x: Tensor) -> Tensor:
@@ -96,7 +98,7 @@ def depth_to_space(node: Node) -> Kernel:
 
 @operator("SpaceToDepth")
 def space_to_depth(node: Node) -> Kernel:
-    """Blocks of pixels into channels."""
+    """Move blocks of pixels into channels."""
     block, mode = node.get("blocksize"), node.get("mode", "DCR")
 
     def run(x: Tensor) -> Tensor:
@@ -110,11 +112,11 @@ def space_to_depth(node: Node) -> Kernel:
 
 @operator("Pad", static=(1, 2, 3))
 def pad(node: Node) -> Kernel:
-    """Constant, mirrored, repeated or wrapped borders; a negative pad crops."""
+    """Add constant, mirrored, repeated or wrapped borders; a negative pad crops."""
     mode, fill = node.get("mode", "constant"), node.get("value", 0.0)
     given = node.get("pads", node.get("paddings"))
     if mode not in ("constant", "reflect", "edge", "wrap"):
-        raise node.refuse(f"mode {mode}")
+        raise node.refuse(f"mode '{mode}' is not supported")
 
     def run(
         x: Tensor,
@@ -125,7 +127,9 @@ def pad(node: Node) -> Kernel:
         sizes = given if pads is None else python_numbers(pads)
         chosen = python_numbers(axes) if axes is not None else list(range(x.dim()))
         if len(sizes) != 2 * len(chosen) or not all(-x.dim() <= a < x.dim() for a in chosen):
-            raise node.refuse(f"{len(sizes)} pads for axes {chosen} of {x.dim()} dimensions")
+            raise node.refuse(
+                f"{len(sizes)} pads do not fit axes {chosen} of a tensor of {x.dim()} dimensions"
+            )
         pairs = {
             axis % x.dim(): (sizes[i], sizes[i + len(chosen)]) for i, axis in enumerate(chosen)
         }
@@ -137,7 +141,7 @@ def pad(node: Node) -> Kernel:
 
 
 def pad_axes(x: Tensor, pairs: dict[int, tuple[int, int]], mode: str, value: Any) -> Tensor:
-    """Pad axes by (before, after)."""
+    """Pad each axis by a pair (before, after)."""
     if not any(any(pair) for pair in pairs.values()):
         return x
     if mode == "constant":
@@ -153,7 +157,7 @@ def pad_axes(x: Tensor, pairs: dict[int, tuple[int, int]], mode: str, value: Any
 
 
 def _border(size: int, before: int, after: int, mode: str) -> list[int]:
-    """Where each element of the padded axis comes from."""
+    """Return the source position of each element of the padded axis."""
     places = range(-before, size + after)
     if mode == "edge":
         return [min(max(place, 0), size - 1) for place in places]
@@ -165,7 +169,7 @@ def _border(size: int, before: int, after: int, mode: str) -> list[int]:
 
 @operator("ReverseSequence", static=(1,))
 def reverse_sequence(node: Node) -> Kernel:
-    """The first elements of every sequence reversed, each up to its own length."""
+    """Reverse the first elements of every sequence, up to its own length."""
     batch, time = node.get("batch_axis", 1), node.get("time_axis", 0)
 
     def run(x: Tensor, lengths: Tensor) -> Tensor:

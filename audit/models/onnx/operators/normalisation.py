@@ -1,4 +1,4 @@
-"""Normalisation layers at inference."""
+"""Normalisation layers in inference mode."""
 
 import torch
 import torch.nn.functional as F
@@ -9,19 +9,19 @@ from audit.models.onnx.node import Kernel, Node, operator
 
 @operator("BatchNormalization", ignores=("momentum", "consumed_inputs", "is_test"))
 def batch_normalization(node: Node) -> Kernel:
-    """(x − mean)/√(var + epsilon)·scale + bias with stored statistics."""
+    """Compute (x − mean)/√(var + epsilon)·scale + bias with stored statistics."""
     epsilon = node.get("epsilon", 1e-5)
     if node.get("training_mode", 0) or any(node.wants(i) for i in range(1, 5)):
-        raise node.refuse("training mode")
+        raise node.refuse("training mode is not supported")
     if node.get("spatial", 1) != 1:
-        raise node.refuse("statistics per position (spatial=0)")
+        raise node.refuse("statistics per position (spatial=0) are not supported")
 
     def run(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> Tensor:
         channels = (x.shape[1] if x.dim() > 1 else 1,)
         for what, value in (("scale", scale), ("B", bias), ("mean", mean), ("var", var)):
             node.require_shape(f"input {what}", value, channels)
         mean, var, scale, bias = (value.to(x.dtype) for value in (mean, var, scale, bias))
-        if mean.requires_grad or var.requires_grad:  # torch's own takes statistics as given
+        if mean.requires_grad or var.requires_grad:  # torch's batch_norm has no gradient for these
             slope = scale * torch.rsqrt(var + epsilon)
             shape = (-1, *[1] * (x.dim() - 2))
             return x * slope.reshape(shape) + (bias - mean * slope).reshape(shape)
@@ -32,17 +32,17 @@ def batch_normalization(node: Node) -> Kernel:
 
 @operator("InstanceNormalization", ignores=("consumed_inputs",))
 def instance_normalization(node: Node) -> Kernel:
-    """Every plane by its own mean and variance."""
+    """Normalise every plane by its own mean and variance."""
     epsilon = node.get("epsilon", 1e-5)
     return lambda x, scale, bias: torch.group_norm(x, x.shape[1], scale, bias, epsilon)
 
 
 @operator("GroupNormalization")
 def group_normalization(node: Node) -> Kernel:
-    """Groups of channels; opset 18 had one scale per group, 21 has one per channel."""
+    """Normalise groups of channels; one scale per group (opset 18) or per channel (opset 21)."""
     epsilon, groups = node.get("epsilon", 1e-5), node.get("num_groups")
     if node.get("stash_type", 1) != 1:
-        raise node.refuse("stash_type other than float")
+        raise node.refuse("a stash_type other than float is not supported")
 
     def run(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
         if node.opset < 21:
@@ -55,10 +55,10 @@ def group_normalization(node: Node) -> Kernel:
 
 @operator("LayerNormalization")
 def layer_normalization(node: Node) -> Kernel:
-    """All axes from `axis` on."""
+    """Normalise over all axes from `axis` on."""
     axis, epsilon = node.get("axis", -1), node.get("epsilon", 1e-5)
     if node.get("stash_type", 1) != 1:
-        raise node.refuse("stash_type other than float")
+        raise node.refuse("a stash_type other than float is not supported")
     if node.wants(1) or node.wants(2):
         return lambda x, scale, bias=None: _with_statistics(node, x, scale, bias, axis, epsilon)
 
@@ -74,16 +74,19 @@ def layer_normalization(node: Node) -> Kernel:
 
 
 def _require_narrow(node: Node, x: Tensor, scale: Tensor, bias: Tensor | None = None) -> None:
-    """Refuse a scale or bias that would broadcast the input to another shape."""
+    """Raise an error if a scale or bias would broadcast the input to another shape."""
     for what, value in (("scale", scale), ("bias", bias)):
         if value is not None and torch.broadcast_shapes(value.shape, x.shape) != x.shape:
-            raise node.refuse(f"{what} of shape {list(value.shape)} for {list(x.shape)}")
+            raise node.refuse(
+                f"{what} has shape {list(value.shape)}, which does not broadcast to the input's "
+                f"shape {list(x.shape)}"
+            )
 
 
 def _with_statistics(
     node: Node, x: Tensor, scale: Tensor, bias: Tensor | None, axis: int, epsilon: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The normalised tensor, its mean and the inverse of its standard deviation."""
+    """Return the normalised tensor, its mean and the inverse of its standard deviation."""
     _require_narrow(node, x, scale, bias)
     axes = tuple(range(axis % x.dim(), x.dim()))
     mean = x.float().mean(axes, keepdim=True)
@@ -95,10 +98,10 @@ def _with_statistics(
 
 @operator("RMSNormalization")
 def rms_normalization(node: Node) -> Kernel:
-    """x/√(mean x² + epsilon)·scale over all axes from `axis` on."""
+    """Compute x/√(mean x² + epsilon)·scale over all axes from `axis` on."""
     axis, epsilon = node.get("axis", -1), node.get("epsilon", 1e-5)
     if node.get("stash_type", 1) != 1:
-        raise node.refuse("stash_type other than float")
+        raise node.refuse("a stash_type other than float is not supported")
 
     def run(x: Tensor, scale: Tensor) -> Tensor:
         _require_narrow(node, x, scale)
@@ -112,7 +115,7 @@ def rms_normalization(node: Node) -> Kernel:
 
 @operator("LRN")
 def local_response_normalization(node: Node) -> Kernel:
-    """x/(bias + alpha/size·Σ x²)^beta, the sum over `size` neighbouring channels."""
+    """Compute x/(bias + alpha/size·Σ x²)^beta; the sum is over `size` neighbouring channels."""
     size, alpha = node.get("size"), node.get("alpha", 1e-4)
     beta, bias = node.get("beta", 0.75), node.get("bias", 1.0)
     before, after = (size - 1) // 2, size // 2
@@ -130,7 +133,7 @@ def local_response_normalization(node: Node) -> Kernel:
 
 @operator("LpNormalization")
 def lp_normalization(node: Node) -> Kernel:
-    """Divided by the p-norm along one axis; a zero vector stays zero."""
+    """Divide by the p-norm along one axis; a zero vector stays zero."""
     axis, p = node.get("axis", -1), node.get("p", 2)
 
     def run(x: Tensor) -> Tensor:
@@ -142,7 +145,7 @@ def lp_normalization(node: Node) -> Kernel:
 
 @operator("MeanVarianceNormalization")
 def mean_variance_normalization(node: Node) -> Kernel:
-    """(x − mean)/(deviation + 1e-9) over the given axes."""
+    """Compute (x − mean)/(deviation + 1e-9) over the given axes."""
     axes = node.get("axes", [0, 2, 3])
 
     def run(x: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ operators_without_attributes(
 
 @operator("GlobalLpPool")
 def global_lp_pool(node: Node) -> Kernel:
-    """The p-norm of each plane."""
+    """Compute the p-norm of each plane."""
     p = node.get("p", 2)
     return lambda x: torch.linalg.vector_norm(x, p, _planes(x), keepdim=True)
 
@@ -38,13 +38,13 @@ def global_lp_pool(node: Node) -> Kernel:
 def _window(node: Node) -> Window:
     kernel = node.get("kernel_shape") or []
     if len(kernel) not in MAXIMA:
-        raise node.refuse(f"kernel_shape {kernel}")
+        raise node.refuse(f"kernel_shape {kernel} is not supported")
     return read_window(node, len(kernel), kernel)
 
 
 @operator("MaxPool")
 def max_pool(node: Node) -> Kernel:
-    """Maximum per window; padding never wins."""
+    """Compute the maximum per window; padding is never the maximum."""
     window = _window(node)
     columns_first = bool(node.get("storage_order", 0))
     if node.wants(1):
@@ -53,7 +53,7 @@ def max_pool(node: Node) -> Kernel:
 
 
 def _checked(node: Node, window: Window, pool: Kernel) -> Kernel:
-    """The pool of batches of planes alone: torch takes an input without a batch too."""
+    """Require inputs with a batch axis, as torch also accepts inputs without one."""
 
     def run(x: Tensor) -> Any:
         node.require_shape("input X", x, (None,) * (2 + len(window.kernel)))
@@ -66,7 +66,7 @@ def _max(x: Tensor, window: Window) -> Tensor:
     function = MAXIMA[len(window.kernel)]
     rank = len(window.kernel)
     arguments = (window.kernel, window.strides, 0, window.dilations)
-    if not x.is_floating_point():  # torch pools floats; 8-bit integers fit exactly
+    if not x.is_floating_point():  # torch pools floats only; 8-bit integers are exact in them
         return _max(x.float(), window).to(x.dtype)
     fits = all(pad <= reach // 2 for pad, reach in zip(window.pads, window.reach, strict=False))
     if window.is_symmetric() and fits and not window.ceil:
@@ -83,7 +83,7 @@ def _pads(x: Tensor, window: Window) -> tuple[list[int], list[int]]:
 
 
 def _max_with_indices(x: Tensor, window: Window, columns_first: bool) -> tuple[Tensor, Tensor]:
-    """Values and positions; a position counts through the whole tensor, without padding."""
+    """Return the maxima and their flat positions in the whole unpadded tensor."""
     begins, ends = _pads(x, window)
     padded = pad_spatial(x.float(), begins, ends, -torch.inf)
     function = MAXIMA[len(window.kernel)]
@@ -107,7 +107,7 @@ def _max_with_indices(x: Tensor, window: Window, columns_first: bool) -> tuple[T
 
 @operator("AveragePool")
 def average_pool(node: Node) -> Kernel:
-    """Mean per window, over the pads too if `count_include_pad`."""
+    """Compute the mean per window; it includes the pads if `count_include_pad` is set."""
     window = _window(node)
     whole = bool(node.get("count_include_pad", 0))
     rank = len(window.kernel)
@@ -137,7 +137,7 @@ def _mean(x: Tensor, window: Window, whole: bool) -> Tensor:
 
 
 def _sum(x: Tensor, window: Window) -> Tensor:
-    """Sum per window of an already padded input, as a convolution with ones."""
+    """Sum each window of an already padded input by a convolution with ones."""
     rank = len(window.kernel)
     flat = x.reshape(-1, 1, *x.shape[2:])
     ones = torch.ones(1, 1, *window.kernel, dtype=x.dtype, device=x.device)
@@ -147,10 +147,11 @@ def _sum(x: Tensor, window: Window) -> Tensor:
 
 @operator("LpPool")
 def lp_pool(node: Node) -> Kernel:
-    """The p-norm of each window."""
+    """Compute the p-norm of each window."""
     window = _window(node)
     if window.same and any(r < s for r, s in zip(window.reach, window.strides, strict=True)):
-        raise node.refuse("SAME padding of a window smaller than its stride")  # runtimes differ
+        # Runtimes compute different values here.
+        raise node.refuse("SAME padding of a window smaller than its stride is not supported")
     p = node.get("p", 2)
 
     def run(x: Tensor) -> Tensor:

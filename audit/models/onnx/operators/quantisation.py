@@ -1,6 +1,6 @@
-"""Quantised operators: integers as exact floats, so that gradients pass straight through.
+"""Quantised operators: integers are held as exact floats, so that gradients can pass.
 
-A quantised value is carried as a float holding the integer whenever all its readers can take it so
+A quantised value is stored as a float that equals the integer if all its readers accept floats
 (`Node.relaxed`); an operator on integers dequantises, computes in float and quantises again.
 """
 
@@ -19,7 +19,7 @@ KINDS = (torch.int8, torch.uint8, torch.int16, torch.uint16, torch.int32)
 
 
 def along(value: Tensor | None, like: Tensor, axis: int, block: int = 0) -> Tensor | None:
-    """A scale or zero point, per tensor, axis or block, shaped to broadcast with `like`."""
+    """Reshape a scale or zero point, per tensor, axis or block, to broadcast with `like`."""
     if value is None or (value.numel() == 1 and value.dim() <= 1 and not block):
         return value if value is None else value.reshape(())
     if block:
@@ -30,7 +30,10 @@ def along(value: Tensor | None, like: Tensor, axis: int, block: int = 0) -> Tens
 
 
 def quantised(x: Tensor, scale: Tensor, zero: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """round(x/scale) + zero, saturated, as a float; halves to even; gradient as if not rounded."""
+    """Compute round(x/scale) + zero as a saturated float.
+
+    Halves round to even; the gradient is that of the unrounded value.
+    """
     limits = torch.iinfo(dtype)
     steps = x / scale
     whole = straight_through(steps, torch.round(steps))
@@ -40,7 +43,7 @@ def quantised(x: Tensor, scale: Tensor, zero: Tensor | None, dtype: torch.dtype)
 
 
 def dequantised(x: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
-    """(x − zero)·scale in the scale's type."""
+    """Compute (x − zero)·scale in the type of the scale."""
     y = x if x.is_floating_point() else x.to(scale.dtype)
     if zero is not None:
         y = y - zero.to(y.dtype)
@@ -48,23 +51,24 @@ def dequantised(x: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
 
 
 def _delivered(node: Node, y: Tensor, dtype: torch.dtype) -> Tensor:
-    """As a float where every reader takes it so, else as the integers that it is."""
+    """Return the integers as floats if every reader accepts floats, else as integers."""
     return y if node.relaxed else y.to(dtype)
 
 
 def _kind(node: Node, zero: Tensor | None, to: int) -> torch.dtype:
     dtype = zero.dtype if zero is not None else TORCH.get(to) if to else torch.uint8
     if dtype not in KINDS:
-        raise node.refuse(f"quantisation to {zero.dtype if zero is not None else to}")
+        kind = zero.dtype if zero is not None else to
+        raise node.refuse(f"quantisation to {kind} is not supported")
     return dtype
 
 
 @operator("QuantizeLinear", ignores=("saturate",))
 def quantize(node: Node) -> Kernel:
-    """Floats to integers, per tensor, axis or block."""
+    """Quantise floats to integers, per tensor, axis or block."""
     axis, block, to = node.get("axis", 1), node.get("block_size", 0), node.get("output_dtype", 0)
     if node.get("precision", 0):
-        raise node.refuse("precision other than the scale's")
+        raise node.refuse("a precision other than that of the scale is not supported")
 
     def run(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
         dtype = _kind(node, zero, to)
@@ -81,12 +85,12 @@ def quantize(node: Node) -> Kernel:
 
 @operator("DequantizeLinear")
 def dequantize(node: Node) -> Kernel:
-    """Integers to floats, per tensor, axis or block."""
+    """Dequantise integers to floats, per tensor, axis or block."""
     axis, block, to = node.get("axis", 1), node.get("block_size", 0), node.get("output_dtype", 0)
 
     def run(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
         if (not x.is_floating_point() and x.dtype not in KINDS) or "float8" in str(x.dtype):
-            raise node.refuse(f"dequantisation from {x.dtype}")
+            raise node.refuse(f"dequantisation from {x.dtype} is not supported")
         steps = along(scale, x, axis, block)
         assert steps is not None
         y = dequantised(x, steps, along(zero, x, axis, block))
@@ -97,7 +101,7 @@ def dequantize(node: Node) -> Kernel:
 
 @operator("DynamicQuantizeLinear")
 def dynamic_quantize(node: Node) -> Kernel:
-    """To 8 bits with a scale and zero point from the data's own range, which includes zero."""
+    """Quantise to 8 bits; scale and zero point cover the range of the data and zero."""
 
     def run(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         high = torch.clamp(x.amax(), min=0.0)
@@ -112,7 +116,7 @@ def dynamic_quantize(node: Node) -> Kernel:
 
 
 def _centred(x: Tensor, zero: Tensor | None, wide: torch.dtype, axis: int | None) -> Tensor:
-    """X − zero as a float; a zero point per row or column is turned to face its axis."""
+    """Return x − zero as a float; a zero point per row or column is aligned with its axis."""
     y = x if x.is_floating_point() else x.to(wide)
     if zero is None:
         return y
@@ -122,7 +126,10 @@ def _centred(x: Tensor, zero: Tensor | None, wide: torch.dtype, axis: int | None
 
 
 def _wide(a: Tensor, b: Tensor) -> torch.dtype:
-    """Products of 8-bit integers add up exactly in float32 below 2^24, else in float64."""
+    """Return the type in which sums of products of 8-bit integers are exact.
+
+    It is float32 for sums below 2^24, else float64.
+    """
     terms = b[0].numel() if b.dim() > 2 else b.shape[0]
     gradient = a.is_floating_point() or b.is_floating_point()
     return torch.float32 if gradient or terms * 2**16 < 2**24 else torch.float64
@@ -130,7 +137,7 @@ def _wide(a: Tensor, b: Tensor) -> torch.dtype:
 
 @operator("MatMulInteger")
 def matmul_integer(node: Node) -> Kernel:
-    """Product of integer matrices less their zero points."""
+    """Multiply integer matrices after subtracting their zero points."""
 
     def run(
         a: Tensor, b: Tensor, a_zero: Tensor | None = None, b_zero: Tensor | None = None
@@ -144,7 +151,7 @@ def matmul_integer(node: Node) -> Kernel:
 
 @operator("ConvInteger")
 def conv_integer(node: Node) -> Kernel:
-    """Convolution of integers less their zero points."""
+    """Convolve integers after subtracting their zero points."""
     arguments = _convolution(node)
 
     def run(
@@ -171,7 +178,7 @@ def _convolve(node: Node, x: Tensor, w: Tensor, bias: Tensor | None, group: int)
 
 @operator("QLinearConv")
 def qlinear_convolution(node: Node) -> Kernel:
-    """Dequantise, convolve, quantise; the 32-bit bias has the scale of the products."""
+    """Dequantise, convolve and quantise; the 32-bit bias has the scale of the products."""
     group = _convolution(node)
 
     def run(*given: Any) -> Tensor:
@@ -192,12 +199,12 @@ def _facing(scale: Tensor, w: Tensor) -> Tensor:
 
 @operator("QLinearMatMul")
 def qlinear_matmul(node: Node) -> Kernel:
-    """Dequantise, multiply, quantise."""
+    """Dequantise, multiply and quantise."""
 
     def run(*given: Tensor) -> Tensor:
         a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = given
         if any(scale.numel() > 1 for scale in (a_scale, b_scale, y_scale)):
-            raise node.refuse("scales per row or column")
+            raise node.refuse("scales per row or column are not supported")
         left = dequantised(a, a_scale.float(), a_zero)
         right = dequantised(b, b_scale.float(), b_zero)
         y = quantised(left @ right, y_scale.float(), y_zero, y_zero.dtype)

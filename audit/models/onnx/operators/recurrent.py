@@ -1,4 +1,4 @@
-"""RNN, GRU and LSTM: one direction is a loop over time, several directions are joined."""
+"""RNN, GRU and LSTM: each direction is a loop over time, and the directions are stacked."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -36,7 +36,7 @@ def _activation(node: Node, name: str, alpha: float | None, beta: float | None) 
     if name.lower() == "hardsigmoid":
         slope, offset = 0.2 if alpha is None else alpha, 0.5 if beta is None else beta
         return lambda x: torch.clamp(slope * x + offset, 0, 1)
-    raise node.refuse(f"activation {name}")
+    raise node.refuse(f"activation {name} with alpha {alpha} and beta {beta} is not supported")
 
 
 def _rnn_cell(f: list[Activation], r: Tensor, bias: Tensor, peep: Tensor | None) -> Cell:
@@ -46,7 +46,10 @@ def _rnn_cell(f: list[Activation], r: Tensor, bias: Tensor, peep: Tensor | None)
 def _gru_cell(
     f: list[Activation], r: Tensor, bias: Tensor, peep: Tensor | None, *, late: bool
 ) -> Cell:
-    """Gates z, r, h; `late` applies the reset after the recurrent product (torch's own form)."""
+    """Build a cell with gates z, r, h.
+
+    If `late`, the reset gate is applied after the recurrent product, as in torch.
+    """
     size = r.shape[1]
     r_gates, r_new = r[: 2 * size], r[2 * size :]
     b_gates, b_new = bias[: 2 * size], bias[2 * size :]
@@ -62,7 +65,7 @@ def _gru_cell(
 
 
 def _lstm_cell(f: list[Activation], r: Tensor, bias: Tensor, peep: Tensor | None) -> Cell:
-    """Gates i, o, f, c; peepholes in the order i, o, f."""
+    """Build a cell with gates i, o, f, c and peepholes in the order i, o, f."""
     peeps = None if peep is None else peep.chunk(3)
 
     def run(x: Tensor, h: Tensor, c: Tensor | None) -> State:
@@ -81,11 +84,11 @@ def _lstm_cell(f: list[Activation], r: Tensor, bias: Tensor, peep: Tensor | None
 def _run_direction(
     x: Tensor, w: Tensor, bias: Tensor, cell: Cell, state: State, lengths: Tensor | None, back: bool
 ) -> tuple[Tensor, State]:
-    """One direction over x (T, B, I): all hidden states (T, B, H), and the last state.
+    """Run one direction over x (T, B, I); return all hidden states (T, B, H) and the last state.
 
-    Beyond its own length a sequence keeps its state and outputs zero. Backwards, the padding comes
-    first: the state then stays at its start until the sequence begins. The last state of a sequence
-    of length 0 is zero, as the runtime has it.
+    Beyond its length a sequence keeps its state and outputs zero. Backwards, the padding comes
+    first, so the state keeps its initial value until the sequence begins. As in the runtime, the
+    last state of a sequence of length 0 is zero.
     """
     projected = F.linear(x, w, bias)
     hidden, memory = state
@@ -110,7 +113,7 @@ def _run_direction(
 
 
 def _fused(x: Tensor, w: Tensor, r: Tensor, bias: Tensor | None, states: list[Tensor]) -> Any:
-    """Torch's own LSTM, forward or both ways, on weights in its gate order i, f, c, o."""
+    """Run torch's LSTM, forward or bidirectional, with the gates reordered to i, f, c, o."""
 
     def order(gates: Tensor) -> Tensor:
         i, o, f, c = gates.chunk(4)
@@ -136,13 +139,13 @@ def _require_shapes(
     r: Tensor,
     rest: Sequence[Tensor | None],
 ) -> None:
-    """Refuse tensors that do not belong together; torch's kernels trust them and read beyond.
+    """Refuse tensors with inconsistent shapes; torch's kernels would read out of bounds.
 
     Args:
-        node: of the three operators.
-        directions: one or two.
-        size: of the hidden state.
-        x: with time first.
+        node: a node of one of the three operators.
+        directions: number of directions, one or two.
+        size: size of the hidden state.
+        x: input, with time first.
         w: input weights.
         r: recurrent weights.
         rest: bias, sequence lengths, initial hidden and cell state, peepholes; states with the
@@ -165,24 +168,26 @@ def _require_shapes(
         if value is not None:
             node.require_shape(what, value, sizes)
     if node.operator != "LSTM" and any(value is not None for value in rest[3:]):
-        raise node.refuse("a cell state or peepholes, which only an LSTM has")
+        raise node.refuse("a cell state or peepholes were given, which only an LSTM has")
     lengths = rest[1]
     if lengths is not None and bool(((lengths < 0) | (lengths > steps)).any()):
-        raise node.refuse(f"sequence_lens {lengths.tolist()}, expected numbers from 0 to {steps}")
+        raise node.refuse(
+            f"sequence_lens is {lengths.tolist()}, expected numbers from 0 to {steps}"
+        )
 
 
-# The lengths stay on the CPU: their values are looked at in every call.
+# The lengths stay on the CPU because every call reads their values.
 @operator("RNN", "GRU", "LSTM", static=(4,))
 def recurrent(node: Node) -> Kernel:
-    """Any of the three, forward, reverse or bidirectional."""
+    """Run an RNN, GRU or LSTM: forward, reverse or bidirectional."""
     direction = node.get("direction", "forward")
     if direction not in ("forward", "reverse", "bidirectional"):
-        raise node.refuse(f"direction {direction}")
+        raise node.refuse(f"direction '{direction}' is not supported")
     backwards = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}[direction]
     functions = _functions(node, len(backwards))
     batch_first = bool(node.get("layout", 0))
     make = _maker(node)
-    # The loop serves every variant; torch's fused kernel is several times faster where it fits.
+    # The loop covers every variant; torch's fused kernel is several times faster if it applies.
     plain = (
         node.operator == "LSTM"
         and "activations" not in node.attributes
@@ -190,9 +195,9 @@ def recurrent(node: Node) -> Kernel:
     )
     size = node.get("hidden_size")
     if not isinstance(size, int) or size < 1:
-        raise node.refuse(f"hidden_size {size}, expected a positive number")
+        raise node.refuse(f"hidden_size is {size}, expected a positive number")
     if node.get("clip") is not None or node.get("input_forget", 0):
-        raise node.refuse("clip or input_forget")
+        raise node.refuse("clip and input_forget are not supported")
 
     def run(x: Tensor, w: Tensor, r: Tensor, *rest: Tensor | None) -> tuple[Tensor, ...]:
         optional: list[Tensor | None] = [*rest, *[None] * (5 - len(rest))]
@@ -228,7 +233,7 @@ def recurrent(node: Node) -> Kernel:
 def _joined(
     outputs: list[Tensor], hiddens: list[Tensor], memories: list[Any], batch_first: bool
 ) -> tuple[Tensor, ...]:
-    """Y (T, D, B, H), Y_h and Y_c (D, B, H); with layout 1 the batch comes first."""
+    """Return Y (T, D, B, H), Y_h and Y_c (D, B, H); with layout 1 the batch comes first."""
     last = [] if memories[0] is None else [torch.stack(memories)]
     stacked = (torch.stack(outputs, 1), torch.stack(hiddens), *last)
     return _laid_out(*stacked, batch_first=batch_first)
@@ -250,12 +255,14 @@ def _maker(node: Node) -> Callable[..., Cell]:
 
 
 def _functions(node: Node, directions: int) -> list[list[Activation]]:
-    """The activations of each direction, each with its own parameters where it has some."""
+    """Return the activations of each direction, with their own parameters where given."""
     default = DEFAULTS[node.operator]
     names = node.get("activations") or default * directions
     alphas, betas = node.get("activation_alpha") or [], node.get("activation_beta") or []
     if len(names) != len(default) * directions:
-        raise node.refuse(f"{len(names)} activations")
+        raise node.refuse(
+            f"{len(names)} activations were given, expected {len(default) * directions}"
+        )
     alphas += [None] * (len(names) - len(alphas))
     betas += [None] * (len(names) - len(betas))
     if any(value == 0.0 for value in alphas + betas):

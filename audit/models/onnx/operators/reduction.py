@@ -11,17 +11,17 @@ Reduce = Callable[[Tensor, list[int], bool], Tensor]
 
 
 def _product(x: Tensor, axes: list[int], keep: bool) -> Tensor:
-    """Torch multiplies along one axis at a time."""
+    """Multiply along one axis after the other, as torch reduces only one axis per call."""
     rank = x.dim()
     if not all(-rank <= axis < rank for axis in axes):
-        raise IndexError(f"axes {axes} of {rank} dimensions")
+        raise IndexError(f"axes {axes} are out of range for {rank} dimensions")
     for axis in sorted({axis % rank for axis in axes}, reverse=True):
         x = x.prod(axis, keepdim=keep, dtype=x.dtype)
     return x
 
 
 def _extreme(function: Callable[..., Tensor], largest: bool) -> Reduce:
-    """Maximum or minimum; of nothing, it is the type's other end."""
+    """Make a maximum or minimum; an empty reduction gives the opposite limit of the type."""
 
     def run(x: Tensor, axes: list[int], keep: bool) -> Tensor:
         if x.numel() > 0:
@@ -41,7 +41,7 @@ def _end(dtype: torch.dtype, high: bool) -> float:
 
 
 def _norm(x: Tensor, axes: list[int], keep: bool) -> Tensor:
-    """√Σx²; torch's norm has gradient zero at zero, the square root would have none."""
+    """Compute √Σx²; unlike a square root, torch's norm has gradient zero at zero."""
     if not x.is_floating_point():
         return (x * x).sum(axes, keepdim=keep).to(torch.float64).sqrt().to(x.dtype)
     norm: Tensor = torch.linalg.vector_norm(x, 2, axes, keepdim=keep)
@@ -64,7 +64,7 @@ REDUCTIONS: dict[str, Reduce] = {
 
 @operator(*REDUCTIONS, static=(1,))
 def reduce(node: Node) -> Kernel:
-    """A reduction over axes given as an attribute (older opsets) or as an input; none: over all."""
+    """Reduce over axes given as an attribute (older opsets) or an input; by default over all."""
     function = REDUCTIONS[node.operator]
     keep, idle = bool(node.get("keepdims", 1)), bool(node.get("noop_with_empty_axes", 0))
     given = node.get("axes")
@@ -72,7 +72,7 @@ def reduce(node: Node) -> Kernel:
     def run(x: Tensor, axes: Tensor | None = None) -> Tensor:
         chosen = given or python_numbers(axes)
         if not chosen:
-            # "No reduction" still applies the function's elementwise part, over no axis at all.
+            # Without a reduction, the elementwise part of the function still applies.
             if idle:
                 return function(x.unsqueeze(0), [0], False)
             chosen = list(range(x.dim()))
@@ -83,7 +83,10 @@ def reduce(node: Node) -> Kernel:
 
 @operator("CumSum", "CumProd", static=(1,))
 def cumulative(node: Node) -> Kernel:
-    """Running sum or product along an axis, perhaps backwards or without the element itself."""
+    """Compute a running sum or product along an axis.
+
+    If `reverse`, it runs backwards; if `exclusive`, it leaves out the element itself.
+    """
     exclusive, backwards = bool(node.get("exclusive", 0)), bool(node.get("reverse", 0))
     function, neutral = {"CumSum": (torch.cumsum, 0), "CumProd": (torch.cumprod, 1)}[node.operator]
 

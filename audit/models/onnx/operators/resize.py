@@ -1,4 +1,4 @@
-"""Resampling of planes: each axis is a small matrix, so that every mode is a linear map."""
+"""Resampling of planes: one small matrix per axis, so that every mode is a linear map."""
 
 import functools
 import math
@@ -29,7 +29,7 @@ NEAREST = frozenset(["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
 
 @dataclass(frozen=True)
 class Rule:
-    """How an output coordinate becomes weights over input pixels."""
+    """Rule that turns an output coordinate into weights over input pixels."""
 
     mode: str
     coordinate: str
@@ -50,9 +50,9 @@ class Axis:
 
 
 def _place(i: int, axis: Axis, coordinate: str, kind: type[np.floating[Any]]) -> Any:
-    """Where output pixel i lies among the input pixels."""
+    """Return the coordinate of output pixel i among the input pixels."""
     source, target, scale = kind(axis.source), axis.target, kind(axis.scale)
-    length = scale * source  # the output size before it was cut to an integer
+    length = scale * source  # the output size before it was rounded down
     if coordinate == "align_corners":
         return i * (source - 1) / (length - 1) if length != 1 else 0.0
     if coordinate == "asymmetric":
@@ -71,7 +71,7 @@ def _place(i: int, axis: Axis, coordinate: str, kind: type[np.floating[Any]]) ->
 
 
 def _weight(distance: float, rule: Rule) -> float:
-    """The interpolation kernel at a distance in (stretched) input pixels."""
+    """Evaluate the interpolation kernel at a distance in (stretched) input pixels."""
     d, a = abs(distance), rule.cubic
     if rule.mode == "linear":
         return max(1 - d, 0.0)
@@ -81,10 +81,10 @@ def _weight(distance: float, rule: Rule) -> float:
 
 
 def _nearest(i: int, axis: Axis, rule: Rule) -> int:
-    """The pixel to copy.
+    """Return the input pixel to copy.
 
     Raises:
-        ValueError: the last bit of the coordinate decides, and runtimes compute it differently.
+        ValueError: the last bit of the coordinate decides, which runtimes compute differently.
     """
     rounding = {
         "round_prefer_floor": lambda p: math.ceil(p - 0.5),
@@ -101,12 +101,12 @@ def _nearest(i: int, axis: Axis, rule: Rule) -> int:
 
 @functools.lru_cache(maxsize=64)
 def _matrix(axis: Axis, rule: Rule) -> NDArray[np.float64]:
-    """Weights (target, source); a row of NaN marks a point outside the region of interest."""
+    """Return weights (target, source); a row of NaN is a point outside the region of interest."""
     matrix = np.zeros((axis.target, axis.source))
     stretch = max(1 / axis.scale, 1.0) if rule.antialias else 1.0
     radius = (1 if rule.mode == "linear" else 2) * stretch
     for i in range(axis.target):
-        # In float32, as runtimes compute it: at the border of the region the last bit decides.
+        # In float32 as in runtimes, because the last bit decides at the border of the region.
         place = float(_place(i, axis, rule.coordinate, np.float32))
         if rule.coordinate == "tf_crop_and_resize" and not 0 <= place <= axis.source - 1:
             matrix[i] = np.nan
@@ -152,14 +152,14 @@ def resample(x: Tensor, axes: dict[int, Axis], rule: Rule, outside: float) -> Te
 
 
 def _rounded(x: Tensor, kind: torch.dtype) -> Tensor:
-    """Integer images: truncated, as the reference does."""
+    """Truncate the values of integer images, as the reference does."""
     limits = torch.iinfo(kind)
     return x.clamp(limits.min, limits.max).to(kind)
 
 
 @operator("Resize", static=(1, 2, 3))
 def resize(node: Node) -> Kernel:
-    """Nearest, linear or cubic, to a size or by a scale (opset 10 on)."""
+    """Resize by nearest, linear or cubic interpolation, to a size or by a scale (opset 10 on)."""
     rule = Rule(
         node.get("mode", "nearest"),
         node.get(
@@ -198,14 +198,14 @@ def resize(node: Node) -> Kernel:
             for i, axis in enumerate(chosen)
         }
         if any(_is_ambiguous(one, rule.coordinate) for one in axes.values()):
-            raise node.refuse(f"{rule.coordinate} at this scale")
+            raise node.refuse(f"{rule.coordinate} is not supported at this scale")
         return resample(x, axes, rule, outside)
 
     return run
 
 
 def _is_ambiguous(axis: Axis, coordinate: str) -> bool:
-    """Whether the standard's reference and the runtime are known to give different values."""
+    """Return whether the standard's reference and the runtime give different values."""
     cut = abs(axis.source * axis.scale - axis.target) > 1e-4
     if coordinate == "tf_crop_and_resize":
         return cut or (axis.source == axis.target and axis.roi != (0.0, 1.0))
@@ -215,11 +215,11 @@ def _is_ambiguous(axis: Axis, coordinate: str) -> bool:
 
 def _known(node: Node, rule: Rule) -> None:
     if rule.mode not in ("nearest", "linear", "cubic"):
-        raise node.refuse(f"mode {rule.mode}")
+        raise node.refuse(f"mode '{rule.mode}' is not supported")
     if rule.coordinate not in COORDINATES:
-        raise node.refuse(f"coordinate_transformation_mode {rule.coordinate}")
+        raise node.refuse(f"coordinate_transformation_mode '{rule.coordinate}' is not supported")
     if rule.nearest not in NEAREST:
-        raise node.refuse(f"nearest_mode {rule.nearest}")
+        raise node.refuse(f"nearest_mode '{rule.nearest}' is not supported")
 
 
 def _targets(
@@ -230,7 +230,7 @@ def _targets(
     region: Sequence[float],
     rule: Rule,
 ) -> tuple[list[int], list[float]]:
-    """Output sizes and the scales that go with them."""
+    """Return the output sizes and their scales."""
     if sizes:
         factors = [new / size for new, size in zip(sizes, old, strict=True)]
         if policy != "stretch":
@@ -246,7 +246,7 @@ def _targets(
 
 @operator("Upsample", static=(1,))
 def upsample(node: Node) -> Kernel:
-    """Resize as it was before opset 10."""
+    """Resize as defined before opset 10."""
     mode, given = node.get("mode", "nearest"), node.get("scales")
     rule = Rule({"bilinear": "linear"}.get(mode, mode), "asymmetric", "floor", -0.75, False, False)
     _known(node, rule)

@@ -1,4 +1,4 @@
-"""Sampling at given points."""
+"""Operators that sample planes at given points."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,7 +9,7 @@ from audit.models.onnx.node import Kernel, Node, operator, python_numbers
 
 @operator("GridSample")
 def grid_sample(node: Node) -> Kernel:
-    """Values at given points, as torch samples them."""
+    """Sample values at given points, as torch does."""
     names = {"linear": "bilinear", "cubic": "bicubic"}
     mode = names.get(node.get("mode", "bilinear"), node.get("mode", "bilinear"))
     border = node.get("padding_mode", "zeros")
@@ -23,6 +23,6 @@ def grid_sample(node: Node) -> Kernel:
 
 @operator("AffineGrid", static=(1,))
 def affine_grid(node: Node) -> Kernel:
-    """Points of a regular grid under an affine map."""
+    """Map the points of a regular grid by an affine map."""
     corners = bool(node.get("align_corners", 0))
     return lambda theta, size: F.affine_grid(theta, bounded(python_numbers(size)), corners)

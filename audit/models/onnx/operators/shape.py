@@ -1,4 +1,4 @@
-"""Shapes: reading them, making tensors of them, and giving values another one."""
+"""Operators that read shapes, make tensors of a given shape, or reshape values."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from audit.models.onnx.node import Kernel, Node, operator, python_numbers
 
 @operator("Constant")
 def constant(node: Node) -> Kernel:
-    """A value written into the graph."""
+    """Return the value stored in the graph."""
     value = node.get("value")
     if value is None:
         value = _literal(node)
@@ -26,25 +26,25 @@ def _literal(node: Node) -> Tensor:
     }.items():
         if node.get(name) is not None:
             return torch.tensor(node.get(name), dtype=dtype)
-    raise node.refuse("a constant that is neither a tensor nor numbers")
+    raise node.refuse("a constant that is neither a tensor nor numbers is not supported")
 
 
 @operator("Shape")
 def shape(node: Node) -> Kernel:
-    """The sizes of the axes from `start` to `end`, on the CPU."""
+    """Return the sizes of the axes from `start` to `end`, on the CPU."""
     start, end = node.get("start", 0), node.get("end")
     return lambda x: torch.tensor(list(x.shape)[start:end], dtype=torch.int64)
 
 
 @operator("Size")
 def size(_: Node) -> Kernel:
-    """The number of elements, on the CPU."""
+    """Return the number of elements, on the CPU."""
     return lambda x: torch.tensor(x.numel(), dtype=torch.int64)
 
 
 @operator("Reshape", static=(1,), ignores=("consumed_inputs",))
 def reshape(node: Node) -> Kernel:
-    """To the given shape; 0 keeps a size unless `allowzero`, −1 is what remains."""
+    """Reshape; 0 keeps a size unless `allowzero` is set, −1 is inferred from the others."""
     literal = bool(node.get("allowzero", 0))
 
     def run(x: Tensor, wanted: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ def reshape(node: Node) -> Kernel:
 
 @operator("Flatten")
 def flatten(node: Node) -> Kernel:
-    """To two axes, split before `axis`."""
+    """Flatten to two axes, split before `axis`."""
     axis = node.get("axis", 1)
 
     def run(x: Tensor) -> Tensor:
@@ -73,14 +73,14 @@ def flatten(node: Node) -> Kernel:
 
 @operator("Transpose")
 def transpose(node: Node) -> Kernel:
-    """Axes in the order `perm`, by default reversed."""
+    """Permute the axes to the order `perm`, by default reversed."""
     order = node.get("perm")
     return lambda x: x.permute(order if order is not None else tuple(range(x.dim()))[::-1])
 
 
 @operator("Squeeze", static=(1,))
 def squeeze(node: Node) -> Kernel:
-    """Without the given axes of size one, or without all of them."""
+    """Remove the given axes of size one, or all of them."""
     given = node.get("axes")
 
     def run(x: Tensor, axes: Tensor | None = None) -> Tensor:
@@ -88,7 +88,10 @@ def squeeze(node: Node) -> Kernel:
         if chosen is None:
             return x.squeeze()
         if any(x.shape[axis] != 1 for axis in chosen):
-            raise ModelError(f"node '{node.name}' squeezes axes {chosen} of shape {list(x.shape)}")
+            raise ModelError(
+                f"Node '{node.name}' removes axes {chosen} of a tensor of shape {list(x.shape)}, "
+                "but only axes of size 1 can be removed: export the model again."
+            )
         return x.squeeze(tuple(chosen))
 
     return run
@@ -96,14 +99,14 @@ def squeeze(node: Node) -> Kernel:
 
 @operator("Unsqueeze", static=(1,))
 def unsqueeze(node: Node) -> Kernel:
-    """With new axes of size one at the given places of the result."""
+    """Insert axes of size one at the given positions of the result."""
     given = node.get("axes")
 
     def run(x: Tensor, axes: Tensor | None = None) -> Tensor:
         chosen = given if axes is None else python_numbers(axes)
         rank = x.dim() + len(chosen)
         if {*chosen} - {*range(-rank, rank)} or len({axis % rank for axis in chosen}) < len(chosen):
-            raise node.refuse(f"axes {chosen} for a result of {rank} dimensions")
+            raise node.refuse(f"axes {chosen} do not fit a result of {rank} dimensions")
         for axis in sorted(axis % rank for axis in chosen):
             x = x.unsqueeze(axis)
         return x
@@ -113,7 +116,7 @@ def unsqueeze(node: Node) -> Kernel:
 
 @operator("Expand", static=(1,))
 def expand(_: Node) -> Kernel:
-    """Broadcast both ways with a shape."""
+    """Broadcast the input and a shape with each other."""
 
     def run(x: Tensor, wanted: Tensor) -> Tensor:
         return x.expand(
@@ -125,7 +128,7 @@ def expand(_: Node) -> Kernel:
 
 @operator("Tile", static=(1,))
 def tile(_: Node) -> Kernel:
-    """Repeated along every axis."""
+    """Repeat the input along every axis."""
 
     def run(x: Tensor, repeats: Tensor) -> Tensor:
         times = python_numbers(repeats)
@@ -137,7 +140,7 @@ def tile(_: Node) -> Kernel:
 
 @operator("ConstantOfShape", static=(0,))
 def constant_of_shape(node: Node) -> Kernel:
-    """A shape filled with one value."""
+    """Return a tensor of the given shape, filled with one value."""
     value = node.get("value", torch.zeros(1))
 
     def run(wanted: Tensor) -> Tensor:
@@ -148,7 +151,7 @@ def constant_of_shape(node: Node) -> Kernel:
 
 @operator("Range", static=(0, 1, 2))
 def span(_: Node) -> Kernel:
-    """Numbers from a start to before a limit."""
+    """Return evenly spaced numbers from a start up to, but not including, a limit."""
 
     def run(start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
         first, last, step = (value.item() for value in (start, limit, delta))
@@ -163,7 +166,7 @@ def span(_: Node) -> Kernel:
 
 @operator("EyeLike")
 def eye_like(node: Node) -> Kernel:
-    """Ones on the k-th diagonal of a matrix shaped like the input."""
+    """Return a matrix of the input's shape with ones on the k-th diagonal."""
     k, to = node.get("k", 0), node.get("dtype")
 
     def run(x: Tensor) -> Tensor:
@@ -176,6 +179,6 @@ def eye_like(node: Node) -> Kernel:
 
 @operator("Trilu", static=(1,))
 def trilu(node: Node) -> Kernel:
-    """The upper or lower triangle."""
+    """Keep the upper or lower triangle."""
     cut = torch.triu if node.get("upper", 1) else torch.tril
     return lambda x, k=None: cut(x, int(python_numbers(k)[0]) if k is not None else 0)

@@ -1,4 +1,4 @@
-"""Sliding windows: the padding and output size that Conv and the pools share."""
+"""Sliding windows: padding and output size of convolutions and pooling."""
 
 import math
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ class Window:
     """A window over the spatial axes.
 
     Attributes:
-        pads: all begins, then all ends, as ONNX writes them.
-        same: "" for the given pads, else "SAME_UPPER" or "SAME_LOWER".
+        pads: all begins, then all ends, as in ONNX.
+        same: "" if `pads` apply, else "SAME_UPPER" or "SAME_LOWER".
     """
 
     kernel: tuple[int, ...]
@@ -32,7 +32,7 @@ class Window:
         return tuple((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True))
 
     def padding(self, sizes: Sequence[int]) -> tuple[list[int], list[int]]:
-        """Pads at the begin and at the end of each axis for an input of these spatial sizes."""
+        """Return the pads at begin and end of each axis for an input of these spatial sizes."""
         if not self.same:
             half = len(self.pads) // 2
             return list(self.pads[:half]), list(self.pads[half:])
@@ -46,9 +46,9 @@ class Window:
         return begins, ends
 
     def overhang(self, sizes: Sequence[int]) -> list[int]:
-        """How far the last window of ceil mode reaches beyond the padded input, per axis.
+        """Return how far the last window in ceil mode reaches beyond the padded input, per axis.
 
-        A window that would start in the end padding or beyond it does not count.
+        A window that would start in the end padding or beyond it is left out.
         """
         begins, ends = self.padding(sizes)
         extra = []
@@ -62,20 +62,20 @@ class Window:
         return extra
 
     def is_symmetric(self) -> bool:
-        """Whether torch's own padding argument can express the pads."""
+        """Return whether torch's padding argument can express the pads."""
         half = len(self.pads) // 2
         return not self.same and self.pads[:half] == self.pads[half:] and min(self.pads) >= 0
 
 
 def read_window(node: Node, rank: int, kernel: Sequence[int]) -> Window:
-    """The window a node's attributes describe.
+    """Return the window that the attributes of a node describe.
 
     Raises:
-        UnsupportedOperator: an unknown `auto_pad`, or attributes of another rank.
+        UnsupportedOperator: unknown `auto_pad`, or attributes of another rank.
     """
     same = node.get("auto_pad", "NOTSET")
     if same not in ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"):
-        raise node.refuse(f"auto_pad {same}")
+        raise node.refuse(f"auto_pad '{same}' is not supported")
     pads = node.get("pads") or [0] * (2 * rank)
     window = Window(
         kernel=tuple(kernel),
@@ -87,14 +87,17 @@ def read_window(node: Node, rank: int, kernel: Sequence[int]) -> Window:
     )
     ranks = {len(window.kernel), len(window.strides), len(window.dilations), len(window.pads) // 2}
     if ranks != {rank} or min(window.strides + window.dilations + window.kernel) < 1:
-        raise node.refuse("a window with inconsistent attributes")
+        raise node.refuse(
+            "kernel_shape, strides and dilations need one positive number per axis, and pads two "
+            "numbers per axis"
+        )
     return window
 
 
 def pad_spatial(
     x: Tensor, begins: Sequence[int], ends: Sequence[int], value: float = 0.0
 ) -> Tensor:
-    """Pad the last axes of `x`; torch lists them from the last one back."""
+    """Pad the last axes of `x`; torch expects the pads from the last axis backwards."""
     if not any(begins) and not any(ends):
         return x
     pairs = [pad for pair in zip(reversed(begins), reversed(ends), strict=True) for pad in pair]
