@@ -89,7 +89,7 @@ class Layer:
 
 
 def layer_of(step: Step, inputs: list[Tensor | None]) -> Layer | None:
-    """Return the layer of a step, or None where its operation has no relaxation.
+    """Return the layer of a step, or None if its operation has no relaxation.
 
     Args:
         step: step of the graph.

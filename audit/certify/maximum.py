@@ -44,7 +44,7 @@ class RelaxedMaximum(torch.autograd.Function):
 
     The lower line is the best candidate. The upper line is also the best candidate where it is
     decided, and the constant ceiling elsewhere. The candidates either have one row per row of
-    ``z``, or belong to one sample of which all rows are copies.
+    ``z``, or belong to one sample, and all rows are copies of it.
     """
 
     @staticmethod

@@ -15,7 +15,7 @@ def leaky_relu_lines(lower: Tensor, upper: Tensor, negative_slope: float) -> Lin
     Args:
         lower: (B, ...) float, lower bounds of z.
         upper: (B, ...) float, upper bounds of z.
-        negative_slope: in [0, 1].
+        negative_slope: slope for negative z, in [0, 1].
 
     Source: Zhang et al. 2018 (CROWN).
     """

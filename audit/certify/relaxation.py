@@ -68,8 +68,8 @@ class Lines:
 class Relaxed(torch.autograd.Function):
     """Elementwise operation whose backward pass propagates a linear lower bound.
 
-    The lines either have one row per row of ``z``, or belong to one sample of which all rows are
-    copies.
+    The lines either have one row per row of ``z``, or belong to one sample, and all rows are copies
+    of it.
     """
 
     @staticmethod
