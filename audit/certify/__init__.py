@@ -1,7 +1,7 @@
 """Certified radii: lower bounds on every sample's distance to its nearest misclassified point.
 
 A certifier maps (classifier, samples, metric) to radii, rounded down, with its method and failure
-probability. The trivial one always applies, so every report has a lower bound.
+probability. The trivial certifier always applies, so every report has a lower bound.
 """
 
 from dataclasses import dataclass
@@ -33,13 +33,13 @@ class Certified:
 
 
 def failed(samples: Samples, name: str, reason: str, seconds: float) -> Certified:
-    """Return radius 0 for every sample, since the method stopped on an error.
+    """Return radius 0 for every sample, for a method that stopped on an error.
 
     Args:
-        samples: all of them.
-        name: of the method.
-        reason: the error in one line.
-        seconds: time spent before it.
+        samples: all samples of the scan.
+        name: name of the method.
+        reason: the error in one line, without a full stop at its end.
+        seconds: time spent before the error, in seconds.
     """
     return Certified(
         torch.zeros(len(samples), dtype=torch.float64),
@@ -58,8 +58,8 @@ def trivial(samples: Samples, *, asked: bool) -> Certified:
     """Return radius 0 for every sample: nothing is claimed beyond the samples themselves.
 
     Args:
-        samples: all of them.
-        asked: whether a certificate was asked for.
+        samples: all samples of the scan.
+        asked: whether a certificate was requested.
     """
     return Certified(
         torch.zeros(len(samples), dtype=torch.float64),
@@ -67,8 +67,7 @@ def trivial(samples: Samples, *, asked: bool) -> Certified:
             name="trivial",
             status="ran",
             detail=(
-                "No certificate beyond the samples themselves: the lower bound is 0 at every "
-                "positive budget."
+                "No radius was certified: the lower bound is 0 at every positive budget."
                 if asked
                 else "Certification is off: the lower bound is 0 at every positive budget."
             ),

@@ -1,6 +1,6 @@
 """The affine maps between the nonlinear operations of a network, found by differentiating it.
 
-They are the same for every sample and radius, so they are made once.
+They are the same for every sample and radius, so they are computed once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,11 +16,11 @@ from audit.certify.network import Network
 from audit.errors import UnsupportedOperator
 
 ROWS_PER_PASS = 256
-"""Linear functions that are propagated in one backward pass. More need more memory: a pass holds as
-many copies of all activations."""
+"""Number of linear functions propagated in one backward pass. A larger number needs more memory: a
+pass holds that many copies of all activations."""
 
 MAX_ENTRIES = 2**26
-"""Largest number of entries of the first layer's matrix: 256 MiB in float32."""
+"""Largest number of entries in the first layer's matrix: 256 MiB in float32."""
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Segment:
 
     Attributes:
         before: (n, m) coefficients of the outputs of each earlier layer that contributes, by index.
-        direct: (n, d) coefficients of the network's input; None where it does not contribute.
+        direct: (n, d) coefficients of the network's input; None if it does not contribute.
     """
 
     before: dict[int, Tensor]
@@ -52,11 +52,11 @@ class Segment:
 
 @dataclass
 class Maps:
-    """The affine maps of one network, each made when it is first needed.
+    """The affine maps of one network, each computed when it is first needed.
 
     Attributes:
-        network: in float32 or float64.
-        metric: of the dual norms of the first layer.
+        network: network in float32 or float64.
+        metric: metric of the dual norms of the first layer.
     """
 
     network: Network
@@ -68,7 +68,7 @@ class Maps:
         """Return the map into the first layer.
 
         Args:
-            index: of the layer.
+            index: index of the layer.
             sample: (1, ...) any sample, in the network's dtype.
 
         Raises:
@@ -79,10 +79,10 @@ class Maps:
         return self._first
 
     def segment(self, index: int, sample: Tensor, earlier: Sequence[int]) -> Segment | None:
-        """Return the map into a later layer, or None where it is too large to be kept.
+        """Return the map into a later layer, or None if it is too large to be kept.
 
         Args:
-            index: of the layer.
+            index: index of the layer.
             sample: (1, ...) any sample, in the network's dtype.
             earlier: indices of all layers before it.
         """
@@ -95,8 +95,8 @@ class Maps:
             values = flat(self.network.run(sample, until=index)).shape[1]
         if values * sample.numel() > MAX_ENTRIES:
             raise UnsupportedOperator(
-                f"the first layer has {values:,} values of {sample.numel():,} inputs, but bound "
-                f"propagation keeps at most {MAX_ENTRIES:,} coefficients"
+                f"the first layer computes {values:,} values from {sample.numel():,} inputs, but "
+                f"bound propagation keeps at most {MAX_ENTRIES:,} coefficients"
             )
         rows = []
         for positions in torch.arange(values, device=sample.device).split(ROWS_PER_PASS):
@@ -107,8 +107,8 @@ class Maps:
             rows.append(grad)
         matrix = torch.cat(rows)
         centres = sample.expand(len(matrix), *sample.shape[1:])
-        # The dual norm is a norm times the extent, and both are 0 for an image without mass: so it
-        # is taken at an image that has mass everywhere.
+        # The dual norm is a norm times the extent, and both are 0 for an image without mass.
+        # Therefore it is computed at an image that has mass everywhere.
         bright = torch.full_like(centres[:1], self.metric.high).expand_as(centres)
         dual = self.metric.dual_norm(bright, matrix) / self.metric.extent(bright)
         matrix = flat(matrix)

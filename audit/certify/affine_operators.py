@@ -1,4 +1,4 @@
-"""Operators that are affine in the input, and so need no relaxation."""
+"""Operators that are affine in the input and therefore need no relaxation."""
 
 import torch
 from torch import Tensor
@@ -34,11 +34,11 @@ NONNEGATIVE = frozenset(
     }
 )
 """Affine operators without negative coefficients: the operator itself maps the half-widths of an
-interval to those of its image."""
+interval to the half-widths of its image."""
 
 FACTORS = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "MatMul": 2, "Mul": 2, "Div": 2, "Sub": 2}
-"""Operators that are affine in one operand as long as the other is constant, with their number of
-factors; operands after these are a bias."""
+"""Operators that are affine in one operand if the other is constant, with their number of factors;
+later operands are biases."""
 
 CASTS = frozenset({"Cast", "CastLike"})
 
@@ -49,7 +49,7 @@ def require_affine(step: Step, inputs: list[Tensor | None], varying: list[int]) 
     """Refuse a step that is not affine in the network's input.
 
     Args:
-        step: of the graph.
+        step: step of the graph.
         inputs: its inputs for one sample.
         varying: positions of the inputs that depend on the network's input.
 
@@ -64,7 +64,7 @@ def require_affine(step: Step, inputs: list[Tensor | None], varying: list[int]) 
         return
     if name in FACTORS and (name == "Sub" or len(varying) == 1):
         if name == "Div" and varying != [0]:
-            raise step.node.refuse("dividing by what depends on the input has no linear bound here")
+            raise step.node.refuse("dividing by a function of the input has no linear bound here")
         return
     if name == "BatchNormalization" and varying == [0]:
         return
@@ -72,16 +72,16 @@ def require_affine(step: Step, inputs: list[Tensor | None], varying: list[int]) 
 
 
 def _require_float(step: Step, inputs: list[Tensor | None]) -> None:
-    """Refuse a cast whose rounding cannot be ignored: to integers, booleans and 8-bit floats."""
+    """Refuse a cast whose rounding is not negligible: to integers, booleans and 8-bit floats."""
     like = inputs[1] if len(inputs) > 1 else None
     dtype = TORCH[step.node.attributes["to"]] if like is None else like.dtype
     if not dtype.is_floating_point or dtype in FLOAT8:
         kind = str(dtype).removeprefix("torch.")
-        raise step.node.refuse(f"a cast of what depends on the input to {kind} has no linear bound")
+        raise step.node.refuse(f"a cast to {kind} of a function of the input has no linear bound")
 
 
 def as_float(value: Tensor, dtype: torch.dtype) -> Tensor:
-    """Convert a float tensor to ``dtype``; integers are shapes and indices, and stay."""
+    """Convert a float tensor to ``dtype``; integers are shapes or indices and remain unchanged."""
     if not isinstance(value, Tensor) or not value.is_floating_point() or value.dtype == dtype:
         return value
     return value.to(dtype)

@@ -28,7 +28,7 @@ class RowValues:
 
     @classmethod
     def of(cls, value: Tensor) -> "RowValues":
-        """Take values (R,) that are differentiated as they were computed."""
+        """Return values (R,) that are differentiated the way they were computed."""
         return cls(value.detach(), [value], [torch.ones_like(value)])
 
 
@@ -64,9 +64,10 @@ def backward_bounds(
         x0: (B, ...) float centres.
         relaxed: relaxations of the layers before the values.
         sample_of: (N,) int64, the sample of every row.
-        evaluate: computes the values of the rows that it is given.
+        evaluate: computes the values of the given rows.
         rows: (R,) int64, the rows that are bounded.
-        signs: -1 bounds minus the values from below, and so the values from above.
+        signs: factors of the values; -1 bounds the negated values from below, which bounds the
+            values from above.
 
     Returns:
         A bound for each sign.
@@ -75,7 +76,7 @@ def backward_bounds(
     with torch.enable_grad():
         x = x0[samples].requires_grad_()
         bias = x0.new_zeros(len(samples), requires_grad=True)
-        # The relaxations of a single sample serve all rows as they are.
+        # The relaxations of a single sample apply to all rows unchanged.
         taken = (
             relaxed
             if len(x0) == 1
@@ -99,7 +100,7 @@ def backward_bounds(
 
 
 def margin_values(network: Network, labels: Tensor, rivals: Tensor) -> Evaluate:
-    """Evaluate f_y - f_k of each row, of labels (N,) and other classes (N,)."""
+    """Return a function that evaluates f_y - f_k per row, for labels (N,) and rivals (N,)."""
 
     def evaluate(x: Tensor, bias: Tensor, relaxed: Relaxations, rows: Tensor) -> RowValues:
         scores = network.run(x, bias, relaxed)
@@ -110,7 +111,7 @@ def margin_values(network: Network, labels: Tensor, rivals: Tensor) -> Evaluate:
 
 
 def entering_values(network: Network, index: int, neurons: Tensor) -> Evaluate:
-    """Evaluate one value of each row that enters a layer; ``neurons``: (N,) positions."""
+    """Return a function that evaluates one input value of a layer per row, at ``neurons`` (N,)."""
 
     def evaluate(x: Tensor, bias: Tensor, relaxed: Relaxations, rows: Tensor) -> RowValues:
         entering = flat(network.run(x, bias, relaxed, index))
@@ -122,11 +123,11 @@ def entering_values(network: Network, index: int, neurons: Tensor) -> Evaluate:
 def segment_values(
     network: Network, segment: Segment, neurons: Tensor, at_sample: Tensor
 ) -> Evaluate:
-    """Evaluate as `entering_values`, through the matrices of the map into the layer.
+    """Return a function like `entering_values` that uses the matrices of the map into the layer.
 
     Args:
-        network: up to the layers before.
-        segment: the map into the layer.
+        network: network that computes the outputs of the earlier layers.
+        segment: map into the layer.
         neurons: (N,) positions of the values.
         at_sample: (N,) the values at the samples.
     """

@@ -26,9 +26,9 @@ from audit.schema import Certifier
 from audit.statistics.value import grid_of
 
 BATCHES = {"crown-ibp": 16}
-"""Samples bounded together, always exactly this number: products of other shapes would round in
-other ways, and a result has to depend on its sample alone. In other methods each sample is bounded
-alone, because the number of rows or corners differs from sample to sample."""
+"""Number of samples bounded together, by method. It is fixed because products of other shapes round
+differently, and a result must depend on its sample alone. Other methods bound each sample alone,
+because the number of rows or corners differs from sample to sample."""
 
 ROUNDED_DOWN = 1 - 1e-9
 """Factor on a certified radius."""
@@ -38,7 +38,7 @@ DETAIL = (
     "they hold for the model as a function of real numbers."
 )
 
-NO_BOUNDS = "No bounds through this network: {}. The lower bound is 0 at every positive budget."
+NO_BOUNDS = "This network cannot be bounded: {}. The lower bound is 0 at every positive budget."
 
 BOUNDING_FAILED = (
     " The certificates of {} of {} samples stopped on an error, and their radii are 0: {}."
@@ -46,8 +46,8 @@ BOUNDING_FAILED = (
 
 ROUNDED = (
     " The file computes in {}, whose rounding moves the scores of these samples by up to {:.1e}: "
-    "the certificate does not cover this rounding, so the served model may answer otherwise where "
-    "its margin is about as small."
+    "the certificate does not cover this rounding, so the served model may predict another class "
+    "where its margin is similarly small."
 )
 
 ROUNDING_SAMPLES = 64
@@ -56,17 +56,17 @@ ROUNDING_SAMPLES = 64
 
 @dataclass(frozen=True)
 class BoundSettings:
-    """How exactly radii are certified.
+    """Method and effort of a certification.
 
     Attributes:
         method: ``simplex`` bounds every corner of the ball, for metrics whose balls have few;
             ``crown`` bounds unstable neurons of every layer backwards; ``crown-ibp`` bounds only
             the margins backwards, and the layers by interval arithmetic; ``auto`` is the first of
-            them within ``work``.
-        steps: radii tried per sample.
-        tuning: gradients that optimise slopes at each.
-        work: products that ``auto`` may spend on intermediate bounds.
-        deltas: budgets for which the loss of all samples is bounded too; none for no such bounds.
+            these methods that needs no more than ``work``.
+        steps: number of radii tried per sample.
+        tuning: number of gradient steps that optimise the slopes at each radius.
+        work: number of products that ``auto`` may spend on intermediate bounds.
+        deltas: budgets for which the loss of all samples is also bounded; empty for no such bounds.
     """
 
     method: str
@@ -78,16 +78,16 @@ class BoundSettings:
 
 @dataclass(frozen=True)
 class Task:
-    """What certifies the samples of one scan, on the device of the classifier.
+    """The certification of the samples of one scan, on the device of the classifier.
 
     Attributes:
-        samples: all of them.
+        samples: all samples of the scan.
         search: prover in float32.
         exact: prover in float64.
         limit: (N,) float64 radii that are never exceeded.
-        steps: radii tried per sample.
-        batch: samples bounded together.
-        enveloper: bounds of the loss; None where none are wanted.
+        steps: number of radii tried per sample.
+        batch: number of samples bounded together.
+        enveloper: bounds the loss; None if no such bounds are requested.
         budgets: (D,) float64, ascending.
     """
 
@@ -101,7 +101,7 @@ class Task:
     budgets: Tensor
 
     def certify(self, rows: Tensor) -> tuple[Tensor, LossBounds | None]:
-        """Bound some samples, all of them correct or all of them wrong.
+        """Bound some samples, which are all correct or all misclassified.
 
         Args:
             rows: (R,) int64, at most a batch.
@@ -127,7 +127,7 @@ class Task:
         return radius, LossBounds(*(part[: len(rows)].cpu() for part in vars(loss).values()))
 
     def contained(self, rows: Tensor) -> list[Certificates]:
-        """Bound some samples; an error costs the sample that causes it, and no other one.
+        """Bound some samples; an error affects only the sample that causes it.
 
         Raises:
             UnsupportedOperator: the method cannot bound this network in its metric.
@@ -142,12 +142,12 @@ class Task:
         if unsupported is not None:
             raise unsupported
         if len(rows) > 1:
-            # A batch that is filled up with one sample gives it the same result to the bit.
+            # A batch filled with copies of one sample gives it the same result bit for bit.
             return [found for row in rows.split(1) for found in self.contained(row)]
         return [Certificates(rows, torch.zeros(1, dtype=torch.float64), None, said[0])]
 
     def groups(self) -> Iterator[Tensor]:
-        """Split the samples; wrong ones have no radius, but take part in the loss."""
+        """Yield batches; misclassified samples have no radius, but contribute to the loss."""
         correct = self.samples.correct
         yield from correct.nonzero()[:, 0].split(self.batch) if bool(correct.any()) else ()
         if self.enveloper is not None and not bool(correct.all()):
@@ -164,22 +164,22 @@ def certify(
 ) -> Certified | None:
     """Certify every correct sample, or name the operation that cannot be bounded.
 
-    An error in the certificate of one sample leaves it a radius of 0, keeps those of the others,
-    and is recorded with status ``error``.
+    An error in the certificate of one sample gives that sample a radius of 0, does not affect the
+    other samples, and is recorded with status ``error``.
 
     Args:
-        classifier: with the graph of its operations.
-        metric: of the radii.
-        samples: all of them.
+        classifier: classifier with the graph of its operations.
+        metric: metric of the radii.
+        samples: all samples of the scan.
         attacked: (N,) float64 distances at which the samples are known to break; never exceeded.
         settings: method and effort.
         tick: called with the number of samples that were certified since the last call.
 
     Returns:
-        Radii and the entry of the report; None where the model has no graph.
+        Radii and the entry of the report; None if the model has no graph.
 
     Raises:
-        InternalError: a contradiction that only a bug of ours can cause.
+        InternalError: a contradiction that only a bug in this program can cause.
     """
     white_box = classifier.white_box
     if white_box is None or white_box.graph is None:
@@ -197,7 +197,7 @@ def certify(
             Certifier(
                 name=settings.method if settings.method != "auto" else "crown",
                 status="not_applicable",
-                detail=NO_BOUNDS.format(error),
+                detail=NO_BOUNDS.format(str(error).rstrip(".")),
                 seconds=time.perf_counter() - started,
                 failure_probability=0.0,
             ),
@@ -221,7 +221,7 @@ def _bound_samples(
     )
     exact = prover_of(name, network.double(), metric, 0)
     note = coarser + rounding_of(exact.network, classifier, samples)
-    # The loss is a function of logits; a column of probabilities is bounded as it is, without one.
+    # The loss is a function of logits; a column of probabilities is bounded without a loss.
     levels = torch.from_numpy(grid_of(() if classifier.threshold else settings.deltas))
     budgets = torch.tensor(sorted(settings.deltas), dtype=torch.float64, device=device)
     task = Task(
@@ -252,7 +252,7 @@ def _bound_samples(
 
 
 def rounding_of(exact: Network, classifier: Classifier, samples: Samples) -> str:
-    """Return a sentence on a file that computes in a type narrower than float32, or nothing."""
+    """Describe the rounding of a file that computes in a type narrower than float32, if it does."""
     rows = samples.probe(ROUNDING_SAMPLES)
     if not exact.rounding or not len(rows):
         return ""

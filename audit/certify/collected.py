@@ -11,13 +11,13 @@ from audit.statistics.value import Envelope
 
 @dataclass(frozen=True)
 class Certificates:
-    """Result of some samples.
+    """Certificates of some samples.
 
     Attributes:
-        rows: (R,) int64 of the samples.
-        radius: (R,) float64.
-        loss: bounds of the loss, where they were wanted.
-        error: what stopped them, or nothing.
+        rows: (R,) int64 rows of the samples.
+        radius: (R,) float64 certified radii.
+        loss: bounds of the loss, if they were requested.
+        error: error that stopped the certificates; empty if there was none.
     """
 
     rows: Tensor
@@ -33,7 +33,7 @@ class Collected:
     Attributes:
         radius: (N,) float64, 0 where nothing is certified.
         losses: bounds of the loss around all samples.
-        errors: what stopped single samples.
+        errors: errors that stopped the certificates of single samples.
     """
 
     radius: Tensor
@@ -42,7 +42,7 @@ class Collected:
 
     @classmethod
     def empty(cls, samples: int, levels: int) -> "Collected":
-        """Begin without any result, for this number of samples and of radii of the envelope."""
+        """Return an empty collection for this many samples and radii of the envelope."""
         radius = torch.zeros(samples, dtype=torch.float64)
         clean, everywhere = torch.zeros_like(radius), torch.zeros_like(radius)
         return cls(radius, LossBounds(clean, radius.new_zeros(samples, levels), everywhere))
@@ -59,7 +59,7 @@ class Collected:
                 whole[found.rows] = part
 
     def envelope(self, levels: Tensor) -> Envelope | None:
-        """Return the bounds of the loss; None where there are none, or a sample has none."""
+        """Return the bounds of the loss, or None if any sample has none."""
         if self.errors or not len(levels):
             return None
         losses = self.losses

@@ -2,7 +2,7 @@
 
     min over the ball of A·(x - x0) = -radius·||A||_*
 
-by the metric's dual norm. In linf the box takes part, coordinate by coordinate.
+by the metric's dual norm. In linf the box is respected as well, coordinate by coordinate.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def minima(metric: Metric, x0: Tensor, lA: Tensor, radius: Tensor, sample_of: Te
     """Return the minimum of lA·(x - x0) over ball and box, ``(R,)``.
 
     Args:
-        metric: of the balls.
+        metric: metric of the balls.
         x0: (B, ...) float centres.
         lA: (R, ...) coefficients.
         radius: (B,) float64.
@@ -30,7 +30,7 @@ def minima(metric: Metric, x0: Tensor, lA: Tensor, radius: Tensor, sample_of: Te
         down, up = box_room(metric, x0, radius)
         if len(x0) > 1:
             down, up = down[sample_of], up[sample_of]
-        # A positive coefficient decreases with its value, a negative one as its value increases.
+        # Terms with positive coefficients decrease with their value, the others as it increases.
         return dot(lA, up) - dot(lA.clamp_min(0), down + up)
     return -(radius[sample_of] * metric.dual_norm(x0[sample_of], lA)).to(x0)
 
@@ -38,10 +38,10 @@ def minima(metric: Metric, x0: Tensor, lA: Tensor, radius: Tensor, sample_of: Te
 def decrease_of(
     metric: Metric, x0: Tensor, lA: Tensor, sample_of: Tensor
 ) -> Callable[[Tensor], Tensor]:
-    """Return how far linear functions decrease at most, as a function of the radii.
+    """Return the largest decrease of linear functions, as a function of the radii.
 
     Args:
-        metric: of the balls.
+        metric: metric of the balls.
         x0: (B, ...) float centres.
         lA: (B·R, ...) coefficients, R rows for each sample.
         sample_of: (B·R,) int64, the sample of every row.
@@ -60,7 +60,7 @@ def decrease_of(
 
 
 def box_room(metric: Metric, x0: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
-    """Return how far each value may decrease and increase, within a linf radius and the box."""
+    """Return by how much each value may decrease and increase within a linf radius and the box."""
     r = over(radius.to(x0), x0)
     return (
         torch.minimum(r, x0 - metric.low).clamp_min(0),
@@ -71,16 +71,16 @@ def box_room(metric: Metric, x0: Tensor, radius: Tensor) -> tuple[Tensor, Tensor
 def first_layer_changes(
     metric: Metric, first: FirstLayer, x0: Tensor, radius: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return how far each value that enters the first layer decreases and increases at most.
+    """Return the largest decrease and increase of each input value of the first layer.
 
     Args:
-        metric: of the balls.
-        first: the map into the layer, of n values.
+        metric: metric of the balls.
+        first: map into the layer, of n values.
         x0: (B, ...) float centres.
         radius: (B,) float64.
 
     Returns:
-        (B, n) each, exact but for the box in metrics other than linf.
+        (B, n) each, exact for linf; other metrics ignore the box, which loosens the bounds.
     """
     if isinstance(metric, Linf):
         down, up = box_room(metric, x0, radius)

@@ -1,4 +1,4 @@
-"""Relaxations whose upper bound is known at every corner of a ball; see `audit.certify.simplex`."""
+"""Relaxations with an upper bound known at every corner of a ball; see `audit.certify.simplex`."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -15,7 +15,7 @@ class CornerLines(Lines):
 
     Attributes:
         upper_at_sample: (1, ...) float, the upper bound at the sample.
-        remaining: (R, ...) zeros whose gradient is what remains on the upper bound.
+        remaining: (R, ...) zeros whose gradient is the coefficients left on the upper bound.
     """
 
     upper_at_sample: Tensor = field(default_factory=lambda: torch.zeros(0))
@@ -23,7 +23,7 @@ class CornerLines(Lines):
 
     @classmethod
     def of(cls, lines: Lines, upper_at_sample: Tensor) -> "CornerLines":
-        """Extend lines that hold in the whole ball by the upper bound at the sample."""
+        """Add the upper bound at the sample to lines that hold in the whole ball."""
         names = (
             "lower_slope",
             "lower_offset",
@@ -61,7 +61,7 @@ class RelaxedAtCorners(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """Map coefficients to those of ``z``, to the bias at the sample, and to what remains."""
+        """Return coefficients of ``z``, the bias at the sample, and the remaining coefficients."""
         (lA,), (z, value), lines = grads, ctx.saved_tensors, ctx.lines
         assert lines.unstable is not None
         positive = lA.clamp_min(0)
@@ -85,8 +85,8 @@ class CornerMaximum:
     Attributes:
         best: (1, ..., 1) int64, the value that is the lower bound.
         upper_at_sample: (1, ...) float, the upper bound at the sample.
-        decided: (1, ...) bool, where the best value is the maximum at every corner.
-        remaining: (R, ...) zeros whose gradient is what remains on the upper bound.
+        decided: (1, ...) bool, True where the best value is the maximum at every corner.
+        remaining: (R, ...) zeros whose gradient is the coefficients left on the upper bound.
     """
 
     best: Tensor

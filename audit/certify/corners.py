@@ -17,7 +17,7 @@ from audit.certify.relaxation import Lines
 
 MAX_UNSTABLE = 256
 """Largest number of unstable neurons of a layer that are bounded backwards at every corner: each is
-a row of the backward pass, and has a product with every corner."""
+a row of the backward pass and is multiplied with every corner."""
 
 RowsOf = Callable[[Tensor, Tensor, Relaxations], Tensor]
 """Function of (samples, bias, relaxations): evaluates the value of every row."""
@@ -32,9 +32,9 @@ class Corners:
         x0: (1, ...) float, the sample.
         displacements: (V, ...) float, the corners minus the sample; the first one is 0.
         relaxed: relaxation of each layer, by index.
-        increases: (V, n) by how much the upper bound of a layer's output increases from the sample
-            to each corner; of layers that are relaxed at corners.
-        intermediate: bounds of what enters each layer over the whole ball, by index.
+        increases: (V, n) increase of the upper bound of a layer's output from the sample to each
+            corner, by index; only for layers that are relaxed at corners.
+        intermediate: bounds of each layer's input over the whole ball, by index.
     """
 
     network: Network
@@ -65,7 +65,7 @@ class Corners:
 
     def _convex(self, index: int, layer: Layer, lines: Lines, bounds: Bounds) -> Bounds:
         middle = (bounds.lower[:1] + bounds.upper[:1]) / 2
-        # The slope that is exact at the sample.
+        # Choose the slope that is exact at the sample.
         flattest = torch.full_like(middle, lines.min_slope)
         lines = lines.with_lower_slope(torch.where(middle > 0, torch.ones_like(middle), flattest))
         upper = layer.value(bounds.upper)
@@ -77,7 +77,7 @@ class Corners:
     def _maximum(self, index: int, layer: Layer, found: Candidates, bounds: Bounds) -> Bounds:
         assert layer.windows is not None
         lowers, uppers = layer.windows(bounds.lower), layer.windows(bounds.upper)
-        # The best value at the sample; any other would give a sound bound too.
+        # Choose the best value at the sample; any other value would give a sound bound as well.
         best = lowers[:1].argmax(-1, keepdim=True)
         decided = found.decided & (best == found.best)[..., 0]
         lower = lowers.gather(-1, best.expand(len(lowers), *best.shape[1:]))[..., 0]
@@ -88,7 +88,7 @@ class Corners:
         return Bounds(lower, upper)
 
     def _tightened(self, index: int, layer: Layer, bounds: Bounds) -> Bounds:
-        """Bound unstable neurons backwards where several layers come before."""
+        """Bound unstable neurons backwards if several layers come before."""
         if len(self.relaxed) < 2 or layer.breakpoints is None:
             return bounds
         neurons = flat(layer.unstable(_over_all(bounds)))[0].nonzero()[:, 0]
@@ -129,7 +129,7 @@ class Corners:
     def _values(
         self, evaluate: RowsOf, rows: int, relaxed: Relaxations, corners: Tensor, sign: float
     ) -> Tensor:
-        """Bound sign times the values of the rows from below at corners, (R, V)."""
+        """Return lower bounds of ``sign`` times the values of the rows at corners, (R, V)."""
         differentiable = torch.is_grad_enabled()
         with torch.enable_grad():
             x = self.x0.expand(rows, *self.x0.shape[1:]).clone().requires_grad_()
@@ -161,7 +161,7 @@ def _over_all(bounds: Bounds) -> Bounds:
 
 
 def _between(lines: Lines, bounds: Bounds) -> Bounds:
-    """Bound what lies between two lines, from bounds of what enters."""
+    """Bound values that lie between two lines, from bounds of the lines' input."""
 
     def least(slope: Tensor, low: Tensor, high: Tensor) -> Tensor:
         return slope.clamp_min(0) * low + slope.clamp_max(0) * high

@@ -3,9 +3,9 @@
 A sample provably keeps its class within a radius where lower bounds of its margins f_y(x) - f_k(x)
 are positive. A margin is propagated backwards to a linear function of the input that lies below it
 everywhere in the ball (`audit.certify.backward`), which is then concretised by the metric's dual
-norm (`audit.certify.concretise`). The bounds of what enters each nonlinear operation are found the
-same way, layer by layer: those of the first layer exactly, for all samples by one matrix; those of
-later ones by interval arithmetic, and for unstable neurons by backward propagation.
+norm (`audit.certify.concretise`). The inputs of nonlinear operations are bounded layer by layer:
+those of the first layer exactly, by one matrix for all samples; those of later layers by interval
+arithmetic, and by backward propagation for their unstable neurons.
 
 Source: Zhang, Weng, Chen, Hsieh, Daniel 2018.
 """
@@ -39,10 +39,10 @@ class Crown:
     """Linear bounds of one network in one metric.
 
     Attributes:
-        network: in float32 or float64.
-        metric: of the balls.
-        backwards: whether unstable neurons of later layers are bounded backwards.
-        tuning: gradients that optimise the slopes of the margins.
+        network: network in float32 or float64.
+        metric: metric of the balls.
+        backwards: whether unstable neurons of later layers are bounded by backward propagation.
+        tuning: number of gradient steps that optimise the slopes of the margins.
         maps: affine maps between layers.
     """
 
@@ -53,7 +53,7 @@ class Crown:
     maps: Maps = field(init=False)
 
     def __post_init__(self) -> None:
-        """Prepare the maps; none is made yet."""
+        """Prepare the maps, without computing any."""
         self.maps = Maps(self.network, self.metric)
 
     def margins(
@@ -65,7 +65,7 @@ class Crown:
             x0: (B, ...) centres, in the network's dtype.
             labels: (B,) int64.
             radius: (B,) float64.
-            hints: what is known from other radii.
+            hints: results at other radii.
 
         Raises:
             UnsupportedOperator: the first layer is too large.
@@ -92,7 +92,7 @@ class Crown:
     def _linear_margins(
         self, x0: Tensor, labels: Tensor, relaxed: Relaxations
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return lA (B·(K - 1), ...), values at the samples (B, K - 1), sample of each row."""
+        """Return lA (B·(K - 1), ...), values at the samples (B, K - 1), and each row's sample."""
         rivals, sample_of = rivals_of(labels, self.network.classes)
         evaluate = margin_values(self.network, labels[sample_of], rivals)
         bounds = [
@@ -106,7 +106,7 @@ class Crown:
     def _entering(
         self, index: int, x0: Tensor, radius: Tensor, intermediate: Mapping[int, Bounds]
     ) -> Bounds:
-        """Bound what enters a layer: the first exactly, later ones by interval arithmetic."""
+        """Bound a layer's input: exactly for the first, by interval arithmetic for later ones."""
         if intermediate:
             return self._by_intervals(index, x0, radius, intermediate)
         first = self.maps.first(index, x0[:1])
@@ -119,7 +119,7 @@ class Crown:
     def _by_intervals(
         self, index: int, x0: Tensor, radius: Tensor, intermediate: Mapping[int, Bounds]
     ) -> Bounds:
-        # No value moves farther than the norm of the change: the distance times the extent.
+        # No value changes by more than the norm of the change, the distance times the extent.
         down, up = box_room(self.metric, x0, radius * self.metric.extent(x0))
         with torch.no_grad():
             intervals = IntervalPropagation(self.network, x0 + (up - down) / 2, (up + down) / 2)
@@ -145,7 +145,7 @@ class Crown:
         return Bounds(lowers.reshape(shape), uppers.reshape(shape))
 
     def _follows_a_layer(self, index: int) -> bool:
-        """Return whether the layer's input is another layer's output: intervals are as tight."""
+        """Return whether the input is another layer's output, where intervals are as tight."""
         source = self.network.layers[index].step.inputs[0]
         return any(source in layer.step.outputs for layer in self.network.layers.values())
 
@@ -158,7 +158,7 @@ class Crown:
         samples: Tensor,
         neurons: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Bound neurons (N,) that enter a layer, each of a sample (N,); lower and upper (N,)."""
+        """Return lower and upper bounds (N,) of a layer's input neurons (N,) of samples (N,)."""
         evaluate = self._evaluate(x0, relaxed, index, samples, neurons)
         lower: list[Tensor] = []
         upper: list[Tensor] = []
@@ -173,7 +173,7 @@ class Crown:
     def _evaluate(
         self, x0: Tensor, relaxed: Relaxations, index: int, samples: Tensor, neurons: Tensor
     ) -> Evaluate:
-        """Return what evaluates the neurons: by the map into the layer where that is kept."""
+        """Return a function that evaluates neurons, by the map into the layer if it is kept."""
         segment = self.maps.segment(index, x0[:1], sorted(relaxed))
         if segment is None or not segment.before:
             return entering_values(self.network, index, neurons)
@@ -183,7 +183,7 @@ class Crown:
 
 
 def _intersection(bounds: Bounds, others: Bounds | None) -> Bounds:
-    """Return the tighter of two bounds of each value, or the first where there is only one."""
+    """Return the tighter of two bounds of each value, or ``bounds`` if ``others`` is None."""
     if others is None:
         return bounds
     return Bounds(

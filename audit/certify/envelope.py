@@ -16,9 +16,9 @@ class LossBounds:
     """Upper bounds of the cross-entropy of some samples, float64.
 
     Attributes:
-        clean: (B,) at the samples.
-        within: (B, K) in the balls of the radii.
-        everywhere: (B,) in the whole box.
+        clean: (B,) bounds at the samples.
+        within: (B, K) bounds in the balls of the radii.
+        everywhere: (B,) bounds in the whole box.
     """
 
     clean: Tensor
@@ -32,9 +32,9 @@ class Enveloper:
 
     Attributes:
         exact: prover of a float64 network.
-        metric: of the balls.
+        metric: metric of the balls.
         budgets: (D,) float64, ascending.
-        radii: (K,) float64 of the envelope, ascending; the budgets are among them.
+        radii: (K,) float64 radii of the envelope, ascending; they include the budgets.
         wide: prover for the whole box.
     """
 
@@ -45,14 +45,14 @@ class Enveloper:
     wide: Crown = field(init=False)
 
     def __post_init__(self) -> None:
-        """Bound the whole box by intervals alone: no bound is tight there."""
+        """Make a prover of the whole box that uses intervals only, as no bound is tight there."""
         self.wide = Crown(self.exact.network, self.metric, backwards=False)
 
     def bounds(self, x: Tensor, labels: Tensor, proven: Margins) -> LossBounds:
         """Bound the loss around samples.
 
-        The linear functions that proved a radius hold in all smaller balls. The first budget beyond
-        it is bounded anew; in larger balls the bound is that of the whole box.
+        The linear functions that proved a radius hold in all smaller balls. New bounds are computed
+        for the first budget beyond it; in larger balls the bound of the whole box is used.
 
         Args:
             x: (B, ...) float64 samples.
@@ -73,7 +73,7 @@ class Enveloper:
         return LossBounds(clean, torch.maximum(within, clean[:, None]), everywhere)
 
     def _within(self, proven: Margins, everywhere: Tensor) -> Tensor:
-        """Bound the loss (B, K) at every radius, by ``everywhere`` beyond the proven one."""
+        """Bound the loss (B, K) at every radius; beyond the proven one by ``everywhere``."""
         levels = []
         for radius in self.radii:
             inside = proven.at(torch.minimum(radius, proven.radius))

@@ -20,9 +20,9 @@ class IntervalPropagation:
     """Interval arithmetic through a network, step by step.
 
     Attributes:
-        network: what is evaluated.
+        network: network that is evaluated.
         centre: (B, ...) float, middle of the interval of every input value.
-        half_width: (B, ...) float, half of its width.
+        half_width: (B, ...) float, half the width of that interval.
     """
 
     network: Network
@@ -33,7 +33,7 @@ class IntervalPropagation:
         """Bound the input of a layer, or the scores, ``(B, ...)``.
 
         Args:
-            image: bounds of a layer's output, from its index and bounds of its input.
+            image: returns bounds of a layer's output, given its index and bounds of its input.
             until: index of the layer; None for the scores.
         """
         network = self.network
@@ -61,7 +61,7 @@ class IntervalPropagation:
     def _half_widths(
         self, step: Step, inputs: list[Tensor | None], known: Values
     ) -> tuple[Tensor, ...]:
-        """Return the half-widths of a step's outputs: absolute weights, no bias."""
+        """Return the half-widths of a step's outputs, by absolute weights and without a bias."""
         name = step.node.operator
         widths: list[Tensor | None] = []
         for position, (source, value) in enumerate(zip(step.inputs, inputs, strict=True)):
@@ -96,7 +96,7 @@ def _bounds(values: Values, widths: Values, name: str) -> Bounds:
 def _batch_statistics(position: int, value: Tensor) -> Tensor:
     """Return the input of a batch normalisation that maps half-widths.
 
-    The scale becomes its absolute value, shift and mean become 0, the variance stays.
+    The scale becomes its absolute value, shift and mean become 0, the variance is unchanged.
     """
     if position == 1:
         return value.abs()

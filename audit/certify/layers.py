@@ -1,4 +1,4 @@
-"""The nonlinear operations of a network: bounds of their inputs, and the relaxation of each."""
+"""The nonlinear operations of a network, with bounds of their inputs and their relaxations."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ PADDING = -1e30
 """Value that pads the windows of a maximum: smaller than every other value, yet finite."""
 
 CURVED = 1e-3
-"""Width of bounds up to which a curve counts as straight: tighter bounds would gain little."""
+"""Width of bounds up to which a curved operation counts as linear: tighter bounds gain little."""
 
 
 @dataclass
 class Bounds:
-    """Lower and upper bounds of what enters a nonlinear operation, ``(B, ...)`` each."""
+    """Lower and upper bounds of the input of a nonlinear operation, ``(B, ...)`` each."""
 
     lower: Tensor
     upper: Tensor
@@ -43,11 +43,12 @@ class Layer:
 
     Attributes:
         step: its step in the graph.
-        value: the operation; increasing.
-        lines: its relaxation between lower and upper bounds.
-        breakpoints: where a piecewise linear operation changes its slope; None where it is curved.
-        windows: gathers the values that compete for a maximum along a last axis; None for
-            operations on each value.
+        value: the operation, an increasing function.
+        lines: returns its relaxation between lower and upper bounds.
+        breakpoints: inputs at which a piecewise linear operation changes its slope; None for a
+            curved operation.
+        windows: gathers the candidates of each maximum along a last axis; None for elementwise
+            operations.
     """
 
     step: Step
@@ -59,7 +60,7 @@ class Layer:
     def unstable(self, bounds: Bounds) -> Tensor:
         """Return which neurons would gain from tighter bounds, bool of the shape of the bounds.
 
-        These are the neurons whose bounds contain a breakpoint, or are wide where it is curved.
+        These are the neurons whose bounds contain a breakpoint, or are wide for a curved operation.
         """
         if self.breakpoints is None:
             return bounds.upper - bounds.lower > CURVED
@@ -88,11 +89,11 @@ class Layer:
 
 
 def layer_of(step: Step, inputs: list[Tensor | None]) -> Layer | None:
-    """Return the layer of a step, or None where its operation has no relaxation.
+    """Return the layer of a step, or None if its operation has no relaxation.
 
     Args:
-        step: of the graph.
-        inputs: its inputs for one sample; of all but the first only constants are read.
+        step: step of the graph.
+        inputs: its inputs for one sample; inputs after the first are read only if constant.
 
     Raises:
         UnsupportedOperator: the operation has a relaxation, but not with these attributes.
@@ -144,7 +145,7 @@ def _limits(node: Node, inputs: list[Tensor | None]) -> tuple[float, float]:
 
 
 def _windows(node: Node) -> Callable[[Tensor], Tensor]:
-    """Return a function that gathers what competes for each maximum along a last axis."""
+    """Return a function that gathers the candidates of each maximum along a last axis."""
     if node.operator == "GlobalMaxPool":
         return lambda x: x.flatten(2).reshape(*x.shape[:2], *[1] * (x.dim() - 2), -1)
     kernel = list(node.attributes.get("kernel_shape", []))

@@ -8,27 +8,28 @@ from torch import Tensor
 from audit.certify.margins import Margins
 
 FIRST_OF_LINEAR, FIRST_OF_LIMIT = 0.4, 0.75
-"""The first radius is the lesser of these shares: of the radius up to which the network's linear
-part at the sample stays positive, and of the radius at which the sample breaks."""
+"""Shares of two radii: up to the first one the network's linear part at the sample stays positive,
+at the second one the sample breaks. The search starts at the smaller of the two products."""
 
 EDGE = 0.03
-"""Least distance of the next radius from the ends of its bracket, in units of the bracket's width.
-Nearer radii would hardly shrink the bracket."""
+"""Smallest distance of the next radius from the ends of its bracket, in units of the bracket's
+width. Nearer radii would hardly shrink the bracket."""
 
 UNPROVEN_SHARE = 0.9
-"""Share of the root that is tried while nothing is proven: a radius that holds is worth more than a
-closer estimate."""
+"""Share of the root that is tried while nothing is proven: a radius that is proven is worth more
+than a closer estimate."""
 
 
 @dataclass
 class MarginCurve:
-    """What is known of the smallest margin as a function of the radius; all ``(B,)`` float64.
+    """Known values of the smallest margin as a function of the radius; all ``(B,)`` float64.
 
     Attributes:
-        clean, slope: at radius 0, the margin and how fast it decreases.
+        clean, slope: margin at radius 0, and the rate at which it decreases there.
         limit: radius beyond which no margin is positive.
-        low, at_low: the largest radius known to have a positive margin, and that margin.
-        high, at_high: the least radius known not to have one, and its margin; inf and -inf before.
+        low, at_low: largest radius known to have a positive margin, and that margin.
+        high, at_high: smallest radius known to have no positive margin, and its margin; inf and
+            -inf until one is known.
     """
 
     clean: Tensor
@@ -48,7 +49,7 @@ class MarginCurve:
         return cls(clean, slope, limit, torch.zeros_like(limit), clean, unknown, -unknown)
 
     def first_radius(self) -> Tensor:
-        """Return the radius (B,) to begin with."""
+        """Return the radius (B,) at which the search starts."""
         return torch.minimum(FIRST_OF_LINEAR * self.clean / self.slope, FIRST_OF_LIMIT * self.limit)
 
     def add(self, radius: Tensor, margin: Tensor) -> None:
@@ -60,7 +61,7 @@ class MarginCurve:
         self.at_high = torch.where(holds, self.at_high, margin)
 
     def root(self, proven: Tensor) -> Tensor:
-        """Predict where the margin crosses 0, between ``proven`` (B,) and the least that fails."""
+        """Predict the root of the margin, between ``proven`` (B,) and the least failing radius."""
         both = (self.low > 0) & self.high.isfinite()
         start = self._from_the_sample() * torch.where(self.low > 0, 1.0, UNPROVEN_SHARE)
         root = torch.where(both, self._through_three_points(), start)
@@ -69,7 +70,7 @@ class MarginCurve:
         return torch.where(high > low, torch.clamp(root, low + edge, high - edge), low)
 
     def _from_the_sample(self) -> Tensor:
-        """Return the root of the parabola through value and slope at 0, and one more radius."""
+        """Return the root of the parabola through one radius, and the value and slope at 0."""
         known = self.high.isfinite()
         radius = torch.where(known, self.high, self.low)
         margin = torch.where(known, self.at_high, self.at_low)

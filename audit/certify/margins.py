@@ -11,18 +11,17 @@ from audit.certify.layers import Bounds
 from audit.certify.network import Network
 
 RADIUS_BISECTIONS = 40
-"""Bisections of the radius up to which linear bounds stay positive; after 40 the interval is 1e-12
-of the radius, below what the certificate is rounded down by."""
+"""Number of bisections of the radius up to which linear bounds stay positive; after 40 the interval
+is 1e-12 of the radius, which is less than the certificate is rounded down by."""
 
 
 @dataclass(frozen=True)
 class Hints:
-    """What is known from other radii.
+    """Results at other radii.
 
     Attributes:
-        intermediate: bounds of what enters each layer, by index, that hold in a ball at least as
-            large.
-        slopes: lower slopes that were good there, by index of the layer.
+        intermediate: bounds of each layer's input, by index, that hold in a ball at least as large.
+        slopes: lower slopes that were good at another radius, by index of the layer.
     """
 
     intermediate: Mapping[int, Bounds] = field(default_factory=dict)
@@ -30,19 +29,19 @@ class Hints:
 
 
 NO_HINTS = Hints()
-"""The hints before any radius was tried."""
+"""The hints before any radius has been tried."""
 
 
 @dataclass(frozen=True)
 class Margins:
-    """Linear functions below f_y - f_k that hold in balls of a radius, and so in smaller ones.
+    """Linear functions below f_y - f_k that hold in balls of a radius and in all smaller balls.
 
     Attributes:
-        radius: (B,) float64 of the balls.
-        at_sample: (B, K - 1) their values at the samples.
-        decrease: how far they decrease at most, (B, K - 1), within radii (B,) float64.
-        intermediate: bounds of what enters each layer, by index.
-        slopes: lower slopes of the relaxations they were made with, by index of the layer.
+        radius: (B,) float64 radii of the balls.
+        at_sample: (B, K - 1) values of the functions at the samples.
+        decrease: returns their largest decrease (B, K - 1) within radii (B,) float64.
+        intermediate: bounds of each layer's input, by index.
+        slopes: lower slopes of the relaxations behind the functions, by index of the layer.
     """
 
     radius: Tensor
@@ -52,7 +51,7 @@ class Margins:
     slopes: Mapping[int, Tensor]
 
     def at(self, radius: Tensor) -> Tensor:
-        """Return their minima (B, K - 1) in balls of this radius ``(B,)`` float64."""
+        """Return the minima (B, K - 1) of the functions in balls of radii ``(B,)`` float64."""
         return self.at_sample - self.decrease(radius)
 
     def least(self) -> Tensor:
@@ -62,12 +61,12 @@ class Margins:
     def positive_radius(self, cap: Tensor, needed: Tensor | float = 0.0) -> Tensor:
         """Return the radius (B,) float64 up to which every margin exceeds ``needed``.
 
-        Beyond `radius` the result is an extrapolation, and proves nothing.
+        Beyond `radius` the result is an extrapolation and proves nothing.
 
         Args:
             cap: (B,) float64, the largest radius that is returned.
-            needed: number or (B,) that the margins have to exceed; the radius is 0 where they do
-                not exceed it at the sample.
+            needed: number or (B,) that the margins have to exceed; the radius is 0 for a sample at
+                which they do not exceed it.
         """
 
         def holds(radius: Tensor) -> Tensor:
@@ -83,14 +82,14 @@ class Margins:
 
 
 class Prover(Protocol):
-    """Method that bounds the margins of one network in one metric."""
+    """A method that bounds the margins of one network in one metric."""
 
     network: Network
 
     def margins(
         self, x0: Tensor, labels: Tensor, radius: Tensor, hints: Hints = NO_HINTS
     ) -> Margins:
-        """Bound the margins over the balls around samples (B, ...), of labels and radii (B,)."""
+        """Bound the margins over balls around samples (B, ...), with labels and radii (B,)."""
 
 
 def rivals_of(labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
@@ -98,7 +97,7 @@ def rivals_of(labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
 
     Args:
         labels: (B,) int64.
-        classes: K.
+        classes: number K of classes.
 
     Returns:
         The class and the sample of every row, ``(B·(K - 1),)`` int64 each.

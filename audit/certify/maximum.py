@@ -14,7 +14,7 @@ class Candidates:
     Attributes:
         best: (B, ..., 1) int64, the value with the largest lower bound.
         ceiling: (B, ...) float, the largest upper bound.
-        decided: (B, ...) bool, where no other value can exceed the best one.
+        decided: (B, ...) bool, True where no other value can exceed the best one.
     """
 
     best: Tensor
@@ -42,9 +42,9 @@ class Candidates:
 class RelaxedMaximum(torch.autograd.Function):
     """Maximum over the last axis whose backward pass propagates a linear lower bound.
 
-    The lower line is the best candidate. The upper line is the best candidate too where it is
+    The lower line is the best candidate. The upper line is also the best candidate where it is
     decided, and the constant ceiling elsewhere. The candidates either have one row per row of
-    ``z``, or belong to one sample of which all rows are copies.
+    ``z``, or belong to one sample, and all rows are copies of it.
     """
 
     @staticmethod
@@ -57,7 +57,7 @@ class RelaxedMaximum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """Pass coefficients to the best value; undecided negative ones go to the constant."""
+        """Pass coefficients to the best value, undecided negative ones to the constant."""
         (lA,), (z, maxima), found = grads, ctx.saved_tensors, ctx.candidates
         to_best = torch.where(found.decided, lA, lA.clamp_min(0))
         winner = found.best.expand(len(z), *found.best.shape[1:])

@@ -1,4 +1,4 @@
-"""The methods of bound propagation, and the choice of the tightest one that the effort allows."""
+"""The methods of bound propagation, and the choice of the tightest method the effort allows."""
 
 from math import prod
 
@@ -14,23 +14,23 @@ TIGHTEST_FIRST = ("simplex", "crown", "crown-ibp")
 """Names of the methods in the order in which ``auto`` tries them."""
 
 FORWARD_COST = 0.25
-"""Time of a product in a forward pass at many corners, in units of a product of backward bounds."""
+"""Time of a product in a forward pass at many corners, relative to one in a backward pass."""
 
-COARSER = " Bounds by --certify {} are tighter, and take {:.1f} times what this effort allows."
+COARSER = " --certify {} gives tighter bounds, but needs {:.1f} times the work this effort allows."
 
 
 def prover_of(name: str, network: Network, metric: Metric, tuning: int) -> Prover:
-    """Return the method of a name, for one network and metric.
+    """Return the prover of a method, for one network and metric.
 
     Args:
         name: one of `TIGHTEST_FIRST`.
-        network: in float32 or float64.
-        metric: of the balls.
-        tuning: gradients that optimise slopes.
+        network: network in float32 or float64.
+        metric: metric of the balls.
+        tuning: number of gradient steps that optimise slopes.
     """
     if name == "simplex":
         return Simplex(network, metric, tuning=tuning)
-    # Where intermediate bounds are coarse, slopes change little, yet cost most of the time.
+    # With coarse intermediate bounds, slopes change little but take most of the time.
     backwards = name == "crown"
     return Crown(network, metric, backwards=backwards, tuning=tuning if backwards else 0)
 
@@ -42,14 +42,14 @@ def method_within(
 
     Args:
         how: name of a method, or ``auto`` for the tightest one within ``work``.
-        network: that is bounded.
-        metric: of the balls.
-        samples: all of them.
-        steps: radii tried per sample.
-        work: products that may be spent on intermediate bounds.
+        network: network that is bounded.
+        metric: metric of the balls.
+        samples: all samples of the scan.
+        steps: number of radii tried per sample.
+        work: number of products that may be spent on intermediate bounds.
 
     Returns:
-        The name, and a sentence on a tighter method that exceeds the work, or nothing.
+        The name, and a sentence about a tighter method that exceeds ``work``, empty if none does.
     """
     if how != "auto":
         return how, ""
@@ -67,11 +67,11 @@ def method_within(
 def products_needed(
     name: str, network: Network, metric: Metric, samples: Samples, steps: int
 ) -> float | None:
-    """Estimate the products of a search inside the network; None where the method cannot serve."""
+    """Estimate the products of a search inside the network; None if the method does not apply."""
     once = sum(products_of(network, step) for step in network.steps)
     rows = samples.correct
     if name == "crown":
-        # The bounds of what enters the first layer cost nothing more.
+        # The bounds of the first layer's input need no further products.
         later = list(network.layers.values())[1:]
         values = sum(prod(network.shapes[layer.step.inputs[0]]) for layer in later)
         return float(values) * once * int(rows.sum()) * steps
@@ -79,13 +79,13 @@ def products_needed(
         corners = metric.corner_count(samples.x[rows])
         if corners is None or not len(corners) or not corners_fit(network, int(corners.max())):
             return None
-        # Centre and half-width of every value at every corner.
+        # Each corner needs the centre and the half-width of every value.
         return FORWARD_COST * 2 * once * float(corners.sum()) * steps
     return 0.0
 
 
 def products_of(network: Network, step: Step) -> float:
-    """Count the products of a step for one sample: each output value takes a row of the weight."""
+    """Count the products of a step for one sample: each output value uses one row of the weight."""
     weights = [network.constants.get(name) for name in step.inputs[1:2]]
     if step.node.operator not in ("Conv", "Gemm", "MatMul") or weights[0] is None:
         return 0.0

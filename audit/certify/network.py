@@ -1,10 +1,10 @@
 """A classifier as affine maps and a few nonlinear operations, for bound propagation.
 
 The importer's own kernels compute the affine operations; automatic differentiation passes linear
-bounds backwards through them, exactly. Only the nonlinear operations are replaced, by functions
-whose backward pass is their relaxation (`audit.certify.relaxation`). So every graph whose other
-operations are affine in the input can be bounded, and what is bounded is what is served: weight
-layouts and paddings are read in one place only.
+bounds backwards through them exactly. Only the nonlinear operations are replaced, by functions
+whose backward pass is their relaxation (`audit.certify.relaxation`). Therefore every graph whose
+other operations are affine in the input can be bounded, and the bounds hold for the served model:
+weight layouts and paddings are read in one place only.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +30,7 @@ class Network:
 
     Attributes:
         steps: operations in order.
-        layers: the nonlinear ones among them, by index.
+        layers: the nonlinear operations, by index of the step.
         constants: values that do not depend on the input, by name.
         source, target: names of the graph's input and of the scores.
         prepare: affine map from samples to the graph's input.
@@ -55,7 +55,7 @@ class Network:
 
     @property
     def classes(self) -> int:
-        """Number of classes; a single score stands for two."""
+        """Number of classes; a model with a single score has two."""
         return max(2, prod(self.shapes[self.target]))
 
     def double(self) -> "Network":
@@ -104,7 +104,7 @@ class Network:
             x: (B, ...) float samples.
             bias: (B,) zeros whose gradient is the bias of the linear bounds.
             relaxed: relaxation of every layer that is evaluated.
-            indices: of the layers; no step after the last of them is evaluated.
+            indices: indices of the layers; no step after the last of them is evaluated.
         """
         values = self._start(x)
         for index in range(max(indices) + 1):
@@ -143,7 +143,7 @@ class Network:
         if name in RESHAPING and varying:
             data = inputs[0]
             assert data is not None
-            # A graph that was exported for one sample names its batch size here.
+            # A graph that was exported for one sample contains its batch size here.
             return (data.reshape(batch, *self.shapes[step.outputs[0]][1:]),)
         if name in CASTS and varying and inputs[0] is not None:
             return (inputs[0],)

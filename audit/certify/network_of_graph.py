@@ -1,4 +1,4 @@
-"""From a lifted graph to a `Network`: which of its operations are affine, and which are layers."""
+"""Conversion of a lifted graph to a `Network` of affine operations and nonlinear layers."""
 
 from collections.abc import Callable
 
@@ -23,9 +23,9 @@ def network_of(
 
     Args:
         module: the lifted graph, up to its logits.
-        prepare: affine map from samples to its input.
-        sample: (1 or more, ...) float samples; the first one is run to learn shapes.
-        threshold: value of a single score above which the model names class 1; it is subtracted.
+        prepare: affine map from samples to the graph's input.
+        sample: (1 or more, ...) float samples; the first one is run to determine shapes.
+        threshold: value of a single score above which the model predicts class 1; it is subtracted.
 
     Returns:
         The network in float32.
@@ -40,7 +40,7 @@ def network_of(
         stored[step.inputs[1]] = torch.tensor(threshold)
     constants = floats_of(stored, torch.float32)
     network = Network([], {}, constants, source, target, prepare, stored=stored)
-    # Run once in the types of the file: they tell where its numbers are rounded.
+    # The graph is run once in the types of the file, which determine where numbers are rounded.
     values: Values = {**stored, source: prepare(sample[:1]).to(module.input_dtype)}
     network.varying.add(source)
     network.rounding |= _narrow(values[source])
@@ -70,14 +70,14 @@ def _add_step(network: Network, step: Step, values: Values) -> None:
 
 
 def _subtracting(scores: str, threshold: float) -> Step:
-    """Return a step that subtracts the threshold from the scores of that name."""
+    """Return a step that subtracts the threshold from the value named ``scores``."""
     inputs, outputs = (scores, f"threshold of {scores}"), (f"{scores} less its threshold",)
     node = Node(f"{scores} - {threshold:g}", "Sub", "", 14, inputs, outputs, {})
     return Step(node, torch.sub, inputs, outputs, shape_only=False)
 
 
 def _narrow(value: Tensor | None) -> set[torch.dtype]:
-    """Return the type of a float tensor that has fewer digits than float32."""
+    """Return the type of a float tensor, in a set, if it is narrower than float32."""
     if not isinstance(value, Tensor) or not value.is_floating_point():
         return set()
     return {value.dtype} if value.element_size() < torch.float32.itemsize else set()

@@ -15,7 +15,7 @@ def leaky_relu_lines(lower: Tensor, upper: Tensor, negative_slope: float) -> Lin
     Args:
         lower: (B, ...) float, lower bounds of z.
         upper: (B, ...) float, upper bounds of z.
-        negative_slope: in [0, 1].
+        negative_slope: slope for negative z, in [0, 1].
 
     Source: Zhang et al. 2018 (CROWN).
     """
@@ -26,7 +26,7 @@ def leaky_relu_lines(lower: Tensor, upper: Tensor, negative_slope: float) -> Lin
     one, slope = torch.ones_like(lower), torch.full_like(lower, negative_slope)
     adaptive = torch.where(upper > -lower, one, slope)
     zero = torch.zeros_like(lower)
-    # Rounded upwards: the chord has to lie above the operation at both ends.
+    # Round upwards: the chord has to lie above the operation at both ends.
     offset = offset + 4 * torch.finfo(lower.dtype).eps * (chord * lower).abs()
     return Lines(
         torch.where(active, one, torch.where(inactive, slope, adaptive)),
@@ -41,13 +41,13 @@ def leaky_relu_lines(lower: Tensor, upper: Tensor, negative_slope: float) -> Lin
 def clip_lines(lower: Tensor, upper: Tensor, floor: float, ceiling: float) -> Lines:
     """Relax min(max(z, floor), ceiling) = floor + relu(z - floor) - relu(z - ceiling).
 
-    Its lower line is the lower line of the first ReLU minus the upper line of the second, and the
-    upper line is formed likewise.
+    Its lower line is the lower line of the first ReLU minus the upper line of the second; its upper
+    line is the upper line of the first minus the lower line of the second.
 
     Args:
         lower: (B, ...) float, lower bounds of z.
         upper: (B, ...) float, upper bounds of z.
-        floor: least value of the operation.
+        floor: smallest value of the operation.
         ceiling: largest value of the operation.
     """
     rising = leaky_relu_lines(lower - floor, upper - floor, 0.0)
@@ -66,7 +66,7 @@ def clip_lines(lower: Tensor, upper: Tensor, floor: float, ceiling: float) -> Li
         + capped.lower_slope * ceiling
         - capped.lower_offset,
     )
-    # A constant line at the least or largest value between the bounds may be tighter at the middle.
+    # A constant line at the smallest or largest value may be tighter at the middle of the bounds.
     least, most = lower.clamp(floor, ceiling), upper.clamp(floor, ceiling)
     flat_lower = _at_middle(lines.lower_slope, lines.lower_offset, lower, upper) < least
     flat_upper = _at_middle(lines.upper_slope, lines.upper_offset, lower, upper) > most

@@ -1,4 +1,4 @@
-"""Linear relaxations of operations on each value, and how coefficients pass backwards through them.
+"""Linear relaxations of elementwise operations, and the backward pass of coefficients through them.
 
 Between the bounds [l, u] of its input z, an operation a(z) lies between two lines,
 
@@ -6,10 +6,10 @@ Between the bounds [l, u] of its input z, an operation a(z) lies between two lin
 
 To propagate a lower bound Σ lA·a backwards, a positive coefficient takes the lower line and a
 negative one the upper line (Zhang et al. 2018, theorem 3.2). This is a backward pass, so it is
-implemented as one: `Relaxed` computes the operation itself, and its gradient is the rule. What the
-lines lose against the computed value is collected as the gradient of a second input, the *bias*: at
-the point where the network was evaluated, the linear bound equals the network's value plus the
-bias.
+implemented as one: `Relaxed` computes the operation itself, and its gradient follows that rule. The
+difference between the lines and the computed value is collected as the gradient of a second input,
+the *bias*: at the point where the network was evaluated, the linear bound equals the network's
+value plus the bias.
 
 Source: Zhang, Weng, Chen, Hsieh, Daniel 2018 (CROWN).
 """
@@ -28,8 +28,8 @@ class Lines:
     Attributes:
         lower_slope, lower_offset: float, the lower line.
         upper_slope, upper_offset: float, the upper line.
-        unstable: bool, neurons whose bounds contain the breakpoint at 0, so that any slope between
-            ``min_slope`` and 1 gives a lower line; None where no slope may be changed.
+        unstable: bool, True for neurons whose bounds contain the breakpoint at 0, so that any slope
+            between ``min_slope`` and 1 gives a lower line; None if no slope may be changed.
         min_slope: slope of the operation below its breakpoint.
     """
 
@@ -58,7 +58,7 @@ class Lines:
         return out
 
     def with_lower_slope(self, slope: Tensor) -> Self:
-        """Replace the lower slopes of unstable neurons by ``slope``, clamped to what is valid."""
+        """Replace the lower slopes of unstable neurons by ``slope``, clamped to valid slopes."""
         if self.unstable is None:
             return self
         allowed = slope.to(self.lower_slope).clamp(self.min_slope, 1.0)
@@ -66,10 +66,10 @@ class Lines:
 
 
 class Relaxed(torch.autograd.Function):
-    """Operation on each value whose backward pass propagates a linear lower bound.
+    """Elementwise operation whose backward pass propagates a linear lower bound.
 
-    The lines either have one row per row of ``z``, or belong to one sample of which all rows are
-    copies.
+    The lines either have one row per row of ``z``, or belong to one sample, and all rows are copies
+    of it.
     """
 
     @staticmethod
@@ -83,10 +83,10 @@ class Relaxed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """Map coefficients of the output to those of ``z`` and to the bias that the lines cost."""
+        """Map coefficients of the output to coefficients of ``z`` and to the bias of the lines."""
         (lA,), (z, value), lines = grads, ctx.saved_tensors, ctx.lines
-        # A negative coefficient takes the upper line, a positive one the lower line: here all take
-        # the upper line, and the positive ones add the difference of the two.
+        # A negative coefficient takes the upper line, a positive one the lower line. Here all take
+        # the upper line, and the positive ones add the difference of the two lines.
         positive = lA.clamp_min(0)
         above = lines.upper_slope * z + lines.upper_offset - value
         below = lines.lower_slope * z + lines.lower_offset - value
@@ -97,7 +97,7 @@ class Relaxed(torch.autograd.Function):
 
 
 def dot(rows: Tensor, others: Tensor) -> Tensor:
-    """Return inner products ``(R,)`` of rows ``(R, ...)`` with as many others, or with one."""
+    """Return inner products ``(R,)`` of rows ``(R, ...)`` with as many other rows, or with one."""
     if len(others) == 1:
         return rows.flatten(1) @ others.flatten()
     return (rows * others).flatten(1).sum(1)

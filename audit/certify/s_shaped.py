@@ -8,22 +8,22 @@ from torch import Tensor
 from audit.certify.relaxation import Lines
 
 TANGENT_BISECTIONS = 40
-"""Bisections of the point where a line through an end of the bounds touches the operation; after 40
-the interval is 1e-12 of its width, below what `OUTWARD_SHIFT` covers."""
+"""Number of bisections of the point where a line through an end of the bounds touches the
+operation; after 40 the interval is 1e-12 of its width, which `OUTWARD_SHIFT` covers."""
 
 OUTWARD_SHIFT = 1e-6
 """Distance by which lines are moved outwards, in units of the operation's range between the bounds;
-it pays for a bisection that stops early."""
+it covers the remaining error of the bisection."""
 
 
 def s_shaped(
     function: Callable[[Tensor], Tensor], slope: Callable[[Tensor], Tensor]
 ) -> Callable[[Tensor, Tensor], Lines]:
-    """Make the relaxation of an increasing function that is convex below 0 and concave above.
+    """Return the relaxation of an increasing function that is convex below 0 and concave above.
 
-    Between bounds of one sign: the chord, and the tangent at the middle. Between bounds of both
-    signs: the tangent through the far end where it touches the function between the bounds, else
-    the chord.
+    Between bounds of one sign, the lines are the chord and the tangent at the middle. Between
+    bounds of both signs, each line is the tangent through the far end if it touches the function
+    between the bounds, otherwise the chord.
 
     Args:
         function: the operation on each value.
@@ -63,7 +63,7 @@ def s_shaped(
 
         lower_slope, lower_offset = select(concave, convex, below)
         upper_slope, upper_offset = select(convex, concave, above)
-        # Rounding, and a bisection that stops early.
+        # The shift covers rounding and the remaining error of the bisection.
         shift = OUTWARD_SHIFT * (at_upper - at_lower) + 8 * torch.finfo(lower.dtype).eps
         return Lines(lower_slope, lower_offset - shift, upper_slope, upper_offset + shift)
 
@@ -78,11 +78,11 @@ def _touching(
     *,
     is_upper: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Find the line through one end that touches the far branch, or the chord where none does.
+    """Return the line through one end that touches the far branch, or the chord if none does.
 
     The upper line passes through the lower end and touches at d in [0, upper] with
-    f'(d)·(d - lower) = f(d) - f(lower). The steepest line through the end that stays outside has
-    the least d at which the tangent passes beyond the end.
+    f'(d)·(d - lower) = f(d) - f(lower). The steepest line through the end that does not cross the
+    function has the smallest d at which the tangent passes outside the end.
 
     Returns:
         Slope and offset, ``(B, ...)`` each.

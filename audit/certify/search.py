@@ -1,8 +1,8 @@
 """The search for certified radii in float32, and their confirmation in float64.
 
-Bounds made for a ball of radius R prove, even where they are negative there, every radius r <= R
-up to which the linear functions stay positive; so each evaluation proves something. The next radius
-is the root of a parabola through the margins that are known, because margins decrease like one. The
+Bounds for a ball of radius R, even if they are negative there, prove every radius r <= R up to
+which the linear functions stay positive. So each evaluation proves some radius. The next radius is
+the root of a parabola through the known margins, because margins decrease like a parabola. The
 search runs in float32, and never beyond the radius at which the sample is known to break. One
 evaluation in float64, with a tolerance for rounding, then decides what is certified.
 """
@@ -22,24 +22,24 @@ SEARCH_STEPS = 4
 """Default number of radii that are tried per sample."""
 
 NEAR_BUDGET = 1.3
-"""A budget within this factor of the proven radius is tried too. A larger factor spends evaluations
-on budgets that may not hold."""
+"""Factor of the proven radius within which a budget is tried as well. A larger factor spends
+evaluations on budgets that may not hold."""
 
 PAST_BUDGET = 1 + 1e-6
-"""Factor by which a budget is exceeded, so that the radius is above it after rounding."""
+"""Factor by which a budget is exceeded, so that the radius is still above it after rounding."""
 
 MARGIN_TOLERANCE = 1e-6
-"""What a margin has to exceed in float64, in units of the largest score. It is far
-above the rounding of float64, 2e-16 per operation."""
+"""Value that a margin has to exceed in float64, in units of the largest score. It is far above the
+rounding of float64, 2e-16 per operation."""
 
 
 @dataclass(frozen=True)
 class ProvenRadii:
-    """Result of a search, before its confirmation in float64.
+    """Radii found by a search, before their confirmation in float64.
 
     Attributes:
         radius: (B,) float64; 0 where nothing was proven.
-        slopes: lower slopes of the bounds that proved it, by index of the layer.
+        slopes: lower slopes of the bounds that proved the radii, by index of the layer.
     """
 
     radius: Tensor
@@ -58,13 +58,13 @@ def certified_radii(
     """Search for the largest radii at which every margin is positive.
 
     Args:
-        prover: of a float32 network.
+        prover: prover of a float32 network.
         x0: (B, ...) float32 correctly classified samples.
         labels: (B,) int64.
         limit: (B,) float64 radii at which the samples break; nothing beyond them can be certified.
-        steps: radii that are tried.
-        budgets: (D,) float64, ascending, at which the accuracy will be stated: where one lies just
-            beyond what was proven, it is tried too.
+        steps: number of radii that are tried.
+        budgets: (D,) float64, ascending, at which the accuracy is reported; a budget slightly
+            beyond the proven radius is tried as well.
 
     Raises:
         UnsupportedOperator: the prover cannot bound this network in its metric.
@@ -100,17 +100,17 @@ def confirmed(
     *,
     tolerance: float = MARGIN_TOLERANCE,
 ) -> tuple[Tensor, Margins]:
-    """Return the radii, at most those found, that float64 confirms, and the bounds that do.
+    """Return the radii, at most those found, that float64 confirms, and the confirming bounds.
 
     Args:
-        exact: of a float64 network.
+        exact: prover of a float64 network.
         x0: (B, ...) samples.
         labels: (B,) int64.
-        found: by the search.
-        tolerance: what every margin has to exceed, in units of the largest score.
+        found: radii found by the search.
+        tolerance: value that every margin has to exceed, in units of the largest score.
 
     Returns:
-        (B,) float64, and the margins in the balls that were found.
+        Radii (B,) float64, and the margins in the balls of the found radii.
 
     Raises:
         UnsupportedOperator: the prover cannot bound this network in its metric.
@@ -123,7 +123,7 @@ def confirmed(
 
 
 def _just_beyond(proven: Tensor, limit: Tensor, budgets: Tensor | None) -> Tensor:
-    """Return a radius slightly above the next budget if that is near; else the proven one."""
+    """Return a radius slightly above the next budget if that is near, else the proven radius."""
     if budgets is None or not len(budgets):
         return proven
     index = torch.searchsorted(budgets, proven, right=True)
@@ -135,7 +135,7 @@ def _just_beyond(proven: Tensor, limit: Tensor, budgets: Tensor | None) -> Tenso
 def _merged(
     old: Mapping[int, Tensor], new: Mapping[int, Tensor], rows: Tensor
 ) -> dict[int, Tensor]:
-    """Take the new slopes of the given samples (B,) bool, and the old ones of the others."""
+    """Return the new slopes of the given samples (B,) bool, and the old slopes of the others."""
     return {
         index: torch.where(over(rows, slope), slope, old[index]) if index in old else slope
         for index, slope in new.items()
@@ -145,7 +145,7 @@ def _merged(
 def _narrowed(
     old: Mapping[int, Bounds], new: Mapping[int, Bounds], rows: Tensor
 ) -> dict[int, Bounds]:
-    """Take the new bounds of the given samples (B,) bool; of the others the old ones, if any."""
+    """Return the new bounds of the given samples (B,) bool, and any old bounds of the others."""
     merged = {}
     for index, bounds in new.items():
         if index in old:

@@ -1,15 +1,15 @@
 """Lower bounds of margins in balls that are the convex hull of few corners: l1 and wasserstein.
 
 Linear bounds by dual norms let every value of a layer attain its own worst point of the ball, but
-no single point is bad for many: mass that arrives at one pixel cannot arrive at another. Listing
-the corners v of a ball avoids this. Its points are mixtures x0 + Σ λ_v·v with λ >= 0, Σ λ <= 1, and
-bounds are kept as linear functions of λ, by their values L(v) <= z <= U(v) at the corners. Affine
-maps take corners to corners; and because a ReLU (leaky ReLU, maximum) is convex,
+no single point is the worst for many values: mass that moves to one pixel cannot move to another.
+Listing the corners v of a ball avoids this. Its points are mixtures x0 + Σ λ_v·v with λ >= 0,
+Σ λ <= 1, and bounds are kept as linear functions of λ, by their values L(v) <= z <= U(v) at the
+corners. Affine maps take corners to corners; and because a ReLU (leaky ReLU, maximum) is convex,
 
     a(Σ λ_v z_v)  <=  Σ λ_v a(U(v)),        a(z) >= slope·z,
 
-so the upper bound is exact at every corner at which the bound of z is, and it loses only what
-changes sign between the sample and that one corner.
+so the upper bound is exact at every corner at which the bound of z is exact, and it is loose only
+for values that change sign between the sample and that corner.
 
 Margins are then propagated backwards as in CROWN: positive coefficients take slope·z, and negative
 ones of unstable neurons remain on U.
@@ -31,8 +31,8 @@ from audit.certify.slopes import slopes_of, tuned
 from audit.errors import UnsupportedOperator
 
 TUNED_CORNERS = 256
-"""Corners at which slopes are optimised: those with the smallest margins. More cost time in every
-gradient; the final bounds take all corners."""
+"""Number of corners at which slopes are optimised: those with the smallest margins. A larger number
+costs time in every gradient; the final bounds use all corners."""
 
 MAX_CORNER_VALUES = 2**27
 """Largest number of values at corners that are kept over all layers: 512 MiB in float32, 1 GiB in
@@ -44,9 +44,9 @@ class Simplex:
     """Bounds of one network in one metric, for one sample at a time.
 
     Attributes:
-        network: in float32 or float64.
-        metric: with corners.
-        tuning: gradients that optimise the slopes of the margins.
+        network: network in float32 or float64.
+        metric: metric whose balls have corners.
+        tuning: number of gradient steps that optimise the slopes of the margins.
     """
 
     network: Network

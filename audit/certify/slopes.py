@@ -1,4 +1,4 @@
-"""Optimisation of lower slopes: any slope of an unstable neuron is sound, some are tighter.
+"""Optimisation of lower slopes: any slope of an unstable neuron is sound, some give tighter bounds.
 
 Source: Xu, Zhang, Wang, Wang, Jana, Lin, Hsieh 2021 (alpha-CROWN).
 """
@@ -13,7 +13,7 @@ from audit.certify.network import Relaxations
 from audit.certify.relaxation import Lines
 
 SLOPE_STEP = 0.25
-"""First step size of Adam, in units of a slope, which lies between 0 and 1; it falls to a tenth."""
+"""Initial step size of Adam, in units of a slope (between 0 and 1); it falls to a tenth."""
 
 
 def tuned(
@@ -22,16 +22,16 @@ def tuned(
     slopes: Mapping[int, Tensor],
     steps: int,
 ) -> Relaxations:
-    """Return relaxations with the lower slopes that make the smallest margin largest.
+    """Return relaxations with the lower slopes that maximise the smallest margin.
 
-    Adam optimises the slopes sample by sample; the best ones that it meets are kept. Only the
-    margins are optimised: the bounds of what enters the layers stay.
+    Adam optimises the slopes sample by sample; the best slopes found are kept. Only the margins are
+    optimised: the bounds of the layers' inputs are not changed.
 
     Args:
-        margins: bounds under some relaxations, differentiable by their slopes.
-        relaxed: where to begin.
-        slopes: where to begin instead, for layers that have an entry.
-        steps: gradients; 0 evaluates nothing, and takes ``slopes`` as they are.
+        margins: returns bounds for given relaxations, differentiable by their slopes.
+        relaxed: initial relaxations.
+        slopes: initial slopes, by index; they replace those of ``relaxed``.
+        steps: number of gradient steps; 0 evaluates nothing and keeps the initial slopes.
     """
     start = {
         index: found.with_lower_slope(slopes[index]) if index in slopes else found

@@ -1,8 +1,8 @@
-"""Randomised smoothing: radii within which the smoothed classifier cannot change its mind.
+"""Randomised smoothing: radii within which the smoothed classifier's prediction cannot change.
 
-With p the probability that the served model names class y under the noise, and p_low <= p a lower
-Clopper-Pearson bound from independent draws, g(x') = y for every x' nearer than a radius that
-depends on p_low and sigma alone. It holds for any model, also one that serves labels only.
+With p the probability that the served model predicts class y under the noise, and p_low <= p a
+lower Clopper-Pearson bound from independent draws, g(x') = y for every x' nearer than a radius that
+depends on p_low and sigma alone. This holds for any model, even one that serves labels only.
 
 Every certificate may fail with a small probability, which `audit.statistics.summary` subtracts from
 the error that the intervals may spend; see `FAILURE`.
@@ -29,27 +29,27 @@ from audit.schema import Certifier
 from audit.statistics.soft import Kept, Soft, gaussian, laplace
 
 FAILURE = 1 / 50
-"""Share of the intervals' error that all certificates together may fail with: 0.001 at 95 %."""
+"""Share of the intervals' error probability that all certificates together spend: 0.001 at 95 %."""
 
 CHOOSING = 100
-"""Draws that choose the class; the draws that estimate its probability are independent of them."""
+"""Number of draws that choose the class; further, independent draws estimate its probability."""
 
 DOWN = 1 - 1e-9
-"""Factor on a radius, which keeps the rounding of quantiles and roots from raising it."""
+"""Factor on a radius, so that rounding of quantiles and roots cannot raise it."""
 
 FAILED_SAMPLES = (
     " The certificates of {} of {} correct samples stopped on an error, and their radii are 0: {}."
 )
 
 LAWS: dict[str, NoiseLaw] = {"linf": "gaussian", "l2": "gaussian", "l1": "gaussian"}
-"""Noise of each norm; any other metric, that is ``wasserstein``, takes flows of mass."""
+"""Noise of each norm; any other metric, that is ``wasserstein``, uses flows of mass."""
 
 
 def lower_bound(successes: int, n: int, failure: float) -> float:
     """Return the one-sided Clopper-Pearson bound of a proportion: P(bound <= p) >= 1 - failure.
 
     Args:
-        successes: of the draws.
+        successes: number of successful draws.
         n: number of draws.
         failure: probability that the bound exceeds p.
 
@@ -62,7 +62,7 @@ def l2_radius(p: float, sigma: float) -> float:
     """Return the l2 radius sigma·Phi^-1(p), and 0 where p <= 1/2.
 
     Among all events of probability p under N(x, sigma²I) a half-space loses most when the centre
-    moves, and it falls to 1/2 after that distance.
+    moves, and its probability falls to 1/2 after that distance.
 
     Args:
         p: lower bound on the probability of the class; it bounds all others together by 1 - p.
@@ -80,14 +80,14 @@ def wasserstein_radius(p: float, sigma: float) -> float:
 
     An image x' in which mass has moved inside the channels at a Manhattan cost of R·M differs from
     x by M·div(d), for a flow d over the edges of the 4-neighbour grid with ||d||_1 = R, and has the
-    same M. So f sees x' under noise e as it sees x under the noise d + e. Moving a Laplace law of
-    scale b by d changes its density by a factor of at most exp(R/b), hence
+    same M. So x' under noise e gives f the same input as x under noise d + e. Moving a Laplace law
+    of scale b by d changes its density by a factor of at most exp(R/b), hence
 
         P(f(x' + noise) != y) <= exp(R/b)·(1 - p) < 1/2    for    R < b·ln(1 / (2(1 - p))).
 
-    With b = sigma/√2 that is the radius for the Manhattan ground cost. Ours is Euclidean, and
-    Manhattan <= √2·Euclidean: whatever moves at a Euclidean cost of r·M moves at a Manhattan cost
-    of at most √2·r·M. So r = b·ln(1 / (2(1 - p)))/√2.
+    With b = sigma/√2 that is the radius for the Manhattan ground cost. The ground cost here is
+    Euclidean, and Manhattan <= √2·Euclidean: mass that moves at a Euclidean cost of r·M moves at a
+    Manhattan cost of at most √2·r·M. So r = b·ln(1 / (2(1 - p)))/√2.
 
     Levine & Feizi state b/2·ln(p / (1 - p)) before the last step, which bounds the other classes
     from above as well as y from below; that is less for every p > 1/2, and half as much near 1.
@@ -106,7 +106,7 @@ def wasserstein_radius(p: float, sigma: float) -> float:
 def radius_of(metric: str, p: float, sigma: float, dimensions: int) -> float:
     """Return the certified radius of a metric, from a lower bound on the class's probability.
 
-    ||d||_2 <= √D·||d||_inf and ||d||_2 <= ||d||_1, so the l2 radius over √D serves for linf and
+    ||d||_2 <= √D·||d||_inf and ||d||_2 <= ||d||_1, so the l2 radius over √D is valid for linf and
     the l2 radius itself for l1.
     """
     if metric == "wasserstein":
@@ -118,7 +118,7 @@ def radius_of(metric: str, p: float, sigma: float, dimensions: int) -> float:
 SOURCES: dict[str, str] = {
     "l2": "Cohen, Rosenfeld, Kolter 2019",
     "linf": "Cohen, Rosenfeld, Kolter 2019; the l2 radius over the root of the dimension",
-    "l1": "Cohen, Rosenfeld, Kolter 2019; the l2 radius, which no l1 distance is below",
+    "l1": "Cohen, Rosenfeld, Kolter 2019; the l2 radius, as l1 distances are at least l2 distances",
     "wasserstein": "Levine & Feizi 2020, with the tighter Laplace radius of Teng, Lee, Yuan 2020; "
     "Manhattan over √2 for the Euclidean cost",
 }
@@ -139,16 +139,16 @@ def certify_smoothed(
 
     With probability 1 - FAILURE·(1 - confidence) all certificates hold together: each may fail with
     an equal part of the rest (union bound). A sample's draws depend on its content and the seed
-    alone. An error in the certificate of one sample leaves it a radius of 0, keeps those of the
-    others, and is recorded with status ``error``.
+    alone. An error in the certificate of one sample gives that sample a radius of 0, does not
+    affect the other samples, and is recorded with status ``error``.
 
     Args:
         base: the served model, without noise.
         noise: law of the noise.
-        samples: all of them, with the predictions of the smoothed classifier.
-        metric: of the radii.
-        draws: per sample, to estimate the probability of its class.
-        confidence: level of the report's intervals.
+        samples: all samples of the scan, with the predictions of the smoothed classifier.
+        metric: metric of the radii.
+        draws: number of draws per sample that estimate the probability of its class.
+        confidence: confidence level of the report's intervals.
         tick: called with 1 after each sample.
 
     Returns:
@@ -175,10 +175,10 @@ def certify_smoothed(
             name="smoothing",
             status="error" if errors else "ran",
             detail=(
-                f"Randomised smoothing ({SOURCES[metric.name]}), of the model smoothed by {noise}, "
-                f"not of the file alone: {draws:,} draws per sample after {CHOOSING} that choose "
-                f"the class. It abstains on {abstained} of {len(rows)} correct "
-                "samples. All certificates hold together with probability "
+                f"Randomised smoothing ({SOURCES[metric.name]}) of the model with {noise}, "
+                f"not of the file alone. {CHOOSING} draws per sample choose the class, and "
+                f"{draws:,} more estimate its probability. It abstains on {abstained} of "
+                f"{len(rows)} correct samples. All certificates hold together with probability "
                 f"{1 - failure * len(samples):.12g}, which the intervals take into account."
                 f"{failed}"
             ),
@@ -190,7 +190,7 @@ def certify_smoothed(
 
 
 def kept_of(metric: str, sigma: float, dimensions: int) -> Kept:
-    """Return how the probability of a class decreases with the distance; see `radius_of`."""
+    """Return the decrease of a class's probability with the distance; see `radius_of`."""
     if metric == "wasserstein":
         return laplace(sigma)
     return gaussian(sigma, math.sqrt(dimensions) if metric == "linf" else 1.0)
@@ -201,15 +201,15 @@ def probability(
 ) -> float:
     """Return a lower bound on P(f(x + noise) = label) that fails with probability ``failure``.
 
-    It is 0 where most of the first `CHOOSING` draws name another class: then no radius could be
-    certified, and no estimate is drawn.
+    It is 0 if another class wins the first `CHOOSING` draws: then no radius could be certified, and
+    the probability is not estimated.
 
     Args:
         base: the served model f.
         noise: law of the noise.
-        samples: all of them.
-        row: of the sample.
-        draws: to estimate the probability.
+        samples: all samples of the scan.
+        row: row of the sample.
+        draws: number of draws that estimate the probability.
         failure: probability that the bound exceeds the true value.
     """
     x, label = samples.x[row], int(samples.labels[row])

@@ -1,1 +1,1 @@
-"""Trained generators: training, files, and measurements of the images that they make."""
+"""Trained generators: training, files, and measurements of the images that they generate."""

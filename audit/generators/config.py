@@ -1,4 +1,4 @@
-"""From the options of training to the objective of a generator."""
+"""Training objective of a generator, derived from the options of training."""
 
 from attackers.wagan.objective import VARIANTS, Objective, as_published
 from audit.options import TrainConfig

@@ -9,7 +9,7 @@ BATCH = 128
 """Default number of images per training step."""
 
 SEED_STRIDE = 1_000_003
-"""A prime that separates the random streams of neighbouring seeds for the first million steps."""
+"""Prime that separates the random streams of neighbouring seeds for the first million steps."""
 
 
 def steps_per_epoch(samples: int, batch: int) -> int:

@@ -1,4 +1,4 @@
-"""Images of a generator as generated: at the radius it was trained for, before any judge.
+"""Images of a generator as generated: at the radius it was trained for, before the judge.
 
 The accuracy on these images does not show an attack inside a ball: a transport loss that has not
 converged can report any distance (docs/wagan.md). It is therefore reported with exact distances.
@@ -100,7 +100,7 @@ def rescaled_distance(metric: Wasserstein, x0: Tensor, x: Tensor) -> Tensor:
 
 
 def spread_of(values: Tensor) -> Spread:
-    """Return smallest, mean and largest value; None where one is not finite."""
+    """Return the smallest, mean and largest value; None for a value that is not finite."""
     found = values.double()
     return Spread(
         smallest=_finite_or_none(found.min()),

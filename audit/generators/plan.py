@@ -60,7 +60,7 @@ def plan_training(dataset: Dataset, config: TrainConfig, load: Load) -> Training
     index = choose(len(dataset), config.samples, config.seed)
     if len(dataset.shape) != 3 or min(dataset.shape[1:]) < SMALLEST_IMAGE:
         raise UsageError(
-            f"A generator makes images of at least {SMALLEST_IMAGE}×{SMALLEST_IMAGE} pixels, but "
+            f"A generator needs images of at least {SMALLEST_IMAGE}×{SMALLEST_IMAGE} pixels, but "
             f"the data has samples of shape {dataset.shape}."
         )
     kept, used = split_held_out(index, config.seed)

@@ -26,9 +26,9 @@ class FileKind:
     """A kind of safetensors file.
 
     Attributes:
-        name: stated in the file.
-        version: of the layout; a file with a larger one is refused.
-        described: what the user should name instead of a wrong file.
+        name: name of the kind, stored in the file.
+        version: version of the layout; a file with a larger version is refused.
+        described: description of the file that the user should name instead of a wrong one.
     """
 
     name: str
@@ -48,7 +48,8 @@ def read_tensors(path: Path, kind: FileKind) -> tuple[dict[str, Tensor], JsonObj
     """Read the tensors and the description of a file of a kind.
 
     Raises:
-        ModelError: the file is missing, damaged, not safetensors, of another kind, or newer.
+        ModelError: the file is missing, damaged, not safetensors, of another kind, or of a newer
+            version.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -56,8 +57,8 @@ def read_tensors(path: Path, kind: FileKind) -> tuple[dict[str, Tensor], JsonObj
             found = description.get("kind")
             if found != kind.name:
                 raise ModelError(
-                    f"{path} is a safetensors file, but states that it is {found!r} where "
-                    f"{kind.name!r} is expected: name {kind.described}."
+                    f"{path} is a safetensors file of kind {found!r}, but {kind.name!r} is "
+                    f"expected: name {kind.described}."
                 )
             if description["version"] > kind.version:
                 raise ModelError(

@@ -20,7 +20,7 @@ def held_out_accuracy(
 
     Args:
         plan: model, held-out set and radius.
-        network: architecture; its own weights stay as they are.
+        network: architecture; its own weights are not changed.
         weights: parameters and buffers to evaluate.
 
     Returns:

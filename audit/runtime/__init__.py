@@ -1,1 +1,1 @@
-"""What runs the work: batches, memory, cores, files, interrupts."""
+"""Execution of long work: batches, memory, cores, files, interrupts."""

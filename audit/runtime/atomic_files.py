@@ -1,4 +1,4 @@
-"""Files appear whole or not at all."""
+"""Atomic writing of files."""
 
 import os
 import tempfile
@@ -10,10 +10,10 @@ from audit.errors import UsageError
 
 
 def check_writable(out: Path) -> None:
-    """Make sure, before any work, that a report can be written to the folder.
+    """Check, before any work, that a report can be written to the folder.
 
     Raises:
-        UsageError: it cannot.
+        UsageError: the folder cannot be written to.
     """
     existing = out
     while not existing.exists() and existing != existing.parent:
@@ -21,18 +21,18 @@ def check_writable(out: Path) -> None:
     if not existing.is_dir():
         raise UsageError(f"--out {out}: {existing} is not a folder; name a folder for the report.")
     try:
-        # Permission bits do not tell all (read-only mounts do not show in them): try it.
+        # Permission bits are not sufficient, as they do not show read-only mounts: write a file.
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         raise UsageError(
-            f"--out {out} cannot be written ({error.strerror}): choose a folder of your own."
+            f"--out {out} cannot be written ({error.strerror}): choose a folder that you can write."
         ) from error
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside ``path``; it becomes ``path`` only when the block succeeds."""
+    """Yield a temporary name next to ``path``; it is renamed to ``path`` if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -1,6 +1,6 @@
-"""How many samples are attacked together: found by trying, halved where memory runs out.
+"""Number of samples attacked together, which is halved whenever memory runs out.
 
-A sample's result never depends on the batch it is in, so this changes time and memory only.
+A sample's result never depends on its batch, so the number affects time and memory only.
 """
 
 from collections.abc import Callable
@@ -14,19 +14,19 @@ from audit.errors import UsageError, out_of_memory
 
 @dataclass
 class Batches:
-    """The size of a batch; it only ever shrinks.
+    """Size of the batches, which only decreases.
 
     Attributes:
-        size: samples at once.
+        size: number of samples per batch.
     """
 
     size: int
 
     def each(self, rows: Tensor, run: Callable[[Tensor], None]) -> None:
-        """Call ``run`` on batches of the rows, smaller ones after memory ran out.
+        """Call ``run`` on batches of the rows, on smaller ones after memory ran out.
 
         Raises:
-            UsageError: not even one sample fits.
+            UsageError: there is not enough memory for a single sample.
         """
         while len(rows):
             chosen = rows[: self.size]
@@ -37,8 +37,8 @@ class Batches:
                     raise
                 if len(chosen) == 1:
                     raise UsageError(
-                        "Memory runs out for a single sample: use a machine with more of it, or "
-                        "--device cpu."
+                        "There is not enough memory for a single sample: use a machine with more "
+                        "memory, or --device cpu."
                     ) from error
                 self.size = len(chosen) // 2
                 if torch.cuda.is_available():

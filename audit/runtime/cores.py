@@ -1,8 +1,8 @@
-"""Independent pieces of work on every core, each on a single thread.
+"""Independent pieces of work on all cores, each on a single thread.
 
-Work on small tensors gains little from torch's threads inside an operation, and what they compute
-differs in its last digits with their number. One piece a thread uses all cores, and each result is
-the same to the bit however many there are.
+Work on small tensors gains little from torch's threads inside an operation, and their number
+changes the last digits of the results. One piece per thread uses all cores, and each result is the
+same bit for bit for any number of cores.
 """
 
 from collections.abc import Callable, Generator, Iterable
@@ -16,12 +16,12 @@ Result = TypeVar("Result")
 
 
 def each(work: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
-    """What ``work`` makes of each item, in order; as many at once as torch has threads.
+    """Yield the result of ``work`` for each item, in order; one item runs per torch thread.
 
-    An error, or an interrupt, ends it as soon as the pieces at hand are done.
+    An error or an interrupt ends the work as soon as the running pieces are finished.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # of the workers too: they begin with what was set last
+    torch.set_num_threads(1)  # also in the workers, which start with the last value that was set
     pool = ThreadPoolExecutor(threads)
     try:
         yield from pool.map(work, items)

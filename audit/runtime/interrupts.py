@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: both ask long work to stop and to write what it has found."""
+"""Handling of Ctrl-C and SIGTERM: both stop long work, which then writes its results so far."""
 
 import signal
 import time
@@ -9,10 +9,10 @@ from types import FrameType
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 GRACE = 5.0
-"""Seconds after a request to stop in which another one counts as the same.
+"""Seconds after a request to stop in which further requests are ignored.
 
 `timeout` and some process managers signal a program twice, and people press Ctrl-C again while they
-wait; neither must lose the report that is being written. A later one ends the program at once.
+wait; neither must lose the report that is being written. A later request ends the program at once.
 """
 
 
@@ -20,7 +20,7 @@ wait; neither must lose the report that is being written. A later one ends the p
 def heard(grace: float = GRACE) -> Iterator[None]:
     """Raise `KeyboardInterrupt` on either signal, once per ``grace`` seconds.
 
-    A signal that the parent process has told us to ignore stays ignored.
+    A signal that is ignored at the start, as set by the parent process, remains ignored.
     """
     last = -grace
 

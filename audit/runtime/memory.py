@@ -1,8 +1,8 @@
-"""Keep freed memory instead of giving it back to the system after every tensor.
+"""Reuse of freed memory, instead of returning it to the system after every tensor.
 
-Above 128 KiB the C library maps fresh pages for each allocation and unmaps them afterwards, and an
-attack allocates tensors of that size thousands of times a second: most of the time goes into page
-faults. Measured on a LeNet: a fifth less processor time for a whole scan, at 7 % more memory.
+Above 128 KiB the C library maps new pages for each allocation and unmaps them afterwards, and an
+attack allocates tensors of that size thousands of times per second: most of the time is spent on
+page faults. Measured on a LeNet: a fifth less processor time for a whole scan, at 7 % more memory.
 """
 
 import ctypes
@@ -13,7 +13,7 @@ TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3
 
 
 def keep_freed_pages() -> bool:
-    """Tell glibc's allocator to reuse large blocks; False where there is another C library."""
+    """Configure glibc's allocator to reuse large blocks; return False for another C library."""
     if not sys.platform.startswith("linux"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

@@ -1,4 +1,4 @@
-"""How long work reports its progress: the protocol, a bar, and a display that shows nothing."""
+"""Progress of long work: the protocol of a display, a bar, and a display that shows nothing."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -7,10 +7,10 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Shows the progress of long work."""
+    """A display of the progress of long work."""
 
     def __call__(self, stage: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-        """Open a stage of ``total`` samples; the result is called with how many were done."""
+        """Open a stage of ``total`` samples; call the result with each number of finished ones."""
 
 
 @contextmanager
@@ -21,10 +21,10 @@ def silent(stage: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def shown(progress: bool | Progress) -> Progress:
-    """Return a display: the given one, or a bar where a person is looking, or the silent one.
+    """Return the given display, a bar, or the silent display.
 
     Args:
-        progress: a display; True for a bar in a terminal or a notebook; False for none.
+        progress: a display; True for a bar in a terminal or a notebook; False for no display.
     """
     if not isinstance(progress, bool):
         return progress

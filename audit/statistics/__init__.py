@@ -1,1 +1,1 @@
-"""From arrays of radii and losses to accuracies with their intervals."""
+"""Accuracies and their intervals, computed from arrays of radii and losses."""

@@ -1,7 +1,7 @@
-"""Which classes an adversary takes: both ends of the bracket for every label, at order inf.
+"""Accuracy of every class under attack: both ends of the bracket for every label, at order inf.
 
-The worst class is the worst of many: an interval of its own would hold for a class named
-beforehand, not for the one that turns out lowest. So all of them hold together (Bonferroni).
+The worst class is selected after looking at all classes, and a separate interval would hold only
+for a class chosen beforehand. So the intervals of all classes hold together (Bonferroni).
 """
 
 import numpy as np
@@ -12,11 +12,11 @@ from audit.statistics.judged import Judged, Scope
 
 
 def by_class(judged: Judged, scope: Scope) -> list[ClassResult]:
-    """Accuracy of every label that occurs, clean and at each budget.
+    """Return the accuracy of every label that occurs, clean and at each budget.
 
     Args:
         judged: the audited samples.
-        scope: budgets, names of the classes, and the confidence at which all intervals of one
+        scope: budgets, names of the classes, and the confidence level at which all intervals of one
             budget hold together.
     """
     labels, correct, failure = judged.labels, judged.correct, judged.failure * len(judged.labels)

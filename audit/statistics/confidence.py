@@ -25,7 +25,7 @@ class ConfidenceInterval(NamedTuple):
 
 
 def clopper_pearson(successes: int, n: int, confidence: float) -> ConfidenceInterval:
-    """Exact interval of a proportion after ``successes`` of ``n`` trials.
+    """Return the exact interval of a proportion after ``successes`` of ``n`` trials.
 
     P(low <= p <= high) >= confidence for every p (Clopper & Pearson 1934).
     """
@@ -36,16 +36,16 @@ def clopper_pearson(successes: int, n: int, confidence: float) -> ConfidenceInte
 
 
 def dkw_slack(n: int, eta: float) -> float:
-    """One-sided Dvoretzky-Kiefer-Wolfowitz slack sqrt(ln(1/eta) / (2n)), with Massart's constant.
+    """Return the one-sided Dvoretzky-Kiefer-Wolfowitz slack sqrt(ln(1/eta) / (2n)).
 
     With probability 1 - eta the empirical mean of every mixture of indicators 1{r < s} is within
-    this of its expectation, on one side, uniformly (Massart 1990; valid for eta <= 1/2).
+    this slack of its expectation, on one side, uniformly (Massart 1990; valid for eta <= 1/2).
     """
     return math.sqrt(math.log(1 / eta) / (2 * n))
 
 
 def dkw(value: float, n: int, confidence: float) -> ConfidenceInterval:
-    """Interval of A_delta around its empirical value, simultaneous over all budgets and orders.
+    """Return an interval of A_delta around its empirical value, for all budgets and orders at once.
 
     t -> (1 - λt)_+ is a mixture of indicators 1{t < s} for every λ >= 0, so the inequality holds
     for their minimum over λ, which by duality is the distributional accuracy.
@@ -55,7 +55,7 @@ def dkw(value: float, n: int, confidence: float) -> ConfidenceInterval:
 
 
 def ratio(above: ConfidenceInterval, below: ConfidenceInterval) -> ConfidenceInterval:
-    """Interval of a ratio of two proportions, each held at half the error (Bonferroni)."""
+    """Return the interval of a ratio of two proportions, each with half the error (Bonferroni)."""
     high = min(1.0, above.high / below.low) if below.low > 0 else 1.0
     low = above.low / below.high if below.high > 0 else 0.0
     return ConfidenceInterval(min(low, 1.0), high)
@@ -64,13 +64,13 @@ def ratio(above: ConfidenceInterval, below: ConfidenceInterval) -> ConfidenceInt
 def bootstrap(
     values: Floats, statistic: Callable[..., Floats], confidence: float, seed: int
 ) -> ConfidenceInterval:
-    """Percentile bootstrap interval of a statistic of iid values (Efron 1979).
+    """Return the percentile bootstrap interval of a statistic of iid values (Efron 1979).
 
     Args:
         values: (N,) one number per sample.
-        statistic: vectorised over ``axis``.
-        confidence: of the interval.
-        seed: of the resampling; the order of the values does not matter.
+        statistic: function of an array, vectorised over ``axis``.
+        confidence: confidence level of the interval.
+        seed: seed of the resampling; the order of the values does not matter.
     """
     if len(values) < 2:
         return ConfidenceInterval(-math.inf, math.inf)
@@ -89,7 +89,7 @@ def bootstrap(
 
 
 def bootstrap_indices(n: int, *, draws: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """Rows of each resample of n samples, with replacement; the same for everything compared."""
+    """Yield the rows of each resample of n samples, with replacement; a seed repeats them."""
     rng = np.random.default_rng(seed)
     for _ in range(draws):
         yield rng.integers(0, n, n)

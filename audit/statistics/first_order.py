@@ -1,15 +1,15 @@
-"""First-order estimates beside the bracket: which of them an attack has shown to be violated."""
+"""First-order estimates next to the bracket, and whether an attack violates them."""
 
 from collections.abc import Callable
 
 from audit.schema import FirstOrder, Sensitivity, SensitivityPoint
 
 PRIMARY_LOSS = "redlr"
-"""The loss whose estimates stand beside the curves: with it wrong samples cost nothing."""
+"""The loss whose estimates are shown next to the curves; it is 0 for misclassified samples."""
 
 
 def primary(entries: list[Sensitivity], order: str, delta: float) -> SensitivityPoint | None:
-    """The estimates that stand beside a curve's point, if they were measured."""
+    """Return the estimates shown next to a curve's point, or None if they were not measured."""
     for entry in entries:
         if entry.order == order and entry.loss == PRIMARY_LOSS:
             return next(point for point in entry.points if point.delta == delta)
@@ -19,11 +19,12 @@ def primary(entries: list[Sensitivity], order: str, delta: float) -> Sensitivity
 def mark_violations(
     entries: list[Sensitivity], attacked: Callable[[str, float], float | None]
 ) -> list[Sensitivity]:
-    """Set ``violated`` wherever the attacked R_delta is below one of the two lower estimates.
+    """Set ``violated`` to whether the attacked R_delta is below one of the two lower estimates.
 
     Args:
-        entries: as returned by `sensitivity`.
-        attacked: (order, delta) to the report's attacked R_delta, an upper bound on the true one.
+        entries: first-order quantities as returned by `sensitivity`.
+        attacked: returns the report's attacked R_delta, an upper bound on the true R_delta, for an
+            order and a delta; None if the report has none.
     """
 
     def mark(entry: Sensitivity, point: SensitivityPoint) -> SensitivityPoint:
@@ -39,5 +40,5 @@ def mark_violations(
 
 
 def as_first_order(point: SensitivityPoint | None) -> FirstOrder | None:
-    """Drop the budget, which the curve's point already states."""
+    """Return the estimates without the budget, which the curve's point already contains."""
     return None if point is None else FirstOrder(**point.model_dump(exclude={"delta"}))

@@ -1,4 +1,4 @@
-"""What statistics start from: what is known of every sample, and what to state."""
+"""Inputs of the statistics: the results of every sample, and the accuracies to report."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ from audit.statistics.confidence import Booleans, Floats, Integers
 
 @dataclass(frozen=True)
 class Judged:
-    """What is known of every sample under one metric.
+    """Results of every sample under one metric.
 
     Attributes:
         labels: (N,) int64.
-        correct: (N,) bool, whether the served model names the label.
-        attacked: (N,) verified adversarial distances; 0 where wrong, ``inf`` where unbroken.
+        correct: (N,) bool, whether the served model predicts the label.
+        attacked: (N,) verified adversarial distances; 0 if misclassified, ``inf`` if unbroken.
         certified: (N,) certified radii.
         failure: probability, per sample, that a certified radius is too large.
     """
@@ -25,19 +25,19 @@ class Judged:
 
     @property
     def accuracy(self) -> float:
-        """Share of correct samples, all counted."""
+        """Share of correct samples among all samples."""
         return int(self.correct.sum()) / len(self.correct)
 
 
 @dataclass(frozen=True)
 class Scope:
-    """What accuracies are stated for.
+    """Orders, budgets and classes for which accuracies are reported.
 
     Attributes:
-        orders: of the curves.
-        deltas: of the points.
-        confidence: of every interval.
-        names: of the classes, where the data has them.
+        orders: orders of the curves.
+        deltas: budgets of the points.
+        confidence: confidence level of every interval.
+        names: names of the classes, if the data has them.
     """
 
     orders: tuple[float, ...]

@@ -6,9 +6,9 @@ With r the distance of a sample to its nearest misclassified point (0 if already
     1 - A_delta = max { E[a] : 0 <= a <= 1, E[a·r^p] <= delta^p }
                 = min_{λ >= 0}  λ·delta^p + E[(1 - λ·r^p)_+]        (1 <= p < inf)
 
-and for order inf 1 - A_delta = P(r <= delta). On N samples: flip the nearest first while the mean
-cost fits, the last one fractionally. The value is monotone in r: verified adversarial distances
-give an upper bound on A_delta, certified radii a lower one.
+and for order inf 1 - A_delta = P(r <= delta). On N samples the nearest ones are flipped first while
+the mean cost is within the budget, the last one fractionally. The value is monotone in r: verified
+adversarial distances give an upper bound on A_delta, certified radii give a lower bound.
 """
 
 import math
@@ -23,8 +23,8 @@ def adversarial_error(radii: ArrayLike, deltas: ArrayLike, order: float) -> Floa
     """Return 1 - A_delta for every budget at once.
 
     Args:
-        radii: (N,) non-negative distances, 0 where already misclassified, ``inf`` where nothing
-            was found.
+        radii: (N,) non-negative distances, 0 if already misclassified, ``inf`` if no adversarial
+            example was found.
         deltas: (K,) non-negative budgets, in the unit of the radii.
         order: p >= 1, or ``inf``.
 
@@ -38,7 +38,7 @@ def adversarial_error(radii: ArrayLike, deltas: ArrayLike, order: float) -> Floa
 def adversarial_accuracy(radii: ArrayLike, deltas: ArrayLike, order: float) -> Floats:
     """Return A_delta for every budget; see `adversarial_error`.
 
-    Counted from the samples that stand: 2 of 100 give 0.02, not 1 - 0.98 with its rounding.
+    The samples that remain correct are counted: 2 of 100 give 0.02, not 1 - 0.98 with its rounding.
     """
     flipped, n = _flipped_at(radii, deltas, order)
     return (n - flipped) / n
@@ -55,13 +55,13 @@ def _flipped_at(radii: ArrayLike, deltas: ArrayLike, order: float) -> tuple[Floa
 
 
 def _flipped(r: Floats, budget: float, order: float) -> float:
-    """How many of the sorted radii a mean cost of budget^p pays for, the last one fractionally."""
+    """Return how many sorted radii a mean cost of budget^p pays for, the last one fractionally."""
     if budget == 0:
         return float(np.searchsorted(r, 0.0, side="right"))
-    # The dearest radius that all budgets together could pay for, and the one after it.
+    # Keep every radius that all budgets together could pay for alone, and the next radius.
     reach = np.searchsorted(r, budget * len(r) ** (1 / order), side="right") + 1
-    # In units of the budget a power that underflows is free indeed, and one that overflows is out
-    # of reach, however large the order.
+    # In units of the budget, a power that underflows costs nothing, and one that overflows cannot
+    # be paid for, at any order.
     with np.errstate(over="ignore"):
         costs = (r[:reach] / budget) ** order
     spent = np.concatenate([[0.0], np.cumsum(costs)])

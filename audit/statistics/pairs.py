@@ -1,7 +1,8 @@
-"""Before and after on the same samples: paired counts, exact tests, intervals of the difference.
+"""Comparison of two models on the same samples: paired counts, exact tests, intervals.
 
-Of n samples b stand only after and c only before; those that agree say nothing of which is better.
-Given b + c, b is binomial, so with [l, h] the Clopper-Pearson interval of its share
+Of n samples, b remain correct only after the change and c only before it; the others do not show
+which model is better. Given b + c, b is binomial, so with [l, h] the Clopper-Pearson interval of
+b / (b + c)
 
     difference in [(2·l - 1)·(b + c)/n, (2·h - 1)·(b + c)/n],
 
@@ -15,13 +16,15 @@ from audit.statistics.confidence import Booleans, Floats, clopper_pearson
 
 
 def paired(before: Booleans, after: Booleans, confidence: float) -> Paired:
-    """Compare which samples stand, ``(N,)`` each, in the same order.
+    """Compare which samples remain correct, ``(N,)`` bool each, in the same order.
 
     Raises:
-        ValueError: there are none, or their numbers differ.
+        ValueError: there are no samples, or their numbers differ.
     """
     if before.shape != after.shape or not before.size:
-        raise ValueError(f"two judgements of the same samples, not {before.shape}, {after.shape}")
+        raise ValueError(
+            f"expected two equally long, non-empty arrays, got {before.shape} and {after.shape}"
+        )
     n = before.size
     gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
     changed = gained + lost

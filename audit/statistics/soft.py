@@ -1,16 +1,16 @@
-"""Soft accuracy: the probability that one noisy draw of the served model is right, under attack.
+"""Soft accuracy: the probability that one noisy draw of the served model is correct, under attack.
 
-Of a smoothed model `--smooth` certifies radii of the *vote*. The probability p behind the vote is
-worth more than its being above one half: within d of a sample it is at least h(d), which falls
-slowly. With Q any law in the ball of order p around the data's, weak duality gives for every λ >= 0
+For a smoothed model, `--smooth` certifies radii of the *vote*. The probability p behind the vote
+carries more information than p > 1/2: within d of a sample it is at least h(d), which falls slowly.
+With Q any law in the ball of order p around the data's, weak duality gives for every λ >= 0
 
     E_Q P(f(X + noise) = Y)  >=  -λ·delta^p + E[ min_d h(d) + λ·d^p ],
 
 the soft form of the fractional knapsack. For Gaussian noise h(d) = Φ(Φ⁻¹(p) - d/sigma). That is
-never less than the bound of Kumar, Levine, Goldstein, Feizi 2022, which knows the mean of p only.
+never less than the bound of Kumar, Levine, Goldstein, Feizi 2022, which uses only the mean of p.
 
-For every λ the bracket is a growing function of p in [0, 1], a mixture of indicators of p > s: the
-Dvoretzky-Kiefer-Wolfowitz slack holds for all λ, orders and budgets at once.
+For every λ the bracket is an increasing function of p in [0, 1], a mixture of indicators of p > s.
+So the Dvoretzky-Kiefer-Wolfowitz slack holds for all λ, orders and budgets at once.
 """
 
 import math
@@ -26,23 +26,24 @@ from audit.statistics.confidence import Floats, dkw_slack
 from audit.values import order_name
 
 Kept = Callable[[Floats, Floats], Floats]
-"""h: lower bounds (N, 1) at samples and distances (1, M) to lower bounds (N, M) there."""
+"""The function h: from lower bounds (N, 1) at samples and distances (1, M) to bounds (N, M)."""
 
 DISTANCES = 2048
-"""At which h is evaluated; between two of them the farther value and the nearer cost are taken."""
+"""Number of distances at which h is evaluated; between two distances, the value at the farther one
+and the cost of the nearer one are used."""
 
 FAR = 1e-3
-"""Distances reach until h has fallen to this everywhere."""
+"""Value of h at or below which it has fallen everywhere at the largest distance."""
 
 
 @dataclass(frozen=True)
 class Soft:
-    """The probability of every sample's label under the noise, and how it falls.
+    """Probability of every sample's label under the noise, and its decrease with the distance.
 
     Attributes:
         probability: (N,) lower bounds; 0 where nothing is known.
-        kept: what is left of them at a distance.
-        scale: a distance over which they fall by much.
+        kept: returns lower bounds at a distance from the sample.
+        scale: distance over which the bounds decrease considerably.
     """
 
     probability: Floats
@@ -51,9 +52,9 @@ class Soft:
 
 
 def gaussian(sigma: float, stretch: float = 1.0) -> Kept:
-    """h(d) = Φ(Φ⁻¹(p) - stretch·d/sigma); ``stretch`` turns distances into l2.
+    """Return h(d) = Φ(Φ⁻¹(p) - stretch·d/sigma); ``stretch`` converts distances to l2.
 
-    Source: Cohen, Rosenfeld, Kolter 2019, of which the radius is where h is 1/2.
+    Source: Cohen, Rosenfeld, Kolter 2019; their radius is the distance at which h is 1/2.
     """
 
     def kept(p: Floats, d: Floats) -> Floats:
@@ -63,7 +64,7 @@ def gaussian(sigma: float, stretch: float = 1.0) -> Kept:
 
 
 def laplace(sigma: float) -> Kept:
-    """h(d) = 1 - (1 - p)·exp(2·d/sigma): noise on flows; see `certify.smoothing`."""
+    """Return h(d) = 1 - (1 - p)·exp(2·d/sigma), for noise on flows; see `certify.smoothing`."""
 
     def kept(p: Floats, d: Floats) -> Floats:
         with np.errstate(over="ignore"):
@@ -73,7 +74,7 @@ def laplace(sigma: float) -> Kept:
 
 
 def soft_accuracy(soft: Soft, delta: float, order: float) -> float:
-    """A lower bound of the soft accuracy on the samples, in every law of the ball."""
+    """Return a lower bound of the soft accuracy on the samples, for every law in the ball."""
     levels, counts = np.unique(soft.probability, return_counts=True)
     p, weight = levels[:, None], counts / len(soft.probability)
     if delta == 0:
@@ -100,7 +101,7 @@ def soft_accuracy(soft: Soft, delta: float, order: float) -> float:
 
 
 def _far(soft: Soft) -> float:
-    """A distance beyond which h is small, so that 0 is taken there."""
+    """Return a distance beyond which h is small, so that 0 is used there."""
     far = soft.scale
     top = np.array([[float(soft.probability.max(initial=0.0))]])
     while float(soft.kept(top, np.array([[far]]))[0, 0]) > FAR:
@@ -116,13 +117,13 @@ def soft_curves(
     confidence: float,
     failure: float,
 ) -> list[SoftCurve]:
-    """The curves of the report, with the end of a one-sided band.
+    """Return the curves of the report, with the lower end of a one-sided band.
 
     Args:
-        soft: of a smoothed model; None gives no curves.
-        orders: of the curves.
-        deltas: of their points.
-        confidence: of an interval that has two ends; one is used.
+        soft: probabilities of a smoothed model; None gives no curves.
+        orders: orders of the curves.
+        deltas: budgets of their points.
+        confidence: confidence level of a two-sided interval, of which the lower end is used.
         failure: probability that any of the bounds on p does not hold.
     """
     if soft is None:

@@ -1,4 +1,4 @@
-"""From radii to the report's numbers: curves with intervals, the bracket, quantiles."""
+"""Numbers of the report, computed from radii: curves with intervals, the bracket, quantiles."""
 
 import math
 from collections.abc import Mapping
@@ -42,15 +42,15 @@ QUANTILES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0)
 
 @dataclass(frozen=True)
 class Findings:
-    """What attacks and certificates say of themselves, and of the loss.
+    """Records of attacks and certificates, and their results about the loss.
 
     Attributes:
         certifier: the method behind the certified radii.
-        attacks: what ran.
-        sensitivity: first-order quantities, violations and the loss's bracket not yet known.
-        losses: (N,) each of its losses at the samples, by name.
-        envelope: bounds of the cross-entropy around every sample, if there are some.
-        soft: bounds of the probability of the label under noise, if there are some.
+        attacks: attacks that ran or were skipped.
+        sensitivity: first-order quantities, still without violations and the bracket of the loss.
+        losses: (N,) values at the samples of each loss of ``sensitivity``, by name.
+        envelope: bounds of the cross-entropy around every sample, if available.
+        soft: bounds of the probability of the label under noise, if available.
     """
 
     certifier: Certifier
@@ -62,7 +62,7 @@ class Findings:
 
 
 def clean(correct: Booleans, confidence: float) -> Clean:
-    """Clean accuracy with its Clopper-Pearson interval; ``correct``: (N,) bool."""
+    """Return the clean accuracy and its Clopper-Pearson interval; ``correct``: (N,) bool."""
     count, n = int(correct.sum()), len(correct)
     low, high = clopper_pearson(count, n, confidence)
     return Clean(value=count / n, low=low, high=high, confidence=confidence)
@@ -107,7 +107,7 @@ def _sensitivity(
     scope: Scope,
     brackets: Mapping[float, tuple[Floats, Floats]],
 ) -> list[Sensitivity]:
-    """Return the first-order quantities, with what the attacks and the bounds say about them."""
+    """Return the first-order quantities, with violations by attacks and brackets of the loss."""
     by_name = {order_name(order): order for order in scope.orders}
 
     def attacked_robustness(order: str, delta: float) -> float | None:
@@ -175,10 +175,10 @@ def accuracy(
     deltas: tuple[float, ...],
     order: float,
 ) -> Floats:
-    """A_delta on the samples; at delta = 0 it is the clean accuracy, whatever the radii say.
+    """Return A_delta on the samples; at delta = 0 it is the clean accuracy, whatever the radii.
 
-    A certified radius of 0 on a correct sample means 'nothing is known', and without a budget
-    nothing can be taken.
+    A certified radius of 0 on a correct sample means that nothing is known, and without a budget
+    an adversary cannot change anything.
     """
     budgets = np.asarray(deltas, dtype=np.float64)
     values = adversarial_accuracy(radii, budgets, order)
@@ -199,16 +199,16 @@ def accuracy_interval(
 def _accuracy_bounds(
     value: float, n: int, order: float, confidence: float, failure: float
 ) -> ConfidenceInterval:
-    """Exact binomial for the pointwise threat, DKW (uniform in delta and order) for the others.
+    """Return exact binomial bounds for order inf, and DKW bounds for all other orders.
 
-    ``failure`` bounds the probability that any of the radii is not the lower bound it is said to
-    be. Where none fails, the accuracy by the true radii r is on these samples at least the value by
-    the certified ones, at every delta and order; and by r it exceeds the population's by the slack
-    of an error e with probability at most e. So
+    The DKW bounds are uniform in delta and order. ``failure`` bounds the probability that any
+    certified radius exceeds the true radius r. If none does, the accuracy by r on these samples is
+    at least the value by the certified radii, at every delta and order; and the accuracy by r
+    exceeds the population's by the slack of an error e with probability at most e. So
 
         P(A_delta(P) < low) <= failure + e,    e = (1 - confidence)/2 - failure,
 
-    and the lower end spends the same error as that of a certificate which cannot fail.
+    and the lower end spends the same error as that of a certificate that cannot fail.
     """
 
     def two_sided(confidence: float) -> ConfidenceInterval:
@@ -224,7 +224,7 @@ def _accuracy_bounds(
 
 
 def _quantiles(radii: Floats) -> Quantiles:
-    """Empirical quantiles without interpolation, so that each is some sample's radius."""
+    """Return empirical quantiles without interpolation, so that each is some sample's radius."""
     values = np.quantile(radii, QUANTILES, method="inverted_cdf")
     return Quantiles(
         quantiles={
@@ -235,18 +235,18 @@ def _quantiles(radii: Floats) -> Quantiles:
 
 
 BINS = 20
-"""Of a histogram, at most."""
+"""Number of bins up to the largest radius of a histogram, before their width is rounded up."""
 
 
 def histogram(attacked: Floats, certified: Floats) -> Histogram | None:
     """Count radii in bins of one round width.
 
     Args:
-        attacked: (N,) radii, ``inf`` where nothing was found.
+        attacked: (N,) radii, ``inf`` where no adversarial example was found.
         certified: (N,) radii.
 
     Returns:
-        None where no radius is positive and finite.
+        The histogram, or None if no radius is positive and finite.
     """
     both = np.concatenate([attacked, certified])
     both = both[np.isfinite(both) & (both > 0)]
@@ -254,7 +254,7 @@ def histogram(attacked: Floats, certified: Floats) -> Histogram | None:
         return None
     width = _round_up(float(both.max()) / BINS)
     bins = math.floor(float(both.max()) / width) + 1
-    # Multiples of a decimal, each as people write it: 0.3, and not 0.30000000000000004.
+    # Round multiples of the width to the usual decimal: 0.3, not 0.30000000000000004.
     edges = np.array([float(f"{k * width:.12g}") for k in range(bins + 1)])
 
     def counts(radii: Floats) -> tuple[list[int], int]:
@@ -273,6 +273,6 @@ def histogram(attacked: Floats, certified: Floats) -> Histogram | None:
 
 
 def _round_up(width: float) -> float:
-    """The next of 1, 2, 2.5 and 5 times a power of ten."""
+    """Round up to the next 1, 2, 2.5 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(width))
     return float(f"{next(s for s in (1, 2, 2.5, 5, 10) if s * power >= width) * power:.12g}")

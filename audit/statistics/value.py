@@ -1,14 +1,14 @@
 """The loss under the strongest adversary, V(delta) = sup of E_Q J over the ball, bracketed.
 
-From below: what an attack attains. With gains g_i of verified examples at distances d_i, the best
-share of the budget is a fractional knapsack, max { E[a·g] : 0 <= a <= 1, E[a·d^p] <= delta^p }.
+The lower end is attained by an attack. With gains g_i of verified examples at distances d_i, the
+best use of the budget is a fractional knapsack, max { E[a·g] : 0 <= a <= 1, E[a·d^p] <= delta^p }.
 
-From above, by weak duality (Blanchet & Murthy 2019), for every λ >= 0
+The upper end follows from weak duality (Blanchet & Murthy 2019): for every λ >= 0
 
     V(delta) <= λ·delta^p + E[ sup_x' J(x', y) - λ·d(x, x')^p ],
 
 and where J <= u_k within d_k of a sample, for radii 0 = d_0 < d_1 < … < d_K and u_(K+1) everywhere,
-the supremum is at most max_k u_k - λ·d_(k-1)^p: a step is reached as soon as its inner end is left.
+the supremum is at most max_k u_k - λ·d_(k-1)^p, as a loss above u_(k-1) needs more than d_(k-1).
 """
 
 import math
@@ -24,10 +24,10 @@ from audit.schema import Interval, Sensitivity, ValuePoint
 from audit.statistics.confidence import Floats
 
 STEPS = 16
-"""Radii of the envelope below the largest budget, beside the budgets themselves."""
+"""Number of radii of the envelope up to the largest budget, in addition to the budgets."""
 
 FINEST = 0.02
-"""The least of them, in units of the smallest budget."""
+"""Smallest radius of the envelope, in units of the smallest budget."""
 
 WIDEST = 1e9
 """Range of λ, in units of the largest loss over the cost of the budget."""
@@ -38,8 +38,8 @@ class Envelope:
     """Upper bounds of a loss around every sample.
 
     Attributes:
-        radii: (K,) ascending, positive.
-        clean: (N,) the loss of each sample.
+        radii: (K,) radii, ascending and positive.
+        clean: (N,) loss of each sample.
         within: (N, K) upper bounds in the balls of the radii, nowhere less than ``clean``.
         everywhere: (N,) upper bounds in the whole box.
     """
@@ -51,7 +51,7 @@ class Envelope:
 
 
 def grid_of(deltas: tuple[float, ...]) -> Floats:
-    """The radii at which an envelope is worth having: the budgets, and smaller ones."""
+    """Return the radii of an envelope: the positive, finite budgets and smaller radii."""
     budgets = np.array(sorted({delta for delta in deltas if 0 < delta < math.inf}))
     if not len(budgets):
         return budgets
@@ -60,13 +60,13 @@ def grid_of(deltas: tuple[float, ...]) -> Floats:
 
 
 def cross_entropy_bound(margins: Tensor) -> Tensor:
-    """log(1 + Σ exp(-m_k)) of lower bounds ``(B, K - 1)`` of the margins f_y - f_k, ``(B,)``."""
+    """Return log(1 + Σ exp(-m_k)), ``(B,)``, for lower bounds m (B, K - 1) of margins f_y - f_k."""
     zero = margins.new_zeros(len(margins), 1)
     return torch.cat([zero, -margins], dim=1).logsumexp(1)
 
 
 def at_most(envelope: Envelope, delta: float, order: float) -> float:
-    """An upper bound of V(delta) on the samples of an envelope."""
+    """Return an upper bound of V(delta) on the samples of an envelope."""
     if delta == 0:
         return float(np.mean(np.sort(envelope.clean)))
     levels = np.column_stack([envelope.clean, envelope.within, envelope.everywhere])
@@ -74,7 +74,7 @@ def at_most(envelope: Envelope, delta: float, order: float) -> float:
     if math.isinf(order):
         place = 1 + int(np.searchsorted(envelope.radii, delta, side="left"))
         return float(np.mean(np.sort(levels[:, place])))
-    # The inner end of every step: the first one begins at the sample itself.
+    # Use the inner end of every step; the first step begins at the sample itself.
     with np.errstate(over="ignore"):
         costs = np.concatenate([[0.0, 0.0], (envelope.radii / delta) ** order])
     top = float(np.ptp(levels))
@@ -95,12 +95,12 @@ def at_most(envelope: Envelope, delta: float, order: float) -> float:
 
 
 def at_least(clean: Floats, gains: Floats, distances: Floats, delta: float, order: float) -> float:
-    """What examples attain: E J with the budget spent on the best gains per cost.
+    """Return E J with the budget spent on the examples with the best gain per cost.
 
     Args:
         clean: (N,) loss of the samples.
-        gains: (N,) what their examples add; negative ones are left out.
-        distances: (N,) of the examples, ``inf`` where there is none.
+        gains: (N,) increase of the loss by their examples; negative gains are not used.
+        distances: (N,) distances of the examples, ``inf`` for samples without one.
         delta: the budget.
         order: p >= 1 or ``inf``.
     """
@@ -129,20 +129,20 @@ def bracketed(
     envelope: Envelope | None,
     order: float,
 ) -> Sensitivity:
-    """Put what is known of V(delta) on both sides of V(0) + delta·Upsilon.
+    """Add both bounds of V(delta) to the estimates V(0) + delta·Upsilon.
 
     Args:
-        entry: of one loss and order, with what its first-order attack attains.
+        entry: estimates for one loss and order, with values that their first-order attack attains.
         clean: (N,) that loss at the samples.
-        attacked: (N,) verified adversarial distances; 0 where wrong, ``inf`` where unbroken.
-        envelope: of the cross-entropy, where a certifier bounds it.
-        order: of the entry.
+        attacked: (N,) verified adversarial distances; 0 if misclassified, ``inf`` if unbroken.
+        envelope: bounds of the cross-entropy, if a certifier provides them.
+        order: order of the entry.
     """
 
     def point(found: ValuePoint) -> ValuePoint:
         attained, bounded = found.attained, None
         if entry.loss == "redlr":
-            # It is 0 on what is misclassified, and never more.
+            # This loss is never positive, and 0 for misclassified points.
             bounded = 0.0
             best = at_least(clean, -clean, attacked, found.delta, order)
             attained = best if attained is None else max(attained, best)
@@ -162,7 +162,7 @@ def bracketed(
 def outside(
     attained: float | None, estimate: float, bounded: float | None
 ) -> Literal["below", "above"] | None:
-    """On which side of the bracket an estimate lies; None where it is not shown to be outside."""
+    """Return the side of the bracket on which an estimate lies; None if not shown to be outside."""
     if attained is not None and estimate < attained:
         return "below"
     return "above" if bounded is not None and estimate > bounded else None
@@ -171,7 +171,7 @@ def outside(
 def first_order_points(
     upsilon: Interval, at_zero: Interval, attained: dict[float, float]
 ) -> list[ValuePoint]:
-    """The estimate at every budget, beside what its own attack attains."""
+    """Return the estimate at every budget, next to the value that its own attack attains."""
     start, slope = at_zero.value, upsilon.value
     assert start is not None
     assert slope is not None

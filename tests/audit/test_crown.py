@@ -27,7 +27,7 @@ from onnx import helper
 from torch import Tensor
 
 from attackers.geometry import METRICS, NORMS, Linf, Wasserstein
-from audit.certify import Certified, bounding
+from audit.certify import Certified, bounding, failed
 from audit.certify.affine import Maps
 from audit.certify.bounding import BoundSettings
 from audit.certify.crown import Crown
@@ -39,9 +39,9 @@ from audit.certify.piecewise_linear import clip_lines, leaky_relu_lines
 from audit.certify.relaxation import Lines, Relaxed
 from audit.certify.s_shaped import sigmoid_lines, tanh_lines
 from audit.certify.search import ProvenRadii, certified_radii, confirmed
-from audit.errors import UnsupportedOperator
+from audit.errors import ModelError, UnsupportedOperator, explained
 from audit.models.classifier import Classifier
-from audit.models.onnx import lift
+from audit.models.onnx import OnnxModule, lift
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -433,6 +433,24 @@ def test_auto_takes_what_the_work_allows() -> None:
     assert large.certifier.name == "crown"
     assert bool((large.radius >= small.radius * (1 - 1e-6)).all())
     assert torch.equal(large.radius, found("crown", 1.0).radius)
+
+
+@pytest.mark.parametrize("message", ["It cannot be traced.", "It cannot be traced"])
+def test_a_reason_that_is_a_sentence_gives_no_doubled_full_stop(message: str) -> None:
+    def refuse() -> OnnxModule:
+        raise ModelError(message)
+
+    model, x = served(convolutional("Relu")), images(3)
+    assert model.white_box is not None
+    broken = replace(model, white_box=replace(model.white_box, graph=refuse))
+    limit = torch.full((3,), 0.5).double()
+    found = bounding.certify(
+        broken, Linf(), samples_of(model, x), limit, BoundSettings("auto", 5, 3, 1e9)
+    )
+    assert found is not None
+    assert "It cannot be traced. The lower bound is 0" in found.certifier.detail
+    errors = failed(samples_of(model, x), "crown", explained(ModelError(message)), 0.0)
+    assert "It cannot be traced. The lower bound is 0" in errors.certifier.detail
 
 
 def test_a_network_without_bounds_says_why_and_claims_nothing() -> None:

@@ -229,7 +229,7 @@ def damaged(case: Case, folder: Path) -> Iterator[tuple[Path, str]]:
 
     foreign = folder / "foreign.safetensors"
     save_file(tensors, foreign)
-    yield foreign, "states that it is None"
+    yield foreign, "of kind None"
     newer = folder / "newer.safetensors"
     save_file(tensors, newer, metadata=saying(version=99))
     yield newer, "has version 99"
