@@ -39,9 +39,7 @@ def file_facts(
 
         facts += _module_facts(read_script(path, trusted=True, device=torch.device("cpu")))
     elif not with_data:
-        facts.append(
-            ("opened", "no, because it can run arbitrary code: pass --trust-model to open it")
-        )
+        facts.append(("opened", "no, because it can run arbitrary code: pass --trust-model"))
     return facts, shape
 
 
