@@ -26,7 +26,7 @@ def as_labels(values: NDArray[Any], where: str) -> NDArray[np.int64]:
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1:
-        advice = " One-hot rows? Store y.argmax(axis=1)." if values.ndim == 2 else ""
+        advice = " If the rows are one-hot, store y.argmax(axis=1)." if values.ndim == 2 else ""
         raise DataError(
             f"{where} has shape {values.shape}; expected one class index per sample, (N,).{advice}"
         )

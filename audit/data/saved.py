@@ -48,7 +48,9 @@ def splits_message(path: Path) -> str:
     names = [name for name in listed or [] if isinstance(name, str)]
     present = [name for name in names if (path / name).is_dir()]
     if not present:
-        return f"{path} is a dictionary of datasets, but has none of its splits; save it again."
+        return (
+            f"{path} is a dictionary of datasets, but contains none of its splits; save it again."
+        )
     example = path / ("test" if "test" in present else present[0])
     return (
         f"{path} is a dictionary of datasets with the splits {brief(', '.join(present))}; "

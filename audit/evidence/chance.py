@@ -49,7 +49,7 @@ def require_better_than_chance(
             f"which is no better than chance with {classifier.classes} classes.{found} If the "
             "first of the tied classes counted as the prediction, the model would be right on "
             f"{int((samples.prediction == samples.labels).sum())} samples: its scores are "
-            "saturated or too coarse. Serve logits, or scores of higher precision."
+            "saturated or too coarse. To fix this, serve logits, or scores of higher precision."
         )
     tried = [(option, share) for option, _, share in other_readings(classifier, samples)]
     best = max(tried, key=lambda entry: entry[1], default=None)
