@@ -155,7 +155,9 @@ def _of_listed_labels(
             elif test.worse(candidate):
                 yield Finding(f"{opening} This fits clearly better.", doubtful=False)
             else:
-                text = f"{opening} The samples do not show which one is right. {candidate.advice}"
+                text = (
+                    f"{opening} The samples do not show which reading is right. {candidate.advice}"
+                )
                 yield Finding(text, doubtful=True)
             return
     if classifier.declared.integers is None and dataset.class_names is None:

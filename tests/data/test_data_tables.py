@@ -584,7 +584,7 @@ def test_dictionaries_of_datasets_name_their_splits(tmp_path: Path) -> None:
         load(tmp_path)
     assert len(load(tmp_path / "test")) == 7
     (tmp_path / "dataset_dict.json").write_text("{}")
-    with pytest.raises(DataError, match=r"without any of its splits"):
+    with pytest.raises(DataError, match=r"contains none of its splits"):
         load(tmp_path)
 
 
