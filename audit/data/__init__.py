@@ -1,4 +1,4 @@
-"""Labelled data from the user's files: one `Dataset`, whatever the format, in [low, high] units."""
+"""Labelled data from the user's files: one `Dataset` for all formats, in [low, high] units."""
 
 from audit.data.dataset import Dataset, check_labels
 from audit.data.formats import open_data

@@ -1,4 +1,4 @@
-"""Samples that lie in memory as one array: read as images where their shape says so."""
+"""Samples in memory as one array, read as images where their shape is that of images."""
 
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,22 @@ from audit.errors import DataError
 CHANNELS = (1, 3, 4)
 
 LARGEST_ARRAY_BYTES = 16 << 30
-"""Decompressed size of an array above which a file is refused: a compressed file of a few
-megabytes can claim any size, and more than this does not fit a common machine anyway."""
+"""Decompressed size in bytes above which an array is refused.
+
+A compressed file of a few megabytes can claim any size; larger arrays do not fit into the memory of
+a common machine.
+"""
 
 
 def from_array(x: NDArray[Any], manifest: Manifest) -> Dataset:
-    """Make a `Dataset` over an array, which keeps its own type until rows are read.
+    """Make a `Dataset` from an array, which keeps its type until rows are read.
 
     Args:
         x: (N, ...) bool, uint8, uint16 or floating.
-        manifest: everything but the samples.
+        manifest: everything except the samples.
 
     Raises:
-        DataError: x cannot be read as samples, or not with the channels or size asked for.
+        DataError: x cannot be read as samples, or not with the requested channels or size.
         NothingToEvaluate: there is no sample.
     """
     path, options = manifest.path, manifest.options
@@ -50,7 +53,10 @@ def from_array(x: NDArray[Any], manifest: Manifest) -> Dataset:
 
 
 def channels_first(x: NDArray[Any]) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """(N, H, W) as (N, 1, H, W), (N, H, W, C) as (N, C, H, W), anything else as it is."""
+    """Return images as (N, C, H, W), with a note if x was (N, H, W) or (N, H, W, C).
+
+    Arrays of any other shape are returned unchanged.
+    """
     if x.ndim == 3:
         return x[:, np.newaxis], ("x was (N, H, W); read as images of one channel.",)
     if x.ndim == 4 and x.shape[3] in CHANNELS and x.shape[1] not in CHANNELS:
@@ -62,26 +68,26 @@ def channels_first(x: NDArray[Any]) -> tuple[NDArray[Any], tuple[str, ...]]:
 def channel_copies(
     path: Path, shape: tuple[int, ...], channels: int | None
 ) -> tuple[int, tuple[str, ...]]:
-    """How often the one channel of a greyscale image is repeated to have ``channels`` of them.
+    """Return how often the channel of a greyscale image is repeated to make ``channels`` channels.
 
     Returns:
-        1 where nothing is to be done (also for samples that are not images), and the notes.
+        The number of copies, 1 if no change is needed or samples are not images; and the notes.
 
     Raises:
-        DataError: the images have another number of channels than asked for, and not one.
+        DataError: the images have neither the requested number of channels nor a single one.
     """
     if channels is None or len(shape) != 3 or shape[0] == channels:
         return 1, ()
     if shape[0] == 1 and channels == 3:
         return 3, ("Greyscale images were repeated to 3 channels.",)
     raise DataError(
-        f"{path}: images have {shape[0]} channels, {channels} are asked for; "
-        "convert them before storing them."
+        f"{path}: images have {shape[0]} channels, but {channels} are requested; "
+        "convert the images before storing them."
     )
 
 
 def refuse_resize(path: Path, shape: tuple[int, ...], resize: tuple[int, int] | None) -> None:
-    """Raise where a size is asked for that the array does not have: only files are resized."""
+    """Raise if the requested size is not that of the array: only image files are resized."""
     if resize is not None and shape[-2:] != resize:
         raise DataError(
             f"{path}: --resize {resize[0]}x{resize[1]} applies to image files only, and these "
@@ -90,10 +96,10 @@ def refuse_resize(path: Path, shape: tuple[int, ...], resize: tuple[int, int] | 
 
 
 def checked_bytes(path: Path, shape: tuple[int, ...], itemsize: int) -> int:
-    """Bytes of an array as its header claims it, in exact arithmetic.
+    """Return the size in bytes of an array as claimed by its header, in exact arithmetic.
 
     Raises:
-        DataError: more than `LARGEST_ARRAY_BYTES`.
+        DataError: the size is larger than `LARGEST_ARRAY_BYTES`.
     """
     size = itemsize
     for length in shape:
@@ -102,7 +108,7 @@ def checked_bytes(path: Path, shape: tuple[int, ...], itemsize: int) -> int:
         raise DataError(
             f"{path}: an array of shape {brief(shape)} needs more than "
             f"{LARGEST_ARRAY_BYTES >> 30} GiB; "
-            "the file is damaged, or store fewer samples, or image files in class folders, which "
-            "are read one by one."
+            "if the file is not damaged, store fewer samples, or store image files in class "
+            "folders, which are read one by one."
         )
     return size

@@ -1,4 +1,4 @@
-"""pyarrow, which only tables need: imported when one is opened, its failures in our words."""
+"""Access to pyarrow: imported only when a table is opened; its errors become `DataError`s."""
 
 import importlib
 from collections.abc import Iterator
@@ -11,10 +11,10 @@ from audit.errors import DataError
 
 
 def arrow(path: Path, module: str = "pyarrow") -> Any:
-    """A module of pyarrow.
+    """Import a module of pyarrow.
 
     Raises:
-        DataError: pyarrow is not installed; says how to install it.
+        DataError: pyarrow is not installed; the message states how to install it.
     """
     try:
         return importlib.import_module(module)
@@ -26,12 +26,12 @@ def arrow(path: Path, module: str = "pyarrow") -> Any:
 
 @contextmanager
 def arrow_errors(file: Path, kind: str) -> Iterator[None]:
-    """Whatever pyarrow finds wrong with a file becomes a `DataError`."""
+    """Raise every error that pyarrow reports about a file as a `DataError`."""
     try:
         yield
-    # Arrow's own errors are subclasses of these; damage can ask for more memory than there is.
+    # Arrow's own errors are subclasses of these; a damaged file can request too much memory.
     except (OSError, ValueError, KeyError, TypeError, NotImplementedError, MemoryError) as error:
         raise DataError(
-            f"{file} is not a readable {kind} file ({brief(error)}): truncated, damaged or of "
-            "another kind; download or write it again."
+            f"{file} is not a readable {kind} file ({brief(error)}): it is truncated, damaged or "
+            "of another kind; download it or write it again."
         ) from error

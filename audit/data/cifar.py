@@ -20,7 +20,7 @@ PIXELS = 3 * 32 * 32
 
 @dataclass(frozen=True)
 class Layout:
-    """A record: how many classes each of its label bytes counts (the last one is used)."""
+    """Layout of a record: number of classes of each label byte (the last byte is the label)."""
 
     name: str
     classes: tuple[int, ...]
@@ -31,7 +31,7 @@ class Layout:
         return len(self.classes) + PIXELS
 
     def fits(self, data: NDArray[np.uint8]) -> bool:
-        """Whether the bytes are whole records whose label bytes are all in range."""
+        """Return whether the bytes are complete records whose label bytes are all in range."""
         if data.size % self.record:
             return False
         label_bytes = data.reshape(-1, self.record)[:, : len(self.classes)]
@@ -42,23 +42,23 @@ LAYOUTS = (Layout("CIFAR-10", (10,)), Layout("CIFAR-100", (20, 100)))
 
 
 def is_cifar(path: Path) -> bool:
-    """Whether the file's name ends in ``.bin``."""
+    """Return whether the file's name ends in ``.bin``."""
     return path.suffix.lower() == ".bin"
 
 
 def open_cifar(path: Path, options: Options) -> Dataset:
-    """Images and (fine) labels from one binary file.
+    """Open images and (fine) labels in one binary file.
 
     Raises:
-        DataError: the file does not consist of whole records, or its labels are out of range.
+        DataError: the file does not consist of complete records, or labels are out of range.
     """
     data = np.fromfile(path, dtype=np.uint8)
     layout = next((layout for layout in LAYOUTS if layout.fits(data)), None)
     if layout is None:
         raise DataError(
-            f"{path}: {data.size} bytes are neither whole CIFAR-10 records (3073 bytes, label "
-            "below 10) nor whole CIFAR-100 records (3074 bytes, labels below 20 and 100); "
-            "the file is truncated or of another kind."
+            f"{path}: {data.size} bytes are neither complete CIFAR-10 records (3073 bytes, "
+            "label below 10) nor complete CIFAR-100 records (3074 bytes, labels below 20 and "
+            "100); the file is truncated or of another kind."
         )
     records = data.reshape(-1, layout.record)
     count = len(layout.classes)

@@ -1,4 +1,4 @@
-"""A class map from a file: JSON, CSV, or one name per line in the order of their indices."""
+"""Readers of class maps: JSON, CSV, or one name per line in the order of the indices."""
 
 import csv
 import json
@@ -18,21 +18,21 @@ LARGEST_MAP_BYTES = 64 << 20
 
 FORMS = (
     'a JSON object {"cat": 0, "dog": 1} or list ["cat", "dog"], a .csv with the columns '
-    "name,index, or a text file with one name per line in the order of their indices"
+    "name,index, or a text file with one name per line in the order of the indices"
 )
 
 
 def read_class_map(path: Path) -> ClassMap:
-    """The class map in a file, by its suffix: .json, .csv or anything else (one name per line).
+    """Read a class map by the file's suffix: .json, .csv or any other (one name per line).
 
     Raises:
-        DataError: the file is missing, of another form, or has a name or an index twice.
+        DataError: the file is missing, has another form, or contains a name or an index twice.
     """
     if not path.is_file():
         raise DataError(f"the class map {path} is not a file; expected {FORMS}.")
     if path.stat().st_size > LARGEST_MAP_BYTES:
         raise DataError(
-            f"the class map {path} has more than {LARGEST_MAP_BYTES >> 20} MiB; is it one?"
+            f"the class map {path} is larger than {LARGEST_MAP_BYTES >> 20} MiB; is it a class map?"
         )
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -48,8 +48,8 @@ def read_class_map(path: Path) -> ClassMap:
 
 
 def from_json(text: str) -> Iterable[tuple[str, int]]:
-    """Name and index from a list of names, from name -> index, or from index -> name."""
-    # Objects as lists of pairs: a dictionary would hide a name that stands there twice.
+    """Return names and indices from a list of names, from name -> index, or index -> name."""
+    # Objects are read as tuples of pairs, because a dictionary would hide a repeated name.
     found = json.loads(text, object_pairs_hook=tuple)
     if isinstance(found, list):
         return [(_name(name), index) for index, name in enumerate(found)]
@@ -61,7 +61,7 @@ def from_json(text: str) -> Iterable[tuple[str, int]]:
 
 
 def from_csv(text: str) -> Iterable[tuple[str, int]]:
-    """Name and index from the columns of a CSV, found by its first line."""
+    """Yield names and indices from the columns of a CSV, found by its first line."""
     lines = text.splitlines()
     header_line = lines[0] if lines else ""
     delimiter = max(",;\t", key=header_line.count)
@@ -79,15 +79,16 @@ def from_csv(text: str) -> Iterable[tuple[str, int]]:
 
 
 def from_lines(text: str) -> Iterable[tuple[str, int]]:
-    """Names, one per line; their line is their index. Blank lines at the end do not count."""
+    """Return names, one per line, numbered by line; blank lines at the end are ignored."""
     return [(line.strip(), index) for index, line in enumerate(text.rstrip().splitlines())]
 
 
 def checked(path: Path, pairs: list[tuple[str, int]]) -> ClassMap:
-    """A class map in which each name and each index occurs once.
+    """Return a class map, after checking that each name and each index occurs once.
 
     Raises:
-        DataError: it does not, a name is empty, or an index is negative or absurd.
+        DataError: a name or an index occurs twice, a name is empty, or an index is negative or at
+            least `MOST_CLASSES`.
     """
     if not pairs:
         raise DataError(f"the class map {path} names no class; expected {FORMS}.")
@@ -100,7 +101,7 @@ def checked(path: Path, pairs: list[tuple[str, int]]) -> ClassMap:
         if name in index:
             raise DataError(
                 f"the class map {path} has the name '{shown}' twice, for {index[name]} and "
-                f"{position}; names are unique, so make them differ."
+                f"{position}; names must be unique, so rename one of them."
             )
         if position in name_of:
             raise DataError(
@@ -118,14 +119,14 @@ def checked(path: Path, pairs: list[tuple[str, int]]) -> ClassMap:
 
 
 def _name(value: Any) -> str:
-    """The value, if it is text."""
+    """Return the value; raise `ValueError` unless it is text."""
     if not isinstance(value, str):
         raise ValueError(f"{brief(value, 40)!r} is not a name")
     return value
 
 
 def _index(value: Any) -> int:
-    """The value as an integer, if it is one."""
+    """Return the value as an integer; raise `ValueError` if it is not one."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     if isinstance(value, str) and INTEGER.fullmatch(value):

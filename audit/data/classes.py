@@ -1,4 +1,4 @@
-"""Which class has which index: by a class map, or by the sorted order of the names."""
+"""Indices of classes: by a class map, or by the sorted order of the names."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -12,16 +12,16 @@ INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(nan|inf)", re.I)
 
 SHOWN_CLASSES = 4
-"""Classes that a sentence lists before it skips to the last one."""
+"""Number of classes that a sentence lists before it skips to the last one."""
 
 
 @dataclass(frozen=True)
 class ClassMap:
-    """The model's index of each class name, as a file of the user states it.
+    """The model's index of each class name, as stated in a file of the user.
 
     Attributes:
         path: the file, for messages.
-        index: name -> index, no index twice.
+        index: name -> index; every index occurs once.
     """
 
     path: Path
@@ -29,14 +29,14 @@ class ClassMap:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Name of class k at position k; an index without a name is called by its number."""
+        """Name of class k at position k; its number where the map has no name for it."""
         named = {index: name for name, index in self.index.items()}
         return tuple(named.get(k, str(k)) for k in range(max(named) + 1))
 
 
 @dataclass(frozen=True)
 class Numbering:
-    """The index of each label that the data uses, class names where known, what was decided."""
+    """Index of each label in the data, class names if known, and notes about the decisions."""
 
     index: Mapping[str, int]
     class_names: tuple[str, ...] | None
@@ -46,12 +46,12 @@ class Numbering:
 def number_labels(
     labels: Sequence[str], where: Callable[[str], str], class_map: ClassMap | None
 ) -> Numbering:
-    """Indices for labels that are text: class indices as digits, or class names.
+    """Return the indices of labels that are text: class indices as digits, or class names.
 
     Args:
         labels: each label once, in order of first appearance.
-        where: label -> the place it was found at, for messages.
-        class_map: the user's, or None: names are numbered in sorted order.
+        where: label -> where it was found, for messages.
+        class_map: the user's class map; None: names are numbered in sorted order.
 
     Raises:
         DataError: some labels are integers and others are not, or the class map lacks a name.
@@ -68,7 +68,7 @@ def number_labels(
         label = (numeric or odd)[0]
         raise DataError(
             f"{where(label)}: label '{brief(label)}' is not an integer; "
-            "labels are either all class indices, counted from 0, or all class names."
+            "labels must either all be class indices, counted from 0, or all be class names."
         )
     names = sorted(labels)
     note = (
@@ -79,10 +79,10 @@ def number_labels(
 
 
 def by_map(labels: Sequence[str], where: Callable[[str], str], class_map: ClassMap) -> Numbering:
-    """Indices of names by the class map.
+    """Return the indices of names by the class map.
 
     Raises:
-        DataError: a name that the map lacks; says where it was found and what the map has.
+        DataError: the map lacks a name; states where it was found and what the map has.
     """
     for label in labels:
         if label not in class_map.index:
@@ -102,11 +102,11 @@ def by_map(labels: Sequence[str], where: Callable[[str], str], class_map: ClassM
 
 
 def list_classes(names: Sequence[str], class_map: ClassMap | None = None) -> str:
-    """Classes with their indices in short: ``0 ant, 1 bee, 2 cat, 3 dog, …, 9 yak``.
+    """Return a short list of classes: ``0 ant, 1 bee, 2 cat, 3 dog, …, 9 yak``.
 
     Args:
         names: in the order to list them.
-        class_map: where their indices stand; None: the positions are the indices.
+        class_map: gives their indices; None: the positions are the indices.
     """
     pairs = [(class_map.index[name] if class_map else k, name) for k, name in enumerate(names)]
     return shortened(pairs, SHOWN_CLASSES, lambda pair: f"{pair[0]} {brief(pair[1], 30)}")

@@ -23,7 +23,7 @@ CSV_NAME_COLUMN = "name"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the list; `name` is the class's name, empty where there is none."""
+    """One line of the list; `name` is the name of the class, or empty."""
 
     line: int
     file: str
@@ -32,19 +32,20 @@ class Row:
 
 
 def is_csv(path: Path) -> bool:
-    """Whether the file's name ends in ``.csv``."""
+    """Return whether the file's name ends in ``.csv``."""
     return path.suffix.lower() == ".csv"
 
 
 def open_csv(path: Path, options: Options) -> Dataset:
-    """Image files with labels: integers, or names, which the class map or sorted order numbers.
+    """Open image files with labels: integers, or names with indices by class map or sorted order.
 
-    Columns, by header and in any case: file, path, filename or image; label, class or target;
-    optionally name, the class's name. Files are relative to the CSV's folder or its ``images/``.
+    Columns, found by header in upper or lower case: file, path, filename or image; label, class or
+    target; optionally name, the class's name. Files are relative to the CSV's folder or to its
+    sub-folder ``images/``.
 
     Raises:
-        DataError: a column, file or label is missing or wrong; names the line.
-        NothingToEvaluate: there is no line but the header.
+        DataError: a column, file or label is missing or wrong; the message contains the line.
+        NothingToEvaluate: there is no line except the header.
     """
     rows = read_rows(path)
     # One object per folder, not one per row.
@@ -71,10 +72,10 @@ def open_csv(path: Path, options: Options) -> Dataset:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The lines of the list, blank ones left out; separated by comma, semicolon or tab.
+    """Read the lines of the list except blank ones; separated by comma, semicolon or tab.
 
     Raises:
-        DataError: no text, a column is missing, or a line is too short.
+        DataError: the file is not text, a column is missing, or a line is too short.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
@@ -92,7 +93,7 @@ def read_rows(path: Path) -> list[Row]:
                     continue
                 cells += [""] * (len(header) - len(cells))
                 text = "" if name is None else cells[name].strip()
-                # Interned: a label is kept once, however many lines have it.
+                # Interned, so that a label that many lines share is stored once.
                 label_text = sys.intern(cells[label].strip())
                 row = Row(reader.line_num, cells[file].strip(), label_text, sys.intern(text))
                 if not (row.file and row.label):
@@ -106,7 +107,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def column(path: Path, header: Sequence[str], names: Sequence[str]) -> int:
-    """Position of the first of the names that the header has."""
+    """Return the position of the first of the names that the header contains."""
     for name in names:
         if name in header:
             return header.index(name)
@@ -117,26 +118,27 @@ def column(path: Path, header: Sequence[str], names: Sequence[str]) -> int:
 
 
 def find_file(path: Path, folders: Sequence[Path], row: Row) -> ImageFile:
-    """The file of a line, beside the CSV or in ``images/`` beside it."""
+    """Return the file of a line, from the folder of the CSV or its sub-folder ``images/``."""
     for folder in folders:
         if (folder / row.file).is_file():
             return ImageFile(row.file, folder)
     raise DataError(
         f"{path}, line {row.line}: {brief(row.file)} is neither in {path.parent} nor in its "
-        "images/ sub-folder; files are given relative to the CSV."
+        "images/ sub-folder; file names are relative to the CSV."
     )
 
 
 def names_by_label(labels: Sequence[int], rows: Sequence[Row]) -> tuple[str, ...] | None:
-    """Class names from the ``name`` column; a class that no line names is called by its number.
+    """Return class names from the ``name`` column; a class without a name is called by its number.
 
-    None where there are no names, or a label that cannot be an index of classes.
+    Returns:
+        None if there are no names, or if a label cannot be a class index.
     """
     found: dict[int, str] = {}
     for label, row in zip(labels, rows, strict=True):
         if row.name:
             found.setdefault(label, row.name)
-    # The bound keeps one absurd label from asking for a tuple of that length.
+    # The bound prevents one absurd label from allocating a tuple of that length.
     if not found or min(labels) < 0 or max(labels) >= 1_000_000:
         return None
     return tuple(found.get(label, str(label)) for label in range(max(labels) + 1))

@@ -12,19 +12,19 @@ from audit.data.pixels import check_range, clip_inward
 from audit.errors import DataError, NothingToEvaluate, UsageError
 
 Fetch = Callable[[NDArray[np.int64]], NDArray[np.float32]]
-"""Row indices (n,) -> samples (n, *shape), scaled to [low, high] but not yet checked."""
+"""Function from row indices (n,) to samples (n, *shape), scaled to [low, high], not yet checked."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How samples are to be read.
+    """Options for reading samples.
 
     Attributes:
         low: smallest value of a pixel; integer 0 is mapped to it.
         high: largest value of a pixel; the largest integer of the type is mapped to it.
         resize: (height, width) in pixels that image files are resized and cropped to, or None.
-        channels: number of channels of an image (1, 3 or 4); None: as the first image has.
-        class_map: index of each class name, or None: names are numbered in sorted order.
+        channels: number of channels of an image (1, 3 or 4); None: as in the first image.
+        class_map: index of each class name; None: names are numbered in sorted order.
     """
 
     low: float
@@ -37,10 +37,10 @@ class Options:
         if not (np.isfinite([self.low, self.high]).all() and self.low < self.high):
             raise UsageError(
                 f"--low {self.low:g} --high {self.high:g}: two finite numbers are expected, "
-                "the first one smaller."
+                "with --low smaller than --high."
             )
         if self.channels not in (None, 1, 3, 4):
-            raise UsageError(f"channels = {self.channels}: images have 1, 3 or 4.")
+            raise UsageError(f"channels = {self.channels}: images have 1, 3 or 4 channels.")
         if self.resize is not None and min(self.resize) < 1:
             height, width = self.resize
             raise UsageError(f"--resize {height}x{width}: both sides must be at least 1 pixel.")
@@ -48,14 +48,14 @@ class Options:
 
 @dataclass(frozen=True, eq=False)
 class Manifest:
-    """A data set without its samples: what a loader knows before it reads any.
+    """Description of a data set without its samples, known before any sample is read.
 
     Attributes:
         path: file or folder, as the user gave it.
         sha256: hexadecimal digest over the bytes of all files (see `audit.data.digest`).
         labels: (N,) int64.
         options: how samples are read.
-        class_names: name of class k at position k, or None where the data does not name them.
+        class_names: name of class k at position k; None if the data has no class names.
         notes: one sentence for each conversion or choice made so far.
     """
 
@@ -78,7 +78,7 @@ class StoredSamples:
     Attributes:
         count: number of samples.
         shape: shape of one sample.
-        fetch: reads rows.
+        fetch: function that reads rows.
     """
 
     count: int
@@ -94,10 +94,10 @@ class Dataset:
         path: file or folder, as the user gave it.
         sha256: hexadecimal digest over the bytes of all files read (see `audit.data.digest`).
         labels: (N,) int64, read-only.
-        shape: of one sample: (C, H, W) for images, otherwise as stored.
-        class_names: name of class k at position k, or None where the data does not name them.
+        shape: shape of one sample: (C, H, W) for images, otherwise as stored.
+        class_names: name of class k at position k; None if the data has no class names.
         notes: a sentence for every conversion made.
-        folders: names of the class folders whose numbers were taken as the labels, if any.
+        folders: names of the class folders whose numbers are the labels, if any.
     """
 
     path: str
@@ -114,7 +114,7 @@ class Dataset:
         return len(self.labels)
 
     def read(self, indices: NDArray[np.integer]) -> NDArray[np.float32]:
-        """The samples in the given rows, in that order; rows may repeat.
+        """Read the samples in the given rows, in that order; rows may repeat.
 
         Args:
             indices: (n,) rows in [0, N).
@@ -123,7 +123,7 @@ class Dataset:
             (n, *shape) float32, finite, every value in [low, high] (also when compared in float64).
 
         Raises:
-            DataError: a value is not finite or outside [low, high]; names row, value and remedy.
+            DataError: a value is not finite or outside [low, high]; states row, value and remedy.
             IndexError: a row is outside [0, N).
         """
         rows = np.asarray(indices, dtype=np.int64).reshape(-1)
@@ -172,33 +172,34 @@ def assemble(manifest: Manifest, samples: StoredSamples) -> Dataset:
 def names_of_indices(
     path: str, labels: NDArray[np.int64], class_map: ClassMap
 ) -> tuple[tuple[str, ...], str]:
-    """Class names for labels that are indices already, and the sentence about them.
+    """Return class names for labels that are indices already, and a note about them.
 
     Raises:
-        DataError: a label is no index of the class map; names the first such row.
+        DataError: a label is not an index of the class map; states the first such row.
     """
     names = class_map.names
     wrong = np.flatnonzero((labels < 0) | (labels >= len(names)))
     if wrong.size:
         raise DataError(
-            f"{path}: label {labels[wrong[0]]} in row {wrong[0]} is no index of the class map "
-            f"{class_map.path}, which has 0..{len(names) - 1}; is it the map of this data?"
+            f"{path}: label {labels[wrong[0]]} in row {wrong[0]} is not an index of the "
+            f"class map {class_map.path}, which has 0..{len(names) - 1}; does the map belong to "
+            "this data?"
         )
     return names, (
-        f"Labels are indices and stay as they are; the class map {class_map.path.name} names "
-        f"them: {list_classes(names)}."
+        f"Labels are indices and remain unchanged; their names are from the class map "
+        f"{class_map.path.name}: {list_classes(names)}."
     )
 
 
 def check_labels(dataset: Dataset, classes: int) -> None:
-    """Refuse labels that the model cannot predict.
+    """Raise on labels that the model cannot predict.
 
     Args:
         dataset: the data.
         classes: number of classes of the model.
 
     Raises:
-        DataError: a label is outside [0, classes); names the first such row.
+        DataError: a label is outside [0, classes); states the first such row.
     """
     labels = dataset.labels
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
@@ -208,7 +209,7 @@ def check_labels(dataset: Dataset, classes: int) -> None:
     advice = (
         "Labels seem to start at 1: subtract 1."
         if one_based
-        else "Is this the data of this model? Labels are class indices, counted from 0."
+        else "Is this data meant for this model? Labels are class indices, counted from 0."
     )
     raise DataError(
         f"{dataset.path}: label {labels[wrong[0]]} in row {wrong[0]} ({wrong.size} such rows), "

@@ -1,8 +1,8 @@
-"""SHA-256 of what was read, by streaming, so that large data never sits in memory.
+"""SHA-256 of the files of a data set, read in chunks, so that large files are not held in memory.
 
-One file: the digest of its bytes, as ``sha256sum`` prints it. Several files without names that
-matter (IDX images, then labels): of their bytes one after the other. Folders and lists: for each
-file its name, its length and its bytes, so that renaming a file is a different data set.
+The digest of one file is that of its bytes, as ``sha256sum`` prints it. The digest of several files
+whose names do not matter (IDX images, then labels) is that of their concatenated bytes. For folders
+and lists it covers the name, the length and the bytes of each file, so renaming a file changes it.
 """
 
 import hashlib
@@ -14,14 +14,14 @@ CHUNK = 1 << 20
 
 
 class Hash(Protocol):
-    """The one method of a hash object that is used here."""
+    """Interface of a hash object, with the one method that is used here."""
 
     def update(self, data: bytes, /) -> None:
-        """Append to what is hashed."""
+        """Add bytes to the hashed data."""
 
 
 def sha256_of(*files: Path) -> str:
-    """Digest of the bytes of the files, one after the other."""
+    """Return the digest of the concatenated bytes of the files."""
     digest = hashlib.sha256()
     for file in files:
         feed(digest, file)
@@ -29,7 +29,7 @@ def sha256_of(*files: Path) -> str:
 
 
 def sha256_named(files: Iterable[tuple[str, Path]]) -> str:
-    """Digest over (name, length, bytes) of each file, in the given order."""
+    """Return the digest over (name, length, bytes) of each file, in the given order."""
     digest = hashlib.sha256()
     for name, file in files:
         digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
@@ -39,7 +39,7 @@ def sha256_named(files: Iterable[tuple[str, Path]]) -> str:
 
 
 def feed(digest: Hash, file: Path) -> None:
-    """Hash the bytes of one file, a chunk at a time."""
+    """Add the bytes of one file to the digest, one chunk at a time."""
     with file.open("rb") as stream:
         while chunk := stream.read(CHUNK):
             digest.update(chunk)

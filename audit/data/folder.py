@@ -18,19 +18,19 @@ from audit.errors import DataError
 
 
 def is_folder(path: Path) -> bool:
-    """Whether the path is a folder."""
+    """Return whether the path is a folder."""
     return path.is_dir()
 
 
 def open_folder(path: Path, options: Options) -> Dataset:
-    """Images in class folders; names that are all integers are the labels themselves.
+    """Open images in class folders; if all folder names are integers, they are the labels.
 
-    Otherwise the class map numbers the names, or their sorted order does. Images may lie deeper
-    inside a class folder.
+    Otherwise the class map gives the indices, or the sorted order of the names does. Images may be
+    in sub-folders of a class folder.
 
     Raises:
         DataError: there are no class folders, the class map lacks one, or an image is unreadable.
-        NothingToEvaluate: the class folders hold no images.
+        NothingToEvaluate: the class folders contain no images.
     """
     names = class_folders(path)
     indices, class_names, note = number_folders(path, names, options.class_map)
@@ -60,11 +60,11 @@ def open_folder(path: Path, options: Options) -> Dataset:
 
 
 def class_folders(path: Path) -> list[str]:
-    """Names of the sub-folders, sorted.
+    """Return the names of the sub-folders, sorted.
 
     Raises:
-        DataError: there are none, they are splits rather than classes, or the folder is rather a
-            list of files with its images.
+        DataError: there are no sub-folders, they are splits instead of classes, or the folder
+            contains a list of files with its images.
     """
     entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
     folders = [entry.name for entry in entries if entry.is_dir()]
@@ -91,7 +91,7 @@ def class_folders(path: Path) -> list[str]:
 def number_folders(
     path: Path, names: list[str], class_map: ClassMap | None
 ) -> tuple[list[int], tuple[str, ...] | None, str]:
-    """The index of each class folder, class names, and the sentence about them.
+    """Return the index of each class folder, class names if known, and a note about them.
 
     Raises:
         DataError: the class map lacks a folder's name.
@@ -99,7 +99,7 @@ def number_folders(
     integers = all(name.isascii() and name.isdigit() for name in names)
     mapped = class_map is not None and any(name in class_map.index for name in names)
     if integers and not mapped:
-        note = "Sub-folder names are integers and were taken as the labels."
+        note = "Sub-folder names are integers and are used as the labels."
         return [int(name) for name in names], None, note
     if class_map is not None:
         numbering = by_map(names, lambda name: str(path / name), class_map)
@@ -110,7 +110,7 @@ def number_folders(
 
 
 def visible_files(path: Path, name: str) -> Iterator[str]:
-    """Files anywhere in the sub-folder of that name, hidden ones left out, relative to ``path``."""
+    """Yield all files below the sub-folder except hidden ones, relative to ``path``."""
     for folder, folders, files in os.walk(path / name):
         folders[:] = [inner for inner in folders if not inner.startswith(".")]
         inside = Path(folder).relative_to(path).as_posix()

@@ -1,4 +1,4 @@
-"""Which loader reads which path: one table, a line per format."""
+"""Table of the data formats, and the function that opens data of any of them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from audit.errors import DataError
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of data: how it is called in messages, which paths it claims, who reads it."""
+    """A data format: its description for messages, the paths it applies to, and its loader."""
 
     description: str
     claims: Callable[[Path], bool]
@@ -53,15 +53,15 @@ def open_data(
         low: smallest pixel value; integer pixels are mapped so that 0 becomes it.
         high: largest pixel value; 255 of uint8 (65535 of uint16) becomes it.
         resize: (height, width) in pixels to which image files are resized and cropped.
-        channels: channels of an image (1, 3 or 4); None: as the first image has. Samples that
-            are not images ignore it.
+        channels: channels of an image (1, 3 or 4); None: as in the first image. It has no effect
+            on samples that are not images.
         class_map: a file that gives class names their indices, see `audit.data.class_map`;
             None: names are numbered in sorted order.
 
     Raises:
-        DataError: the path is missing, empty, of no known format, or cannot be read.
-        NothingToEvaluate: it holds no sample.
-        UsageError: an argument makes no sense.
+        DataError: the path is missing, empty, of unknown format, or cannot be read.
+        NothingToEvaluate: it contains no sample.
+        UsageError: an argument is invalid.
     """
     classes = None if class_map is None else read_class_map(class_map)
     options = Options(low, high, resize, channels, classes)
@@ -77,11 +77,11 @@ def open_data(
 
 
 def _check_present(path: Path) -> None:
-    """Raise unless the path is a folder or a file with something in it, or names shards."""
+    """Raise unless the path is a folder or file that is not empty, or the common name of shards."""
     if not path.exists():
         if shards_called(path):
             return
-        raise DataError(f"{path} does not exist; give the path of the data as --data.")
+        raise DataError(f"{path} does not exist; pass the path of the data as --data.")
     if path.is_dir():
         if not any(path.iterdir()):
             raise DataError(f"the folder {path} is empty.")
@@ -92,7 +92,7 @@ def _check_present(path: Path) -> None:
 
 
 def _format_of(path: Path) -> Format:
-    """The first format that claims the path."""
+    """Return the first format that applies to the path."""
     for candidate in DATA_FORMATS:
         if candidate.claims(path):
             return candidate

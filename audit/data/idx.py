@@ -1,7 +1,7 @@
-"""IDX, the format of MNIST: a header with type and dimensions, then the values, big-endian.
+"""IDX, the format of MNIST: a header with type and dimensions, then big-endian values.
 
 Layout (LeCun, Cortes, Burges): two zero bytes, a type code, the number of dimensions, each
-dimension as uint32, the payload. Optionally gzip-compressed, recognised by content.
+dimension as uint32, the payload. Files may be gzip-compressed, which is detected by content.
 """
 
 import gzip
@@ -28,22 +28,22 @@ NAME = re.compile(r"(idx\d?|ubyte)(\.gz)?$|\.gz$", re.IGNORECASE)
 
 
 def is_idx(path: Path) -> bool:
-    """Whether the file's name is one that IDX files have."""
+    """Return whether the file's name is one that IDX files have."""
     return NAME.search(path.name) is not None
 
 
 def open_idx(path: Path, options: Options) -> Dataset:
-    """Images from an IDX file, labels from the IDX file beside it.
+    """Open images in an IDX file, and labels in the IDX file next to it.
 
     Raises:
-        DataError: not IDX, truncated, or no labels file.
+        DataError: a file is not IDX or is truncated, or there is no labels file.
         NothingToEvaluate: there is no image.
     """
     x = read_idx(path)
     if x.ndim == 1:
         raise DataError(
             f"{path} holds one number per sample: it is a labels file. "
-            "Pass the images file; labels are found beside it."
+            "Pass the images file; labels are found next to it."
         )
     labels_path = find_labels(path)
     labels = as_labels(read_idx(labels_path), str(labels_path))
@@ -51,10 +51,10 @@ def open_idx(path: Path, options: Options) -> Dataset:
 
 
 def find_labels(images: Path) -> Path:
-    """The labels file that belongs to an images file, compressed or not.
+    """Return the labels file that belongs to an images file, compressed or not.
 
     Raises:
-        DataError: none exists; the message names those looked for.
+        DataError: it does not exist; the message contains the expected names.
     """
     stem = images.name.removesuffix(".gz")
     name = re.sub(r"idx\d", "idx1", stem).replace("images", "labels").replace("Images", "Labels")
@@ -66,15 +66,15 @@ def find_labels(images: Path) -> Path:
     looked = " or ".join(names) if name != stem else "a name with 'labels' in place of 'images'"
     raise DataError(
         f"no labels for {images}: looked for {looked} in {images.parent}. "
-        "Put the labels file beside the images."
+        "Put the labels file next to the images."
     )
 
 
 def read_idx(path: Path) -> NDArray[Any]:
-    """The array in an IDX file, read-only, in the file's byte order.
+    """Return the array in an IDX file, read-only, in the file's byte order.
 
     Raises:
-        DataError: the file is not IDX, is truncated, or is longer than its header says.
+        DataError: the file is not IDX, is truncated, or is longer than its header states.
     """
     with path.open("rb") as raw:
         compressed = raw.read(2) == GZIP_MAGIC
@@ -91,7 +91,7 @@ def read_idx(path: Path) -> NDArray[Any]:
 
 
 def _parse(stream: BinaryIO | gzip.GzipFile, path: Path) -> NDArray[Any]:
-    """Header, then exactly as many bytes as it announces."""
+    """Read the header, then exactly as many bytes as the header states."""
     magic = stream.read(4)
     if (
         len(magic) < 4
@@ -114,7 +114,7 @@ def _parse(stream: BinaryIO | gzip.GzipFile, path: Path) -> NDArray[Any]:
     if len(payload) < expected or stream.read(1):
         found = f"{len(payload)}" if len(payload) < expected else "more"
         raise DataError(
-            f"{path}: its header announces {expected} bytes for shape {shape}, found {found}; "
+            f"{path}: its header states {expected} bytes for shape {shape}, found {found}; "
             "the file is truncated or damaged, download it again."
         )
     return np.frombuffer(payload, dtype=dtype).reshape(shape)

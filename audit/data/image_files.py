@@ -1,7 +1,7 @@
-"""A list of labelled image files as a `Dataset` that decodes only the rows asked for.
+"""A list of labelled image files as a `Dataset` that decodes only the requested rows.
 
-On opening, every file is hashed and its header read: mixed sizes and unreadable files are found
-before any work is done, and 50,000 images need a few megabytes.
+When a list is opened, every file is hashed and its header is read, so mixed sizes and unreadable
+files are found before any other work. 50,000 images need a few megabytes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,9 +19,9 @@ from audit.errors import NothingToEvaluate
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """One row: the file's name as the user sees it, and the folder it is relative to.
+    """One row: the file's name as the user sees it, and the folder that contains it.
 
-    A `Path` is made when it is needed: kept for every row it would be most of the memory used.
+    A `Path` is made only when it is needed: one per row would take most of the memory used.
     """
 
     name: str
@@ -29,12 +29,12 @@ class ImageFile:
 
     @property
     def path(self) -> Path:
-        """Where the file is."""
+        """Path of the file."""
         return self.folder / self.name
 
 
 def open_images(files: Sequence[ImageFile], manifest: Manifest) -> Dataset:
-    """Make a `Dataset` over image files, one per sample.
+    """Make a `Dataset` from image files, one per sample.
 
     Raises:
         DataError: an image is unreadable, or sizes differ and no `resize` is given.

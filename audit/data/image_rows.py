@@ -1,4 +1,4 @@
-"""Encoded images, wherever they lie, as a `Dataset`: surveyed once, decoded when they are read."""
+"""Encoded images in files or tables as a `Dataset`: headers are read once, pixels on demand."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from audit.data.pixels import scaled
 from audit.errors import DataError
 
 Sources = Callable[[NDArray[np.int64]], Iterator[tuple[int, Source]]]
-"""Rows (n,) -> for each of them, in any order, its position among the n and its image."""
+"""Function from rows (n,) to pairs, in any order: position among the n rows, and image."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class EncodedImages:
     """Encoded images in the order of the rows, at least one.
 
     Attributes:
-        everything: all of them; walked once, for their headers.
-        of_rows: the images of some rows.
-        name: what messages call the image of a row.
+        everything: all images; iterated over once to read their headers.
+        of_rows: function from rows to their images.
+        name: function from a row to the name of its image in messages.
     """
 
     everything: Iterable[Source]
@@ -33,7 +33,7 @@ class EncodedImages:
 
 @dataclass(frozen=True)
 class ImageKind:
-    """Images with the same header: the first row that has it, and how many have."""
+    """Images with the same header: the first row that has it, and their number."""
 
     header: Header
     first: int
@@ -42,7 +42,7 @@ class ImageKind:
 
 @dataclass(frozen=True)
 class Conversion:
-    """A conversion that some images need: which ones, and the sentence that states it."""
+    """A conversion that some images need: a condition on header and channels, and a sentence."""
 
     applies: Callable[[Header, int], bool]
     sentence: str
@@ -67,7 +67,7 @@ CONVERSIONS = (
 
 
 def from_encoded(images: EncodedImages, manifest: Manifest) -> Dataset:
-    """Make a `Dataset` over encoded images; without `channels`, 1 or 3 as the first image has.
+    """Make a `Dataset` from encoded images; without `channels`, it has 1 or 3 as the first image.
 
     Raises:
         DataError: an image is unreadable, or sizes differ and no `resize` is given.
@@ -83,7 +83,7 @@ def from_encoded(images: EncodedImages, manifest: Manifest) -> Dataset:
         for position, source in images.of_rows(rows):
             pixels = decode(source, channels, options.resize)
             if pixels.shape != shape:
-                raise DataError(f"{source} has changed since it was opened; start again.")
+                raise DataError(f"{source} has changed since it was opened; reopen it.")
             x[position] = scaled(pixels, options.low, options.high)
         return x
 
@@ -94,7 +94,7 @@ def from_encoded(images: EncodedImages, manifest: Manifest) -> Dataset:
 
 
 def survey_images(sources: Iterable[Source]) -> list[ImageKind]:
-    """The kinds of images there are, in order of first appearance; no pixel is decoded."""
+    """Return the kinds of images in order of first appearance; no pixel is decoded."""
     found: dict[Header, tuple[int, int]] = {}
     for row, source in enumerate(sources):
         header = read_image_header(source)
@@ -106,10 +106,10 @@ def survey_images(sources: Iterable[Source]) -> list[ImageKind]:
 def common_size(
     path: Path, kinds: Sequence[ImageKind], name: Callable[[int], str]
 ) -> tuple[int, int]:
-    """(height, width) of all images.
+    """Return the (height, width) that all images have.
 
     Raises:
-        DataError: they differ; names two images with their sizes.
+        DataError: sizes differ; states two images with their sizes.
     """
     first = kinds[0].header
     for kind in kinds:
@@ -124,7 +124,7 @@ def common_size(
 
 
 def conversions(kinds: Sequence[ImageKind], channels: int) -> tuple[str, ...]:
-    """A sentence for each conversion that at least one image needs, with the number of images."""
+    """Return a sentence for each conversion needed, with the number of images that need it."""
     counted = (
         (
             sum(kind.count for kind in kinds if conversion.applies(kind.header, channels)),
@@ -137,7 +137,7 @@ def conversions(kinds: Sequence[ImageKind], channels: int) -> tuple[str, ...]:
 
 
 def resizing(kinds: Sequence[ImageKind], resize: tuple[int, int] | None) -> tuple[str, ...]:
-    """The sentence about resizing, where any image has another size."""
+    """Return the sentence about resizing, if any image has another size."""
     if resize is None:
         return ()
     count = sum(kind.count for kind in kinds if (kind.header.height, kind.header.width) != resize)

@@ -1,7 +1,7 @@
-"""One image file: what its header says, and its pixels as (C, H, W) integers.
+"""One image file: facts from its header, and its pixels as (C, H, W) integers.
 
-Only the first frame of an animation is read, and an orientation noted in EXIF is not applied, as in
-the usual training pipelines.
+Only the first frame of an animation is read. The orientation in EXIF is not applied, as in common
+training pipelines.
 """
 
 import io
@@ -32,7 +32,7 @@ IMAGE_SUFFIXES = {
     }.items()
     for suffix in suffixes
 }
-"""File suffix -> decoder. Other decoders of Pillow stay closed: some start outside programs."""
+"""File suffix -> decoder. Pillow's other decoders are disabled: some start external programs."""
 
 GREY_MODES = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"}
 DEEP_MODES = {"I", "I;16", "I;16B", "I;16L", "I;16N"}
@@ -43,11 +43,11 @@ MODE_OF_CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """An image file that lies in memory, e.g. in a cell of a table.
+    """An image file in memory, e.g. from a cell of a table.
 
     Attributes:
-        name: what messages call it.
-        content: its bytes.
+        name: name in messages.
+        content: bytes of the file.
     """
 
     name: str
@@ -62,13 +62,13 @@ Source = Path | Encoded
 
 @dataclass(frozen=True)
 class Header:
-    """What is known about an image before its pixels are decoded.
+    """Properties of an image that are known before its pixels are decoded.
 
     Attributes:
         height: in pixels.
         width: in pixels.
         mode: Pillow's name of the pixel type, e.g. ``RGB``.
-        alpha: whether it has transparency.
+        alpha: whether the image has transparency.
         reduced: whether Pillow will reduce 16-bit colour to 8 bits.
     """
 
@@ -80,21 +80,21 @@ class Header:
 
     @property
     def grey(self) -> bool:
-        """Whether it has one channel, transparency aside."""
+        """Whether the image has one channel, not counting transparency."""
         return self.mode in GREY_MODES
 
     @property
     def deep(self) -> bool:
-        """Whether its pixels are integers up to 65535."""
+        """Whether the pixels are integers up to 65535."""
         return self.mode in DEEP_MODES
 
 
 @contextmanager
 def opened(source: Source) -> Iterator[ImageFile.ImageFile]:
-    """The image, from a file or memory; whatever goes wrong while it is used is a `DataError`."""
+    """Open an image from a file or memory; errors while it is in use become `DataError`s."""
     try:
         with warnings.catch_warnings():
-            # Said of damaged metadata and of transparency that is dropped: no news to the user.
+            # Warnings about damaged metadata and dropped transparency do not help the user.
             warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             file = io.BytesIO(source.content) if isinstance(source, Encoded) else source
@@ -113,10 +113,10 @@ def opened(source: Source) -> Iterator[ImageFile.ImageFile]:
 
 
 def read_image_header(source: Source) -> Header:
-    """Size and pixel type, without decoding.
+    """Read size and pixel type without decoding the image.
 
     Raises:
-        DataError: no readable image, or pixels of a type that has no white (32-bit floats).
+        DataError: the image is unreadable, or its pixels are 32-bit floats, whose range is unknown.
     """
     with opened(source) as image:
         if image.mode == "F":
@@ -131,7 +131,7 @@ def read_image_header(source: Source) -> Header:
 
 
 def _sixteen_bit(image: ImageFile.ImageFile) -> bool:
-    """Whether the file's raw pixel type, e.g. ``RGB;16B``, has 16 bits per channel."""
+    """Return whether the file's raw pixel type, e.g. ``RGB;16B``, has 16 bits per channel."""
     for tile in image.tile:
         arguments = (tile.args,) if isinstance(tile.args, str) else (tile.args or ())
         if any(isinstance(argument, str) and ";16" in argument for argument in arguments):
@@ -140,16 +140,16 @@ def _sixteen_bit(image: ImageFile.ImageFile) -> bool:
 
 
 def decode(source: Source, channels: int, resize: tuple[int, int] | None) -> NDArray[Any]:
-    """The pixels of one image.
+    """Decode the pixels of one image.
 
     Args:
         source: the file.
         channels: 1, 3 or 4; colour becomes grey by the luma of ITU-R 601, grey is repeated,
-            transparency is dropped unless 4 are asked for.
-        resize: (H, W) to resize and crop to, see `cover`; None: as it is.
+            transparency is dropped unless 4 channels are requested.
+        resize: (H, W) to resize and crop to, see `cover`; None: no change of size.
 
     Returns:
-        (channels, H, W) uint8, or uint16 where the file has 16-bit greyscale.
+        (channels, H, W) uint8, or uint16 if the file has 16-bit greyscale.
 
     Raises:
         DataError: the file is damaged, or a pixel exceeds 65535.
@@ -163,7 +163,7 @@ def decode(source: Source, channels: int, resize: tuple[int, int] | None) -> NDA
 
 
 def _deep(source: Source, image: Image.Image, resize: tuple[int, int] | None) -> NDArray[np.uint16]:
-    """A 16-bit greyscale image as (H, W) uint16, resized in floating point."""
+    """Return a 16-bit greyscale image as (H, W) uint16, resized in floating point."""
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
         raise DataError(
@@ -178,7 +178,7 @@ def _deep(source: Source, image: Image.Image, resize: tuple[int, int] | None) ->
 
 
 def _repeated(grey: NDArray[np.uint16], channels: int) -> NDArray[np.uint16]:
-    """(H, W) repeated to (1 or 3, H, W), with an opaque fourth channel where 4 are asked for."""
+    """Repeat (H, W) to (1 or 3, H, W), with an opaque fourth channel if 4 are requested."""
     colour = np.repeat(grey[np.newaxis], min(channels, 3), axis=0)
     if channels < 4:
         return colour
@@ -188,10 +188,10 @@ def _repeated(grey: NDArray[np.uint16], channels: int) -> NDArray[np.uint16]:
 def cover(image: Image.Image, size: tuple[int, int] | None) -> Image.Image:
     """Resize (bicubic, antialiased) to the smallest size that covers (H, W), then crop its centre.
 
-    For a square size this resizes the shorter side to it.
+    For a square size, the shorter side is resized to it.
 
     Raises:
-        DataError: the image is so elongated that the intermediate one would exhaust memory.
+        DataError: the image is so elongated that the intermediate image would exhaust memory.
     """
     if size is None or size == (image.height, image.width):
         return image

@@ -1,4 +1,4 @@
-"""Samples that are given in Python: arrays, tensors, or a torch data set."""
+"""Data that is passed in Python: arrays, tensors, or a torch data set."""
 
 import hashlib
 from pathlib import Path
@@ -17,7 +17,7 @@ from audit.options import ReadOptions
 
 
 def from_arrays(x: Any, y: Any, *, low: float, high: float, reading: ReadOptions) -> Dataset:
-    """Make a data set of samples and labels that are in memory.
+    """Make a `Dataset` from samples and labels in memory.
 
     Args:
         x: (N, ...) array or tensor: bool, uint8, uint16, or floating in ``[low, high]``.
@@ -35,13 +35,13 @@ def from_arrays(x: Any, y: Any, *, low: float, high: float, reading: ReadOptions
 
 
 def from_torch_dataset(dataset: Any, *, low: float, high: float, reading: ReadOptions) -> Dataset:
-    """Read a map-style torch data set into memory, once and in order.
+    """Read a map-style torch data set into memory, in order.
 
     Every item is read once, so random transforms of the data set are drawn once.
 
     Args:
-        dataset: has a length, and its items are pairs of a sample (array, tensor or image) and a
-            label.
+        dataset: a data set with a length, whose items are pairs of a sample (array, tensor or
+            image) and a label.
         low: smallest value of the data.
         high: largest value of the data.
         reading: how to read them; only the class map has an effect, as arrays are not resized.
@@ -66,8 +66,9 @@ def from_torch_dataset(dataset: Any, *, low: float, high: float, reading: ReadOp
         first = samples[0] if samples else sample
         if (sample.shape, sample.dtype) != (first.shape, first.dtype):
             raise DataError(
-                f"{name}: sample {row} has shape {sample.shape} and type {sample.dtype}, the first "
-                f"one {first.shape} and {first.dtype}: transform all samples to one shape and type."
+                f"{name}: sample {row} has shape {sample.shape} and type {sample.dtype}, but the "
+                f"first one has shape {first.shape} and type {first.dtype}: transform all samples "
+                "to the same shape and type."
             )
         samples.append(sample)
         labels.append(as_array(item[1], f"label {row} of {name}"))
@@ -80,7 +81,7 @@ def as_array(value: Any, what: str) -> NDArray[Any]:
     """Turn an array, a tensor, an image or a list into a NumPy array.
 
     Raises:
-        DataError: it is none of these.
+        DataError: the value is not one of these.
     """
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu()
@@ -93,7 +94,7 @@ def as_array(value: Any, what: str) -> NDArray[Any]:
     if array.dtype.hasobject:
         raise DataError(
             f"{what.capitalize()} cannot be read as an array of numbers (found "
-            f"{type(value).__name__}): give an array or a tensor."
+            f"{type(value).__name__}): pass an array or a tensor."
         )
     return array
 

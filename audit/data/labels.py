@@ -1,4 +1,4 @@
-"""Class labels: whatever integers the file holds, as one (N,) int64 array."""
+"""Class labels of any integer type, converted to one (N,) int64 array."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ LARGEST = np.iinfo(np.int64).max
 
 
 def as_labels(values: NDArray[Any], where: str) -> NDArray[np.int64]:
-    """Labels as int64.
+    """Return labels as int64.
 
     Args:
         values: (N,) or (N, 1); integers, or floats with integer values.
@@ -21,12 +21,12 @@ def as_labels(values: NDArray[Any], where: str) -> NDArray[np.int64]:
         (N,) int64.
 
     Raises:
-        DataError: wrong shape, or a label that is not an integer; names the row.
+        DataError: the shape is wrong, or a label is not an integer; states the row.
     """
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1:
-        advice = " One-hot rows? Store y.argmax(axis=1)." if values.ndim == 2 else ""
+        advice = " If the rows are one-hot, store y.argmax(axis=1)." if values.ndim == 2 else ""
         raise DataError(
             f"{where} has shape {values.shape}; expected one class index per sample, (N,).{advice}"
         )
@@ -37,7 +37,7 @@ def as_labels(values: NDArray[Any], where: str) -> NDArray[np.int64]:
     if values.dtype.kind == "f":
         _check_whole(values, where)
     if values.dtype == np.uint64 and values.size and values.max() > LARGEST:
-        raise DataError(f"{where} contains {values.max()}, which is no class index.")
+        raise DataError(f"{where} contains {values.max()}, which is not a class index.")
     return values.astype(np.int64)
 
 

@@ -1,4 +1,4 @@
-"""A column of numbers, flat or nested, as samples: one shape for all rows, read when asked for."""
+"""A column of numbers, flat or nested, as samples: one shape for all rows, read on demand."""
 
 from typing import Any
 
@@ -14,19 +14,20 @@ from audit.data.wording import brief
 from audit.errors import DataError
 
 WIDE = {"int8", "int16", "int32", "int64", "uint32", "uint64"}
-"""Integer types that are no pixel types, but which lists get that nobody gave a type."""
+"""Integer types that are not pixel types, but that lists without an explicit type have."""
 
 LARGEST_SAMPLE_BYTES = 1 << 30
-"""Size of one sample above which a column is refused."""
+"""Size of one sample in bytes above which a column is refused."""
 
 
 def from_lists(table: Table, column: str, manifest: Manifest) -> Dataset:
-    """Make a `Dataset` over a column of lists of numbers, which is not kept in memory.
+    """Make a `Dataset` from a column of lists of numbers, which is not kept in memory.
 
-    Integers wider than a pixel are read as uint8 where every one of them is in 0..255.
+    Integers wider than a pixel are read as uint8 if all of them are in 0..255.
 
     Raises:
-        DataError: a cell is no list of numbers, rows differ in shape, or values say no pixel range.
+        DataError: a cell is not a list of numbers, rows differ in shape, or the values do not
+            determine a pixel range.
     """
     options = manifest.options
     stored, shape, notes_of_values = survey_lists(table, column)
@@ -56,10 +57,10 @@ def from_lists(table: Table, column: str, manifest: Manifest) -> Dataset:
 def survey_lists(
     table: Table, column: str
 ) -> tuple[np.dtype[Any], tuple[int, ...], tuple[str, ...]]:
-    """The pixel type and shape of every row, found by looking at each once, and notes.
+    """Return the pixel type and the shape of all rows, and notes; every row is read once.
 
     Raises:
-        DataError: rows differ in shape, hold no numbers, or integers of a range that is unknown.
+        DataError: rows differ in shape, are not numbers, or are integers of unknown range.
     """
     shape: tuple[int, ...] | None = None
     dtype = np.dtype(np.uint8)
@@ -76,7 +77,7 @@ def survey_lists(
             least, most = min(least, int(values.min())), max(most, int(values.max()))
         row += len(piece)
     if shape is None or 0 in shape:
-        raise DataError(f"{table.path}: column '{column}' holds empty lists, expected numbers.")
+        raise DataError(f"{table.path}: column '{column}' contains empty lists, expected numbers.")
     if np.prod(shape, dtype=float) * dtype.itemsize > LARGEST_SAMPLE_BYTES:
         raise DataError(f"{table.path}: one sample of shape {brief(shape)} is larger than 1 GiB.")
     if dtype.name in WIDE and least >= 0 and 1 < most <= 255:
@@ -87,16 +88,16 @@ def survey_lists(
 
 
 def lists_as_array(table: Table, column: str, piece: Any, row: int) -> NDArray[Any]:
-    """The lists of a piece as one array (n, *shape).
+    """Return the lists of a piece as one array (n, *shape).
 
     Args:
         table: for messages.
         column: for messages.
         piece: a pyarrow array of n lists, of lists, … of numbers, or of tensors.
-        row: the row of its first cell.
+        row: row of its first cell.
 
     Raises:
-        DataError: a cell is empty, holds no numbers, or is of another length than its neighbours.
+        DataError: a cell is empty, does not contain numbers, or differs in length from the others.
     """
     types = arrow(table.path).types
     compute = arrow(table.path, "pyarrow.compute")
@@ -132,26 +133,26 @@ def lists_as_array(table: Table, column: str, piece: Any, row: int) -> NDArray[A
 
 
 def is_list(types: Any, kind: Any) -> bool:
-    """Whether cells of the type are lists, of any or of one length."""
+    """Return whether cells of the type are lists, of variable or fixed length."""
     return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
 
 
 def is_number(types: Any, kind: Any) -> bool:
-    """Whether cells of the type are numbers, or booleans."""
+    """Return whether cells of the type are numbers or booleans."""
     return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind))
 
 
 def missing(table: Table, column: str, row: int) -> str:
-    """What to say of a cell without a value."""
+    """Return the message about a cell without a value."""
     return f"{table.path}, row {row}: column '{column}' has an empty value; remove that row."
 
 
 def ragged(
     table: Table, column: str, row: int, found: tuple[int, ...], expected: tuple[int, ...]
 ) -> str:
-    """What to say of rows that differ in shape."""
+    """Return the message about rows that differ in shape."""
     return (
         f"{table.path}, row {row}: column '{column}' has lists of length "
-        f"{'x'.join(map(str, found))}, before it {'x'.join(map(str, expected))}; lists need one "
-        "shape for all rows. Store images of mixed sizes as encoded bytes, and pass --resize."
+        f"{'x'.join(map(str, found))}, before it {'x'.join(map(str, expected))}; lists must have "
+        "one shape for all rows. Store images of mixed sizes as encoded bytes, and pass --resize."
     )

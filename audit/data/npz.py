@@ -1,4 +1,4 @@
-"""NumPy archives: an array of samples and an array of labels, never a pickle."""
+"""NumPy archives with an array of samples and an array of labels; pickles are never loaded."""
 
 import zipfile
 import zlib
@@ -21,15 +21,16 @@ Y_NAMES = ("y", "labels", "y_test", "test_labels", "targets")
 
 
 def is_npz(path: Path) -> bool:
-    """Whether the file's name ends in ``.npz``."""
+    """Return whether the file's name ends in ``.npz``."""
     return path.suffix.lower() == ".npz"
 
 
 def open_npz(path: Path, options: Options) -> Dataset:
-    """Samples and labels from an archive written by ``np.savez`` or ``np.savez_compressed``.
+    """Open samples and labels in an archive written by ``np.savez`` or ``np.savez_compressed``.
 
     Raises:
-        DataError: not such an archive, damaged, pickled, or its arrays cannot be told apart.
+        DataError: the file is not such an archive, is damaged or pickled, or it is unclear which
+            arrays are the samples and the labels.
         NothingToEvaluate: there is no sample.
     """
     try:
@@ -41,8 +42,8 @@ def open_npz(path: Path, options: Options) -> Dataset:
             y = read_member(path, archive, members[y_name])
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise DataError(
-            f"{path} is not a readable .npz archive ({brief(error)}): truncated, damaged or of "
-            "another kind. Write it with np.savez_compressed(path, x=images, y=labels)."
+            f"{path} is not a readable .npz archive ({brief(error)}): it is truncated, damaged or "
+            "of another kind. Write it with np.savez_compressed(path, x=images, y=labels)."
         ) from error
     used = f"Samples are the array '{x_name}', labels the array '{y_name}'."
     notes = () if (x_name, y_name) == ("x", "y") else (used,)
@@ -51,10 +52,10 @@ def open_npz(path: Path, options: Options) -> Dataset:
 
 
 def choose_array(path: Path, found: dict[str, str], names: tuple[str, ...], what: str) -> str:
-    """The array that holds samples (or labels): the first name, else the only other known one.
+    """Return the array of samples (or labels): the first name, or else the only known name.
 
     Raises:
-        DataError: none of the names is there, or several are.
+        DataError: none of the names is found, or several are.
     """
     known = [name for name in found if name.lower() in names]
     if names[0] in known:
@@ -71,10 +72,10 @@ def choose_array(path: Path, found: dict[str, str], names: tuple[str, ...], what
 
 
 def read_member(path: Path, archive: zipfile.ZipFile, member: str) -> NDArray[Any]:
-    """One array, after its header has been compared with the size of the archive's member.
+    """Read one array, after comparing its header with the size of the archive's member.
 
     Raises:
-        DataError: a pickle, or a header that does not match the payload.
+        DataError: the array is a pickle, or its header does not match the payload.
     """
     try:
         with archive.open(member) as stream:
@@ -88,11 +89,11 @@ def read_member(path: Path, archive: zipfile.ZipFile, member: str) -> NDArray[An
             found = archive.getinfo(member).file_size
             if expected != found:
                 raise DataError(
-                    f"{path}: the header of '{brief(member)}' announces {expected} bytes, "
+                    f"{path}: the header of '{brief(member)}' states {expected} bytes, "
                     f"found {found}; the file is damaged, write it again."
                 )
         with archive.open(member) as stream:
-            # Reading all of it makes zipfile compare the checksum.
+            # Reading the member to its end makes zipfile verify the checksum.
             return npy.read_array(stream, allow_pickle=False)
     except ValueError as error:
         raise DataError(
@@ -101,12 +102,12 @@ def read_member(path: Path, archive: zipfile.ZipFile, member: str) -> NDArray[An
 
 
 def read_npy_header(stream: Any) -> tuple[tuple[int, ...], np.dtype[Any], int]:
-    """Shape, type and length in bytes of an ``.npy`` header; ValueError if it is not one."""
+    """Read an ``.npy`` header: shape, type, length in bytes; raise `ValueError` if invalid."""
     version = npy.read_magic(stream)
     if version == (1, 0):
         shape, _, dtype = npy.read_array_header_1_0(stream)
     elif version == (2, 0):
         shape, _, dtype = npy.read_array_header_2_0(stream)
     else:
-        raise ValueError(f"version {version} of the .npy format, known are 1.0 and 2.0")
+        raise ValueError(f"version {version} of the .npy format; supported are 1.0 and 2.0")
     return shape, dtype, stream.tell()

@@ -1,4 +1,4 @@
-"""Parquet files, alone, as a folder of shards, or laid out as Hugging Face repositories are."""
+"""Parquet files: a single file, a folder of shards, or the layout of Hugging Face repositories."""
 
 import re
 from collections.abc import Iterator
@@ -19,30 +19,30 @@ SHARD = re.compile(r"(?P<stem>.+?)-(?P<number>\d{5})-of-(?P<total>\d{5})(-[0-9a-
 NUMBERS = re.compile(r"(\d+)")
 
 DEPTH = 3
-"""Folders below the given one that are searched: ``config/split/0000.parquet`` is the deepest."""
+"""Number of levels of folders that are searched, as in ``config/split/0000.parquet``."""
 
 BATCH_ROWS = 32
-"""Rows decoded at a time: at 224x224x3 as 64-bit integers, 39 MB."""
+"""Number of rows decoded at a time: 39 MB for 224x224x3 as 64-bit integers."""
 
 BUFFER_BYTES = 1 << 20
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether it is a parquet file by name, a folder that holds one, or the name of shards."""
+    """Return whether it is a parquet file by name, a folder that contains one, or names shards."""
     if path.is_dir():
         return next(found(path), None) is not None
     return path.suffix.lower() in PARQUET_SUFFIXES or bool(shards_called(path))
 
 
 def open_parquet(path: Path, options: Options) -> Dataset:
-    """Labelled samples from parquet files.
+    """Open labelled samples in parquet files.
 
-    A file is read by itself. Of a folder the test split is taken, else the validation split; files
-    that name no split are shards of one table. ``data/train`` stands for all of
-    ``data/train-00000-of-00002.parquet`` and its siblings.
+    A file is read alone. From a folder the test split is read, or else the validation split; files
+    without a split in their names are shards of one table. ``data/train`` is the name of all of
+    ``data/train-00000-of-00002.parquet`` and its sibling files.
 
     Raises:
-        DataError: pyarrow is missing, a file is damaged, a shard or a column is missing.
+        DataError: pyarrow is missing, a file is damaged, or a shard or a column is missing.
         NothingToEvaluate: there is no row.
     """
     files, notes = choose_files(path)
@@ -50,7 +50,7 @@ def open_parquet(path: Path, options: Options) -> Dataset:
 
 
 def parquet_table(path: Path, files: list[Path], notes: tuple[str, ...]) -> Table:
-    """The files as one table, of which only the metadata has been read."""
+    """Return the files as one table; only their metadata is read."""
     parquet = arrow(path, "pyarrow.parquet")
     schemas = []
     parts = []
@@ -73,7 +73,7 @@ def parquet_table(path: Path, files: list[Path], notes: tuple[str, ...]) -> Tabl
 
 
 def stream_row_group(file: Path, group: int, metadata: Any, column: str) -> Iterator[Any]:
-    """A column of a row group, a batch at a time; the file is read as the batches are."""
+    """Yield a column of a row group one batch at a time; each batch is read on demand."""
     parquet = arrow(file, "pyarrow.parquet")
     with arrow_errors(file, "parquet"):
         reader = parquet.ParquetFile(
@@ -87,7 +87,7 @@ def stream_row_group(file: Path, group: int, metadata: Any, column: str) -> Iter
 
 
 def found(folder: Path) -> Iterator[Path]:
-    """Parquet files in a folder and up to `DEPTH` - 1 folders below it, hidden ones left out."""
+    """Yield parquet files in a folder and up to `DEPTH` - 1 levels below, except hidden ones."""
     for depth in range(DEPTH):
         for file in folder.glob("*/" * depth + "*"):
             parts = file.relative_to(folder).parts
@@ -98,10 +98,10 @@ def found(folder: Path) -> Iterator[Path]:
 
 
 def choose_files(path: Path) -> tuple[list[Path], tuple[str, ...]]:
-    """The files to read, in the order of their shards, and what was chosen.
+    """Return the files to read, in the order of their shards, and a note about the choice.
 
     Raises:
-        DataError: several tables or splits to choose from, or a shard is missing.
+        DataError: the choice of the table or the split is unclear, or a shard is missing.
     """
     if path.is_file():
         return [path], ()
@@ -118,19 +118,19 @@ def choose_files(path: Path) -> tuple[list[Path], tuple[str, ...]]:
         names = ", ".join(folder.relative_to(path).as_posix() for folder in folders)
         raise DataError(f"{path} holds several tables: {names}; pass one of these folders.")
     chosen = (
-        f"The split {split} was taken (found: {', '.join(split_names(splits))}). " if split else ""
+        f"The split {split} is used (found: {', '.join(split_names(splits))}). " if split else ""
     )
     count = "1 parquet file" if len(files) == 1 else f"{len(files)} parquet files"
     return complete(path, files), (f"{chosen}Read from {count}.",)
 
 
 def split_names(splits: dict[str, list[Path]]) -> list[str]:
-    """The names of splits, files without one under a name that says so."""
+    """Return the names of the splits; files without a split are described as such."""
     return [split or "files without a split" for split in splits]
 
 
 def example(splits: dict[str, list[Path]]) -> str:
-    """A path that stands for the first split: its one file, its folder, or its shards' name."""
+    """Return a path that names the first split: its file, its folder, or the name of its shards."""
     files = next(files for split, files in sorted(splits.items()) if split)
     shard = SHARD.fullmatch(files[0].stem)
     if shard and len(files) > 1:
@@ -139,7 +139,7 @@ def example(splits: dict[str, list[Path]]) -> str:
 
 
 def split_of(file: Path, root: Path) -> str:
-    """The split a file belongs to by its own name or its folder's; empty where none is named."""
+    """Return the split that a file's name or its folder's name states; empty if neither does."""
     shard = SHARD.fullmatch(file.stem)
     stem = shard["stem"] if shard else file.stem
     if is_split(stem):
@@ -151,7 +151,7 @@ def split_of(file: Path, root: Path) -> str:
 
 
 def shards_called(path: Path) -> list[Path]:
-    """The files ``NAME-00000-of-00002.parquet`` … beside which a path would be called NAME."""
+    """Return the files ``NAME-00000-of-00002.parquet`` … in the folder of a path called NAME."""
     if not path.parent.is_dir():
         return []
     candidates = (file for file in path.parent.iterdir() if file.suffix.lower() in PARQUET_SUFFIXES)
@@ -162,10 +162,10 @@ def shards_called(path: Path) -> list[Path]:
 
 
 def complete(path: Path, files: list[Path]) -> list[Path]:
-    """The files, if they are all shards that their names announce.
+    """Return the files, after checking that no shard that their names imply is missing.
 
     Raises:
-        DataError: one is missing, or shards of several tables are mixed.
+        DataError: a shard is missing, or shards of several tables are mixed.
     """
     shards = [shard for file in files if (shard := SHARD.fullmatch(file.stem))]
     if not shards:
@@ -180,11 +180,11 @@ def complete(path: Path, files: list[Path]) -> list[Path]:
         wanted = f"{stem}-{missing[0]:05d}-of-{total:05d}" if missing else "one file per number"
         raise DataError(
             f"{path} has {len(shards)} files for the {total} shards of {stem}: expected {wanted}; "
-            "download it again, or pass a single file to use only that one."
+            "download the missing files, or pass a single file to use only that one."
         )
     return files
 
 
 def natural(file: Path) -> list[tuple[int, str]]:
-    """A key that sorts part2 before part10."""
+    """Return a sort key that puts part2 before part10."""
     return [(int(word), "") if word.isdecimal() else (0, word) for word in NUMBERS.split(str(file))]

@@ -1,4 +1,4 @@
-"""Pixel values: integers mapped onto [low, high], floats checked to lie there already."""
+"""Pixel values: integers are mapped to [low, high], floats are checked to be in that range."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from audit.errors import DataError
 
 WHITE: dict[str, int] = {"bool": 1, "uint8": 255, "uint16": 65535}
-"""Integer types that are understood as pixels, with the value that means `high`."""
+"""Integer types that are read as pixels, with the value that is mapped to `high`."""
 
 
 def check_dtype(dtype: np.dtype[Any], what: str) -> None:
@@ -16,13 +16,13 @@ def check_dtype(dtype: np.dtype[Any], what: str) -> None:
     if dtype.name in WHITE or dtype.kind == "f":
         return
     raise DataError(
-        f"{what} has type {dtype.name}, whose range does not say what is black and what is white; "
+        f"{what} has type {dtype.name}, whose range does not determine what black and white are; "
         "store uint8 (0..255), uint16 (0..65535) or floats in [low, high]."
     )
 
 
 def scaled(values: NDArray[Any], low: float, high: float) -> NDArray[np.float32]:
-    """Integers v as ``low + (high − low)·v/white``, computed in float64; floats as they are.
+    """Map integers v to ``low + (high − low)·v/white`` in float64; return floats unchanged.
 
     Args:
         values: any shape; bool, uint8, uint16 or floating.
@@ -36,7 +36,7 @@ def scaled(values: NDArray[Any], low: float, high: float) -> NDArray[np.float32]
     if white is None:
         with np.errstate(over="ignore"):
             return values.astype(np.float32)
-    # One entry per possible integer: exact, and faster than arithmetic on every pixel.
+    # A table with one entry per possible integer is exact and faster than per-pixel arithmetic.
     table = (low + (high - low) * (np.arange(white + 1) / white)).astype(np.float32)
     return table[values.astype(np.intp)]
 
@@ -45,7 +45,7 @@ def clip_inward(x: NDArray[np.float32], low: float, high: float) -> NDArray[np.f
     """Clip to the float32 numbers inside [low, high].
 
     Rounding to float32 can leave the interval by half a unit in the last place (float32 of 0.1 is
-    above 0.1); the box is tested in float64 by the judge, so the last step here is inward.
+    above 0.1). The judge tests the box in float64, so the bounds are rounded inward here.
     """
     least, most = np.float32(low), np.float32(high)
     if float(least) < low:
@@ -58,7 +58,7 @@ def clip_inward(x: NDArray[np.float32], low: float, high: float) -> NDArray[np.f
 def check_range(
     x: NDArray[np.float32], rows: NDArray[np.int64], path: str, low: float, high: float
 ) -> None:
-    """Refuse samples with a value that is not finite or not in [low, high].
+    """Raise on samples with a value that is not finite or not in [low, high].
 
     Args:
         x: (n, *shape) samples.
@@ -68,7 +68,7 @@ def check_range(
         high: largest permitted value.
 
     Raises:
-        DataError: names the first offending row, the value, the range found and a remedy.
+        DataError: a value is invalid; states the first such row, the value, the range and a remedy.
     """
     finite = np.isfinite(x)
     if not finite.all():
@@ -88,7 +88,7 @@ def check_range(
 
 
 def remedy(least: float, most: float) -> str:
-    """What to do about data that spans [least, most] and not the stated range."""
+    """Return advice for data that spans [least, most] instead of the stated range."""
     if least >= 0 and 1 < most <= 255:
         return "It looks like 0..255: pass --low 0 --high 255, or store uint8."
     if least >= 0 and most <= 1:

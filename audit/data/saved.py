@@ -1,7 +1,7 @@
-"""Folders that Hugging Face `datasets` writes with ``save_to_disk``: Arrow streams and two JSONs.
+"""Folders that Hugging Face `datasets` writes by ``save_to_disk``: Arrow streams, two JSON files.
 
-They are memory-mapped, so that only the rows that are read come into memory. `datasets` itself is
-not needed, and nothing in the folder is executed.
+The streams are memory-mapped, so only the rows that are read are loaded into memory. `datasets`
+itself is not needed, and nothing in the folder is executed.
 """
 
 import json
@@ -24,16 +24,16 @@ DICTIONARY = "dataset_dict.json"
 
 
 def is_saved(path: Path) -> bool:
-    """Whether the folder has one of the files that ``save_to_disk`` writes beside the data."""
+    """Return whether the folder has a metadata file that ``save_to_disk`` writes."""
     return (path / STATE).is_file() or (path / DICTIONARY).is_file()
 
 
 def open_saved(path: Path, options: Options) -> Dataset:
-    """Labelled samples from a saved dataset.
+    """Open labelled samples in a saved dataset.
 
     Raises:
-        DataError: it is a dictionary of datasets (names its splits), pyarrow is missing, or a file
-            is damaged, missing or outside the folder.
+        DataError: it is a dictionary of datasets (the message lists its splits), pyarrow is
+            missing, or a file is damaged, missing or outside the folder.
         NothingToEvaluate: there is no row.
     """
     if (path / DICTIONARY).is_file():
@@ -43,12 +43,14 @@ def open_saved(path: Path, options: Options) -> Dataset:
 
 
 def splits_message(path: Path) -> str:
-    """What to pass instead of a dictionary of datasets."""
+    """Return the message about a dictionary of datasets, with the path to pass instead."""
     listed = read_json(path / DICTIONARY).get("splits")
     names = [name for name in listed or [] if isinstance(name, str)]
     present = [name for name in names if (path / name).is_dir()]
     if not present:
-        return f"{path} is a dictionary of datasets, but has none of its splits; save it again."
+        return (
+            f"{path} is a dictionary of datasets, but contains none of its splits; save it again."
+        )
     example = path / ("test" if "test" in present else present[0])
     return (
         f"{path} is a dictionary of datasets with the splits {brief(', '.join(present))}; "
@@ -57,10 +59,11 @@ def splits_message(path: Path) -> str:
 
 
 def data_files(path: Path, state: dict[str, Any]) -> list[Path]:
-    """The Arrow files that the state lists, all of them directly in the folder.
+    """Return the Arrow files that the state lists, all of them directly in the folder.
 
     Raises:
-        DataError: none, missing, outside the folder, or read through a table of indices.
+        DataError: no file is listed, a file is missing or outside the folder, or the dataset was
+            saved with a table of indices.
     """
     if state.get("_indices_data_files"):
         raise DataError(
@@ -81,7 +84,7 @@ def data_files(path: Path, state: dict[str, Any]) -> list[Path]:
 
 
 def saved_table(path: Path, files: list[Path]) -> Table:
-    """The files as one table; their record batches are mapped, not read."""
+    """Return the files as one table; their record batches are memory-mapped, not read."""
     pyarrow = arrow(path)
     ipc = arrow(path, "pyarrow.ipc")
     schemas = []
@@ -106,24 +109,24 @@ def saved_table(path: Path, files: list[Path]) -> Table:
 
 
 def stream_batch(file: Path, batch: Any, column: str) -> Iterator[Any]:
-    """A column of a record batch, after its offsets have been checked against its data."""
+    """Yield a column of a record batch, after checking its offsets against its data."""
     with arrow_errors(file, "Arrow"):
         values = batch.column(batch.schema.get_field_index(column))
-        # A damaged offset would otherwise be followed out of the file.
+        # Otherwise a damaged offset could point outside the file.
         values.validate(full=True)
     yield values
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+    """Return the object in a JSON file.
 
     Raises:
-        DataError: there is none.
+        DataError: the file does not contain an object.
     """
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file} is damaged ({brief(error)}); save the dataset again.") from error
     if not isinstance(found, dict):
-        raise DataError(f"{file} holds no object; save the dataset again.")
+        raise DataError(f"{file} does not contain a JSON object; save the dataset again.")
     return found

@@ -1,6 +1,6 @@
-"""A table on disk: many files, each in parts (row groups, record batches), read column by column.
+"""A table on disk: files in parts (row groups or record batches), read column by column.
 
-Nothing but the part at hand is ever in memory, and of that only the piece being looked at.
+Only the current piece of the current part is held in memory.
 """
 
 import json
@@ -16,7 +16,7 @@ from audit.data.wording import brief
 from audit.errors import DataError
 
 Stream = Callable[[str], Iterator[Any]]
-"""Column -> its values in one part as pyarrow arrays, a piece at a time, in order."""
+"""Function from a column to its values in one part, as consecutive pyarrow arrays (pieces)."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,13 @@ class Table:
     """A table of labelled samples.
 
     Attributes:
-        path: as the user gave it.
+        path: path as the user gave it.
         sha256: digest of its files.
-        types: column -> its pyarrow type, the same in all files.
-        features: column -> what Hugging Face's metadata says of it, e.g. ``{"_type": "Image"}``.
-        parts: in the order of the rows.
-        notes: conversions and choices already made.
+        types: column -> its pyarrow type, equal in all files.
+        features: column -> its description in Hugging Face's metadata, e.g.
+            ``{"_type": "Image"}``.
+        parts: parts in the order of the rows.
+        notes: one sentence for each conversion or choice made so far.
     """
 
     path: Path
@@ -52,16 +53,16 @@ class Table:
         return sum(part.rows for part in self.parts)
 
     def pieces(self, column: str) -> Iterator[Any]:
-        """All values of a column, a piece at a time."""
+        """Yield all values of a column, one piece at a time."""
         for part in self.parts:
             yield from part.stream(column)
 
 
 class Cursor:
-    """A column with a finger on one piece: going forward is cheap, going back starts the part anew.
+    """Read position in a column: moving forward is cheap, moving back restarts the part.
 
-    The one mutable object of the loaders. Parquet can only be decoded from the start of a row
-    group, and a row group can be the whole file; so the stream is kept open between two reads.
+    This is the only mutable object of the loaders. Parquet can only be decoded from the start of a
+    row group, and a row group can be the whole file; so the stream stays open between two reads.
     """
 
     def __init__(self, table: Table, column: str) -> None:
@@ -74,7 +75,7 @@ class Cursor:
         self.start = 0
 
     def take(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, Any, int]]:
-        """For each row, in ascending order: its position among ``rows``, its piece and place.
+        """Yield for each row, in ascending order: position in ``rows``, piece, index in the piece.
 
         Raises:
             DataError: the file has fewer rows than it had when it was opened.
@@ -94,16 +95,16 @@ class Cursor:
             try:
                 self.piece = next(self.stream)
             except BaseException as error:
-                # Whatever stopped the stream, it cannot be continued: start anew next time.
+                # After any exception the stream cannot be resumed: restart it at the next call.
                 self.part = -1
                 if not isinstance(error, StopIteration):
                     raise
                 file = self.table.parts[part].file
-                raise DataError(f"{file} has changed since it was opened; start again.") from error
+                raise DataError(f"{file} has changed since it was opened; reopen it.") from error
 
 
 def features_of(metadata: dict[bytes, bytes] | None) -> dict[str, dict[str, Any]]:
-    """Column -> feature, from the metadata that Hugging Face `datasets` puts into a schema."""
+    """Return column -> feature from the metadata of Hugging Face `datasets` in a schema."""
     try:
         info = json.loads((metadata or {}).get(b"huggingface", b"{}"))
         return described_columns(info["info"]["features"])
@@ -112,17 +113,17 @@ def features_of(metadata: dict[bytes, bytes] | None) -> dict[str, dict[str, Any]
 
 
 def described_columns(features: object) -> dict[str, dict[str, Any]]:
-    """Return the columns whose description is a JSON object; everything else is left out."""
+    """Return the columns whose description is a JSON object; skip all others."""
     if not isinstance(features, dict):
         return {}
     return {name: value for name, value in features.items() if isinstance(value, dict)}
 
 
 def common_types(files: Sequence[Path], schemas: Sequence[Any]) -> dict[str, Any]:
-    """Column -> type of the columns that all files have.
+    """Return column -> type for the columns that all files have.
 
     Raises:
-        DataError: the files share no column, or a column has another type in another file.
+        DataError: the files share no column, or a column has different types in two files.
     """
     types = {name: schemas[0].field(name).type for name in set(schemas[0].names)}
     for file, schema in zip(files[1:], schemas[1:], strict=True):

@@ -1,4 +1,4 @@
-"""A table of samples as a `Dataset`: which columns they are, and labels by index or by name."""
+"""A table of samples as a `Dataset`: choice of the columns, and labels by index or by name."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -21,14 +21,14 @@ IMAGE_COLUMNS = ("image", "img", "x", "pixel_values", "images", "pixels")
 LABEL_COLUMNS = ("label", "labels", "y", "target", "targets", "class", "fine_label")
 
 Labels = tuple[NDArray[np.int64], tuple[str, ...] | None, tuple[str, ...]]
-"""Labels (N,), class names where known, notes."""
+"""Labels (N,), class names if known, and notes."""
 
 
 def open_table(table: Table, options: Options) -> Dataset:
-    """Labelled samples from a table, of which only the labels are kept in memory.
+    """Open labelled samples in a table; only the labels are kept in memory.
 
     Raises:
-        DataError: a column is missing or of a type that is no image or no label, or a cell is.
+        DataError: a column or a cell is missing, or is not an image or a label by its type.
         NothingToEvaluate: there is no row.
     """
     image = choose_column(table, IMAGE_COLUMNS, "Image", "samples")
@@ -36,7 +36,7 @@ def open_table(table: Table, options: Options) -> Dataset:
     if not len(table):
         raise NothingToEvaluate(f"{table.path} holds no samples.")
     labels, class_names, notes = read_labels(table, label, options)
-    # What a damaged file claims is not believed before as many labels have been read.
+    # A damaged file may claim any number of rows: compare it with the number of labels read.
     if len(labels) != len(table):
         raise DataError(
             f"{table.path} claims {len(table)} rows but has {len(labels)} labels; the file is "
@@ -58,12 +58,12 @@ def open_table(table: Table, options: Options) -> Dataset:
 
 
 def choose_column(table: Table, names: Sequence[str], feature: str, what: str) -> str:
-    """The column that holds samples (or labels): the first name that is there, in any case.
+    """Return the column of samples (or labels): the first of the names found, in any case.
 
-    Where none is, the only column that the metadata describes as such a feature.
+    If none is found, it is the only column that the metadata describes as such a feature.
 
     Raises:
-        DataError: there is none, or no one.
+        DataError: there is no such column, or several.
     """
     by_name = {column.lower(): column for column in sorted(table.types)}
     for name in names:
@@ -83,21 +83,21 @@ def choose_column(table: Table, names: Sequence[str], feature: str, what: str) -
 
 
 def is_binary(types: Any, kind: Any) -> bool:
-    """Whether cells of the type are bytes of any length."""
+    """Return whether cells of the type are bytes of any length."""
     return bool(types.is_binary(kind) or types.is_large_binary(kind))
 
 
 def encoded(
     table: Table, column: str
 ) -> Callable[[NDArray[np.int64]], Iterator[tuple[int, Source]]]:
-    """The images in a column of bytes, or of ``{bytes, path}`` as Hugging Face writes them."""
+    """Return a reader of images in a column of bytes, or of Hugging Face's ``{bytes, path}``."""
     cursor = Cursor(table, column)
 
     def sources(rows: NDArray[np.int64]) -> Iterator[tuple[int, Source]]:
         for position, piece, place in cursor.take(rows):
             where = f"{table.path}, row {rows[position]}"
             cell = piece[place]
-            # Only the bytes are read: the path beside them is foreign text that nothing needs.
+            # Only the bytes are read: the path next to them is untrusted text that is not needed.
             content = cell["bytes"] if cell.is_valid and hasattr(cell, "keys") else cell
             if not content.is_valid:
                 raise DataError(without_bytes(where, column, cell.as_py()))
@@ -107,18 +107,18 @@ def encoded(
 
 
 def without_bytes(where: str, column: str, cell: object) -> str:
-    """What to say of a cell that holds no image."""
+    """Return the message about a cell without an image."""
     path = cell.get("path") if isinstance(cell, dict) else None
     if path:
         return (
-            f"{where}: column '{column}' holds no bytes but the path {brief(path)}, which is not "
-            "followed; write the data again with the images embedded, or list them in a CSV."
+            f"{where}: column '{column}' has no bytes, only the path {brief(path)}, which is not "
+            "opened; write the data again with the images embedded, or list them in a CSV."
         )
     return f"{where}: column '{column}' is empty; remove that row."
 
 
 def read_labels(table: Table, column: str, options: Options) -> Labels:
-    """Labels as indices: as they are, or by their names where they have names.
+    """Read labels as indices: unchanged, or by their names if they have names.
 
     Raises:
         DataError: a label is missing, is neither an integer nor a name, or is not in the class map.
@@ -148,7 +148,7 @@ def read_labels(table: Table, column: str, options: Options) -> Labels:
 
 
 def named_labels(table: Table, values: Any, options: Options) -> Labels:
-    """Labels from a column of text."""
+    """Return labels from a column of text."""
     coded = values.combine_chunks().dictionary_encode()
     codes = coded.indices.to_numpy(zero_copy_only=False)
     texts = [text.strip() for text in coded.dictionary.to_pylist()]
@@ -164,9 +164,9 @@ def named_labels(table: Table, values: Any, options: Options) -> Labels:
 def class_labels(
     where: str, labels: NDArray[np.int64], names: tuple[str, ...], options: Options
 ) -> Labels:
-    """Labels of a Hugging Face ``ClassLabel``: indices whose names the metadata has.
+    """Return labels of a Hugging Face ``ClassLabel``: indices with names in the metadata.
 
-    Without a class map they stay; with one each is renumbered by its name.
+    Without a class map they are unchanged; with a class map each is renumbered by its name.
     """
     if options.class_map is None:
         return labels, names, ()

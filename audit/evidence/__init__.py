@@ -1,1 +1,1 @@
-"""Samples, the judge of attacked inputs, and what is known of each sample."""
+"""The samples, the judge of attacked inputs, and the results known for each sample."""

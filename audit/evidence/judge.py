@@ -1,9 +1,10 @@
 """The judge: attacks propose, the served model decides.
 
-Of every candidate the distance is recomputed in float64, the box and finiteness are checked, and
-the prediction is taken from the deployed runtime itself; for a model of integer inputs a candidate
-is first rounded to values that it can be given. What the judge confirms is walked back along the
-segment to the decision boundary of that same runtime. Nothing else counts as broken.
+For every candidate, the distance is recomputed in float64, the box and finiteness are checked, and
+the prediction is taken from the deployed runtime itself. For a model with integer inputs, a
+candidate is first rounded to values that the model accepts. A confirmed example is moved back along
+the segment to the original, up to the decision boundary of the same runtime. Nothing else counts as
+broken.
 """
 
 from dataclasses import dataclass
@@ -18,24 +19,24 @@ from attackers.rows import over
 from audit.models.classifier import Classifier
 
 LINE_SEARCH = 12
-"""Halvings of the walk back to the decision boundary."""
+"""Number of bisection steps of the line search back to the decision boundary."""
 
 SMOOTHED_LINE_SEARCH = 6
-"""The same for a smoothed model, whose votes settle nothing near the boundary."""
+"""Number of bisection steps for a smoothed model, whose votes are undecided near the boundary."""
 
 STRETCHES = (1.05, 1.15, 1.35, 1.7)
-"""How much farther from the original a candidate is tried where votes do not settle it."""
+"""Factors by which a candidate is moved away from the original if the votes are undecided."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the served model says of a batch of candidates.
+    """Decision of the judge on a batch of candidates.
 
     Attributes:
-        broken: (B,) bool, a valid adversarial example was confirmed.
-        distance: (B,) float64, its distance; ``inf`` where not broken.
-        x: (B, ...) the confirmed example, ``x0`` where not broken.
-        prediction: (B,) int64, what the served model says of ``x``.
+        broken: (B,) bool, whether a valid adversarial example was confirmed.
+        distance: (B,) float64, distance of the example; ``inf`` where not broken.
+        x: (B, ...) the confirmed example; ``x0`` where not broken.
+        prediction: (B,) int64, the served model's prediction on ``x``.
     """
 
     broken: Tensor
@@ -56,12 +57,12 @@ def judge_candidates(
     """Confirm or reject candidates on the deployed model.
 
     Args:
-        classifier: its ``deployed`` side decides.
-        metric: measures the distance.
+        classifier: the model; its ``deployed`` scores decide.
+        metric: the distance and the box.
         x0: (B, ...) originals, on the CPU.
-        candidates: (B, ...) what an attack proposes.
+        candidates: (B, ...) proposals of an attack.
         labels: (B,) int64.
-        line_search: halvings of the walk back to the boundary; 0 leaves the candidates in place.
+        line_search: number of bisection steps back to the boundary; 0 keeps the candidates.
     """
     representable = classifier.spec.representable
     proposed = candidates.detach().to(x0)
@@ -70,8 +71,9 @@ def judge_candidates(
     x = torch.where(over(valid, x), x, x0)
     broken = valid & outvoted(classifier.deployed(x), labels)
     if not classifier.spec.dtype.is_floating_point:
-        # Rounding to the nearest value may fall back across the boundary; away from x0 it rarely
-        # does, and a little farther out hardly ever. What is farther is measured as such.
+        # Rounding to the nearest value may move a candidate back across the boundary. Rounding away
+        # from x0 rarely does, even less so from a point a little farther out. The distance is
+        # measured after rounding.
         for stretch in (1.0, 1.25):
             point = metric.clamp(x0 + stretch * (torch.where(over(valid, x), proposed, x0) - x0))
             farther = representable(point, away_from=x0)
@@ -92,7 +94,7 @@ def judge_candidates(
                 steps=line_search,
             )
         )
-        # Rounding may make a point of the segment no nearer; then the candidate itself stands.
+        # After rounding, a point of the segment may be no nearer; then the candidate is kept.
         nearer = metric.distance(x0[rows], near) < metric.distance(x0[rows], x[rows])
         x[rows] = torch.where(over(nearer, near), near, x[rows])
     x = torch.where(over(broken, x), x, x0)
@@ -103,12 +105,13 @@ def judge_candidates(
 def _settle(
     classifier: Classifier, metric: Metric, x0: Tensor, x: Tensor, labels: Tensor, broken: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Move candidates outwards until the votes of a smoothed model settle that they are wrong.
+    """Move candidates outwards until the votes of a smoothed model decide that they are wrong.
 
-    Attacks stop where their smooth stand-in changes its decision: near there votes settle nothing.
+    Attacks stop where their smooth surrogate changes its decision, and the votes are undecided
+    near that point.
 
     Returns:
-        Candidates and ``broken``, as they were where nothing was settled.
+        Candidates and ``broken``; unchanged where the votes remain undecided.
     """
     x, broken = x.clone(), broken.clone()
     rows = (~broken & (x != x0).flatten(1).any(1)).nonzero()[:, 0]
@@ -125,7 +128,7 @@ def _settle(
 
 
 def admissible(metric: Metric, x: Tensor) -> Tensor:
-    """Whether each candidate is finite and inside the box, ``(B,)`` bool."""
+    """Return whether each candidate is finite and inside the box, ``(B,)`` bool."""
     rows = x.flatten(1)
     inside = (rows >= metric.low) & (rows <= metric.high)
     return (rows.isfinite() & inside).all(1)

@@ -1,9 +1,9 @@
 """Other readings of outputs, labels and channels, measured on a few samples.
 
-A wrong reading rarely stops a scan: it is audited silently, at a lower accuracy. Each candidate is
+A wrong reading rarely stops a scan; it silently lowers the measured accuracy. Each candidate is
 compared with the reading in use on the same samples by McNemar's exact test
-(`audit.statistics.pairs`). It is *clearly better* where it is right more often and p < `LEVEL`
-over the number of candidates.
+(`audit.statistics.pairs`). It is *clearly better* if it is right more often and p < `LEVEL` divided
+by the number of candidates.
 """
 
 from collections.abc import Iterator
@@ -24,10 +24,10 @@ from audit.models.classifier import CUT, Classifier, two_columns
 from audit.statistics.pairs import paired
 
 LEVEL = 0.01
-"""p-value below which a candidate is clearly better, before it is divided by their number."""
+"""Level of the test of all candidates together; each one is tested at `LEVEL` / their number."""
 
 MOST_OUTPUTS = 8
-"""Other outputs of a file that are tried."""
+"""Largest number of other outputs of a file that are tried."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Finding:
     """A sentence about how model and data are read.
 
     Attributes:
-        text: what was found, and what to do.
+        text: the finding and the advice.
         doubtful: whether the reading in use may be the wrong one.
     """
 
@@ -45,14 +45,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class Candidate:
-    """Another reading.
+    """Another reading of the model or the data, with its result on some samples.
 
     Attributes:
         kind: "output", "labels", "file labels", "channels" or "threshold".
-        name: an output's name, or the reading in words: the subject of a sentence.
+        name: name of an output, or the reading in words; a sentence starts with it.
         advice: what to do if it is the right one.
-        rows: (n,) int64 of the samples that it was measured on.
-        correct: (n,) bool, which of them are right under it.
+        rows: (n,) int64 rows of the samples that it was measured on.
+        correct: (n,) bool, which of these samples are classified correctly under it.
     """
 
     kind: str
@@ -63,7 +63,7 @@ class Candidate:
 
 
 def findings(classifier: Classifier, samples: Samples, dataset: Dataset) -> tuple[Finding, ...]:
-    """What other readings of the model and of the data say, each on `TRIAL_SAMPLES` samples."""
+    """Return findings about other readings, most of them measured on `TRIAL_SAMPLES` samples."""
     candidates = [
         *_outputs(classifier, samples),
         *_relabelled(classifier, samples, dataset),
@@ -82,13 +82,13 @@ def findings(classifier: Classifier, samples: Samples, dataset: Dataset) -> tupl
 
 
 def require_labels(dataset: Dataset, classifier: Classifier, x: Tensor, labels: Tensor) -> None:
-    """Refuse labels that the model cannot predict, and name a numbering under which it can.
+    """Raise on labels that the model cannot predict; suggest numberings that would fit.
 
     Args:
         dataset: the data.
         classifier: the model.
         x: (N, ...) samples of the data.
-        labels: (N,) int64 theirs.
+        labels: (N,) int64 labels of these samples.
 
     Raises:
         DataError: a label is outside [0, classes).
@@ -117,14 +117,14 @@ def _hints(dataset: Dataset, classifier: Classifier, x: Tensor, labels: Tensor) 
 
 
 def spread(n: int) -> Tensor:
-    """Up to `TRIAL_SAMPLES` rows of n, evenly spread: data is often sorted by class."""
+    """Return up to `TRIAL_SAMPLES` of n rows, evenly spaced: data is often sorted by class."""
     return torch.from_numpy(
         np.unique(np.linspace(0, n - 1, min(n, TRIAL_SAMPLES)).astype(np.int64))
     )
 
 
 def _relabelled(classifier: Classifier, samples: Samples, dataset: Dataset) -> Iterator[Candidate]:
-    # Predictions are known: all samples take part.
+    # The predictions are known already, so all samples are used.
     rows = torch.arange(len(samples))
     for other in relabellings(classifier, dataset):
         right = samples.prediction == other.of(samples.labels)
@@ -138,7 +138,7 @@ def _of_listed_labels(
     candidates: list[Candidate],
     test: "_Test",
 ) -> Iterator[Finding]:
-    """What is to be said of labels that the file lists."""
+    """Yield the finding about the labels that the file lists, if there is one."""
     labels = classifier.declared.labels
     if not labels or classifier.output == "labels":
         return
@@ -153,10 +153,10 @@ def _of_listed_labels(
                 text = f"{opening} {test.sentence(candidate)} {candidate.advice}"
                 yield Finding(text, doubtful=True)
             elif test.worse(candidate):
-                yield Finding(f"{opening} They fit clearly better so.", doubtful=False)
+                yield Finding(f"{opening} This fits clearly better.", doubtful=False)
             else:
                 text = (
-                    f"{opening} The samples do not tell whether that is right. {candidate.advice}"
+                    f"{opening} The samples do not show which reading is right. {candidate.advice}"
                 )
                 yield Finding(text, doubtful=True)
             return
@@ -165,7 +165,7 @@ def _of_listed_labels(
 
 
 def _outputs(classifier: Classifier, samples: Samples) -> Iterator[Candidate]:
-    """The other float outputs of the file that have a score for every label."""
+    """Yield the other float outputs of the file that have a score for every label."""
     rows = spread(len(samples))
     prepared = classifier.spec.prepare(samples.x[rows])
     needed = int(samples.labels.max()) + 1
@@ -173,7 +173,7 @@ def _outputs(classifier: Classifier, samples: Samples) -> Iterator[Candidate]:
         try:
             scores = make()(prepared).reshape(len(rows), -1)
         except (ModelError, RuntimeError):
-            continue  # it holds no numbers, or no row per sample: it cannot be scores
+            continue  # not numbers, or not one row per sample, so not scores
         inside = bool(((scores >= 0) & (scores <= 1)).all())
         scores = two_columns(scores, "probabilities" if inside else "logits")
         if needed <= scores.shape[1] and scores.shape[1] > 1:
@@ -185,14 +185,14 @@ def _outputs(classifier: Classifier, samples: Samples) -> Iterator[Candidate]:
 def _of_outputs(
     classifier: Classifier, candidates: list[Candidate], test: "_Test"
 ) -> Iterator[Finding]:
-    """Which output was taken, and whether another one fits as well or better."""
+    """Yield which output is used, and whether another one fits as well or better."""
     declared = classifier.declared
     if not declared.others:
         return
     names = ", ".join((declared.taken, *declared.others))
     text = (
         f"The file has {1 + len(declared.others)} float outputs ({names}); the first one, "
-        f"{declared.taken}, was taken as the scores."
+        f"{declared.taken}, is used as the scores."
     )
     open_, doubtful = [], False
     for candidate in candidates:
@@ -205,14 +205,14 @@ def _of_outputs(
                 open_.append(f"{candidate.name} ({test.share(candidate):.1%})")
     if open_:
         text += (
-            f" The samples do not tell it apart from {', '.join(open_)}. If another output holds "
+            f" The samples do not distinguish it from {', '.join(open_)}. If another output holds "
             "the scores, export the model with that output alone."
         )
     yield Finding(text, doubtful or bool(open_))
 
 
 def _channels(classifier: Classifier, samples: Samples) -> Iterator[Candidate]:
-    """Images of three channels in reverse order, before and after mean and deviation."""
+    """Yield images of three channels in reverse order, before and after mean and deviation."""
     spec = classifier.spec
     if len(spec.sample) != 3 or spec.sample[0] != 3:
         return
@@ -231,7 +231,7 @@ def _channels(classifier: Classifier, samples: Samples) -> Iterator[Candidate]:
     options = {f"{name}": (spec, f"{store}.")}
     if turned != spec:
         options = {
-            f"{name}, --mean and --std staying with their colours,": (
+            f"{name}, and --mean and --std reversed with them,": (
                 turned,
                 f"{store} and reverse --mean and --std.",
             ),
@@ -244,7 +244,7 @@ def _channels(classifier: Classifier, samples: Samples) -> Iterator[Candidate]:
 
 
 def _thresholds(classifier: Classifier, samples: Samples) -> Iterator[Candidate]:
-    """A single column that was read as a logit, cut at one half."""
+    """Yield the reading of a single column, used as a logit so far, as cut at one half."""
     if classifier.output != "logits" or classifier.classes != 2:
         return
     rows = spread(len(samples))
@@ -258,29 +258,29 @@ def _thresholds(classifier: Classifier, samples: Samples) -> Iterator[Candidate]
 
 @dataclass(frozen=True)
 class _Test:
-    """Compares candidates with the reading in use; ``number`` of them in all."""
+    """Test that compares each of ``number`` candidates with the reading in use."""
 
     samples: Samples
     number: int
 
     def better(self, candidate: Candidate) -> bool:
-        """Whether it is clearly better than the reading in use."""
+        """Return whether a candidate is clearly better than the reading in use."""
         return self._clear(candidate) and self.share(candidate) > self._used(candidate)
 
     def worse(self, candidate: Candidate) -> bool:
-        """Whether it is clearly worse."""
+        """Return whether a candidate is clearly worse than the reading in use."""
         return self._clear(candidate) and self.share(candidate) < self._used(candidate)
 
     def same(self, candidate: Candidate) -> bool:
-        """Whether it is right on the same samples."""
+        """Return whether a candidate is right on the same samples as the reading in use."""
         return bool((self._base(candidate) == candidate.correct).all())
 
     def share(self, candidate: Candidate) -> float:
-        """Its accuracy."""
+        """Return the accuracy under a candidate."""
         return float(candidate.correct.double().mean())
 
     def sentence(self, candidate: Candidate) -> str:
-        """Both accuracies."""
+        """Return a sentence with both accuracies and the p-value."""
         return (
             f"{candidate.name} {self.share(candidate):.1%} instead of {self._used(candidate):.1%} "
             f"of {len(candidate.rows)} samples are classified correctly (p = "

@@ -1,4 +1,4 @@
-"""Other numberings of the data's labels that are usual, and what to do if one is right."""
+"""Other common numberings of the data's labels, with advice in case one of them is right."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -12,12 +12,12 @@ from audit.data.wording import shortened
 from audit.models.classifier import Classifier
 
 SHOWN_LABELS = 6
-"""Labels that a sentence lists before it skips to the last one."""
+"""Number of labels that a sentence lists before it skips to the last one."""
 
 
 @dataclass(frozen=True)
 class Relabelling:
-    """Another number for each label of the data.
+    """Another numbering of the labels of the data.
 
     Attributes:
         kind: "labels", or "file labels" where the model's file lists them.
@@ -32,12 +32,12 @@ class Relabelling:
     index: Mapping[int, int]
 
     def of(self, labels: Tensor) -> Tensor:
-        """The labels under this reading, ``(N,)``."""
+        """Return the labels under this numbering, ``(N,)``."""
         return torch.tensor([self.index[int(label)] for label in labels])
 
 
 def relabellings(classifier: Classifier, dataset: Dataset) -> list[Relabelling]:
-    """Other numberings of the data's labels that are usual, each once."""
+    """Return other common numberings of the data's labels, each once."""
     used = [int(label) for label in np.unique(dataset.labels)]
     found: list[Relabelling] = []
     seen = [{label: label for label in used}]
@@ -51,7 +51,7 @@ def relabellings(classifier: Classifier, dataset: Dataset) -> list[Relabelling]:
 
 
 def _by_file(classifier: Classifier, dataset: Dataset, used: list[int]) -> Iterator[Relabelling]:
-    """Labels, or class names, as the file lists them for its scores."""
+    """Yield the numbering by the labels or class names that the file lists for its scores."""
     declared = classifier.declared.labels
     if not declared or classifier.output == "labels":
         return
@@ -73,10 +73,10 @@ def _by_file(classifier: Classifier, dataset: Dataset, used: list[int]) -> Itera
 
 
 def _by_folders(dataset: Dataset) -> Iterator[Relabelling]:
-    """Numbered class folders in the order of their names as text, and counted from one."""
+    """Yield numberings of numbered class folders: in text order, in number order, from one."""
     if not dataset.folders:
         return
-    advice = "If that is the order of training, pass --class-map FILE, {}."
+    advice = "If the model was trained in that order, pass --class-map FILE, {}."
     lines = "a text file with one folder name per line in that order"
     text = sorted(dataset.folders)
     yield Relabelling(
@@ -96,7 +96,7 @@ def _by_folders(dataset: Dataset) -> Iterator[Relabelling]:
     if numbers[0] > 0:
         yield Relabelling(
             "labels",
-            "With the names of the class folders counted from one (folder 1 is class 0),",
-            advice.format("a .csv of name,index with every index one less than the folder's name"),
+            "With the class folders counted from one (folder 1 is class 0),",
+            advice.format("a .csv of name,index where each index is the folder's number less 1"),
             {number: number - 1 for number in numbers},
         )

@@ -1,4 +1,4 @@
-"""The samples under audit: a seeded subset of the user's data, with what the served model says."""
+"""The samples under audit: a seeded subset of the user's data, with the served predictions."""
 
 from dataclasses import dataclass
 
@@ -15,14 +15,14 @@ from audit.runtime.storage import BLOCK, allocate
 
 @dataclass(frozen=True)
 class Samples:
-    """A batch of all audited samples, on the CPU.
+    """All audited samples as one batch, on the CPU.
 
     Attributes:
         index: (N,) int64 row of each sample in the user's data, ascending.
         x: (N, ...) float32 in [low, high].
         labels: (N,) int64.
-        prediction: (N,) int64 of the served model.
-        correct: (N,) bool, the label is the served model's unique top class.
+        prediction: (N,) int64 predictions of the served model.
+        correct: (N,) bool, whether the label is the served model's unique top class.
         generator: one random stream per sample, keyed by its content and the seed.
     """
 
@@ -38,17 +38,17 @@ class Samples:
 
     @property
     def accuracy(self) -> float:
-        """Share of correct samples, all counted."""
+        """Share of all samples that are correct."""
         return int(self.correct.sum()) / len(self)
 
     @property
     def constant(self) -> int | None:
-        """The class that the served model names for every sample, if there is one."""
+        """The class that the served model predicts for every sample; None if predictions differ."""
         first = self.prediction[:1]
         return int(first) if bool((self.prediction == first).all()) else None
 
     def probe(self, size: int) -> Tensor:
-        """Rows of up to ``size`` correct samples, the same in whatever order the data comes."""
+        """Return rows of up to ``size`` correct samples, whatever the order of the data."""
         keys = np.array(self.generator.keys)
         rows = self.correct.nonzero()[:, 0].numpy()
         return torch.from_numpy(rows[np.argsort(keys[rows], kind="stable")][:size])
@@ -59,7 +59,7 @@ def choose(
 ) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
     """Draw which rows to audit: all, or a uniform random subset without replacement, ascending.
 
-    A random subset of an iid sample is an iid sample, which the intervals need; the first N rows
+    The intervals assume an iid sample. A random subset of an iid sample is one; the first N rows
     of a sorted file are not.
     """
     if wanted is None or wanted >= available:
@@ -83,7 +83,7 @@ def evaluate(
     index: "np.ndarray[tuple[int], np.dtype[np.int64]]",
     seed: int,
 ) -> Samples:
-    """Ask the served model about every sample."""
+    """Run the served model on every sample."""
     scores = torch.cat([classifier.deployed(block) for block in x.split(BLOCK)])
     contents = (
         row.numpy().tobytes() + int(label).to_bytes(8, "little", signed=True)
@@ -100,9 +100,9 @@ def evaluate(
 
 
 def tied(classifier: Classifier, samples: Samples) -> Tensor:
-    """On which samples the label's class shares the top score with another one, ``(N,)`` bool.
+    """Return where the label's class shares the top score with another class, ``(N,)`` bool.
 
-    All of them count as errors. A model that serves labels alone has no ties.
+    All ties count as errors. A model that serves only labels has no ties.
     """
     found = torch.zeros(len(samples), dtype=torch.bool)
     if classifier.output == "labels" or bool(samples.correct.all()):

@@ -1,4 +1,4 @@
-"""Inspection of a model: what its file holds and whether data fits, before anything is attacked."""
+"""Inspection of a model before any attack: contents of its file, and whether data fits it."""
 
 from audit.inspection.inspector import Inspection, inspect_model
 

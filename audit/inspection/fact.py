@@ -1,4 +1,4 @@
-"""A fact about a model, as it is shown to the user."""
+"""A fact about a model that `audit inspect` shows to the user."""
 
 Fact = tuple[str, str]
-"""Name of a fact, and what was found."""
+"""Name of the fact, and its value as text."""

@@ -1,4 +1,4 @@
-"""Whether labelled data fits a model: clean accuracy, and other readings that may be right."""
+"""Fit of labelled data to a model: clean accuracy, and other readings that may be right."""
 
 from collections.abc import Sequence
 
@@ -25,7 +25,11 @@ from audit.models.preprocess import InputSpec
 def measure_fit(
     classifier: Classifier, dataset: Dataset, sample: Tensor
 ) -> tuple[list[Fact], InputSpec | None]:
-    """The clean accuracy, and the reading of the data with which it is above chance, if any."""
+    """Measure the clean accuracy; find the reading with which it is above chance, if there is one.
+
+    Returns:
+        The facts to show, and that reading; None where no reading can be recommended.
+    """
     index = trial_rows(dataset)
     samples = evaluate(classifier, sample, trial_labels(dataset), index, 0)
     measured = f"{samples.accuracy:.1%} on {len(samples)} of {len(dataset)} samples"
@@ -41,16 +45,16 @@ def measure_fit(
             facts.append(("ties", tie_sentence(int(shared.sum()), len(samples)).strip()))
     except AuditError as error:
         facts.append(("preprocessing", str(error)))
-        # No normalisation mends scores that are tied, or a wrong output or numbering.
+        # No normalisation fixes tied scores, a wrong output or a wrong numbering.
         explained = ties_explain(classifier, samples, shared)
         spec = None if explained or doubts else _best_reading(classifier, samples)
-        found = tuple(finding for finding in found if not finding.doubtful)  # the error has them
+        found = tuple(finding for finding in found if not finding.doubtful)  # the error states them
     facts += [("reading", finding.text) for finding in found]
     return [*facts, *(("data", note) for note in dataset.notes)], spec
 
 
 def _fit(samples: Samples, doubts: Sequence[str]) -> str:
-    """What an accuracy above chance says of the reading of the data."""
+    """Return a sentence on the reading of the data, given that accuracy is above chance."""
     found = health.compare_with_majority(samples)
     if found.status == "pass" and doubts:
         return "doubtful: accuracy is well above chance, but another reading may be right"
@@ -60,7 +64,7 @@ def _fit(samples: Samples, doubts: Sequence[str]) -> str:
 
 
 def _best_reading(classifier: Classifier, samples: Samples) -> InputSpec | None:
-    """The other reading of the data with the highest accuracy, where that is above chance."""
+    """Return the other reading of the data with the highest accuracy above chance, or None."""
     best, reached = None, chance_level(classifier.classes, len(samples))
     for _, spec, accuracy in other_readings(classifier, samples):
         if accuracy > reached:

@@ -1,4 +1,4 @@
-"""Inspection: facts about a model, and the scan command that follows from them."""
+"""Inspection of a model: facts about it, and a scan command based on them."""
 
 import shlex
 from dataclasses import dataclass
@@ -19,7 +19,10 @@ from audit.options import ScanConfig
 
 @dataclass(frozen=True)
 class Inspection:
-    """Facts in the order in which they are shown, and the scan command that follows from them."""
+    """Facts in the order in which they are shown, and a scan command based on them.
+
+    The command is None where data is missing, does not fit, or model or data have no path.
+    """
 
     facts: tuple[Fact, ...]
     command: str | None
@@ -32,17 +35,17 @@ def inspect_model(
     data_path: Path | None,
     load: Load,
 ) -> Inspection:
-    """Describe a model, and try it on data or on random inputs.
+    """Describe a model, and run it on data or on random inputs.
 
     Args:
         path: file of the model, or None for a model that is given in Python.
         dataset: labelled data, or None.
-        options: what the user states about the model.
-        data_path: data as the user named it, for the command; None where it has no path.
+        options: the user's options for loading the model.
+        data_path: path of the data as the user gave it, for the command; None without a path.
         load: loads the model.
 
     Raises:
-        ModelError: the file is not a model, or is not trusted.
+        ModelError: the file is not a model, or may not be opened without `trust_model`.
     """
     facts, shape = (
         ([], ()) if path is None else file_facts(path, options, with_data=dataset is not None)
@@ -50,7 +53,7 @@ def inspect_model(
     sample = trial_samples(dataset, shape, options)
     if sample is None:
         facts.append(
-            ("input", "unknown without data: pass --data to see gradients, parity and speed")
+            ("input", "unknown without data: pass --data to measure gradients, parity and speed")
         )
         return Inspection(tuple(facts), None)
     classes = 2 if dataset is None else int(dataset.labels.max()) + 1
@@ -58,7 +61,7 @@ def inspect_model(
     if dataset is not None:
         readings.require_labels(dataset, classifier, sample, trial_labels(dataset))
     if classifier.threshold:
-        # The importer names what the graph shows; the values have shown more.
+        # The importer derives this fact from the graph; the output values have corrected it.
         facts = [fact for fact in facts if fact[0] != "served output"]
     facts += classifier_facts(classifier, sample)
     if dataset is None:
@@ -78,7 +81,7 @@ def inspect_model(
 
 
 def _loading_options(spec: InputSpec, options: LoadOptions, *, detected: str | None) -> list[str]:
-    """The options with which a scan loads the model and reads the data in the same way."""
+    """Return the options with which a scan loads the model and reads the data in the same way."""
     words = ["--trust-model"] if options.trust_model else []
     if options.device != "auto":
         words += ["--device", options.device]

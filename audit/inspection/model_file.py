@@ -1,4 +1,4 @@
-"""What a model's file shows before the model is run."""
+"""Facts that a model's file shows before the model is run."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from audit.models.files import digest, identify
 def file_facts(
     path: Path, options: LoadOptions, *, with_data: bool
 ) -> tuple[list[Fact], tuple[int | None, ...]]:
-    """Return what a file itself shows, and the shape of its input as far as it is known."""
+    """Return the facts that a file shows, and the shape of the model's input as far as known."""
     kind = identify(path)
     facts: list[Fact] = [("file", f"{path}, {path.stat().st_size:,} bytes"), ("format", kind)]
     shape: tuple[int | None, ...] = ()
@@ -39,7 +39,7 @@ def file_facts(
 
         facts += _module_facts(read_script(path, trusted=True, device=torch.device("cpu")))
     elif not with_data:
-        facts.append(("opened", "no, it can run code of its own: pass --trust-model"))
+        facts.append(("opened", "no, because it can run arbitrary code: pass --trust-model"))
     return facts, shape
 
 
@@ -60,7 +60,7 @@ def _onnx_facts(proto: onnx.ModelProto) -> Iterator[Fact]:
     try:
         module = lift(proto)
     except UnsupportedOperator as error:
-        yield "importer", f"not supported: {error}; attacks see scores only"
+        yield "importer", f"not supported: {error}; only attacks without gradients can run"
         return
     yield "importer", "every operator is supported"
     total = sum(parameter.numel() for parameter in module.parameters())
@@ -81,8 +81,8 @@ def _input_shape(proto: onnx.ModelProto) -> tuple[int | None, ...]:
     inputs = [value for value in proto.graph.input if value.name not in stored]
     if len(inputs) != 1:
         raise ModelError(
-            f"The model takes {len(inputs)} inputs, but a classifier of one input is expected: fix "
-            "the others as initializers and export again."
+            f"The model has {len(inputs)} inputs, but a classifier has one: store the others as "
+            "initializers and export the model again."
         )
     dims = inputs[0].type.tensor_type.shape.dim
     return tuple(dim.dim_value if dim.dim_value > 0 else None for dim in dims)

@@ -1,4 +1,4 @@
-"""What a loaded model shows on samples: its input, its gradients, its speed and its memory."""
+"""Measurements of a loaded model on samples: input, gradients, speed and memory."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from audit.models.preprocess import show_shape
 
 
 def classifier_facts(classifier: Classifier, sample: Tensor) -> Iterator[Fact]:
-    """Measure a loaded model on samples."""
+    """Measure a loaded model on samples, and yield the results as facts."""
     spec = classifier.spec
     dtype = str(spec.dtype).removeprefix("torch.")
     layout = f", layout {spec.layout}" if spec.layout else ""
@@ -25,7 +25,7 @@ def classifier_facts(classifier: Classifier, sample: Tensor) -> Iterator[Fact]:
     for note in classifier.notes:
         yield "note", note
     if not classifier.has_copy:
-        yield "gradients", "none: only black-box attacks, which are weaker evidence"
+        yield "gradients", "none: only black-box attacks can run, which are weaker evidence"
     else:
         served, copied = classifier.deployed(sample), classifier.copied(sample)
         difference = float((served - copied).abs().max())
@@ -52,7 +52,10 @@ def classifier_facts(classifier: Classifier, sample: Tensor) -> Iterator[Fact]:
 
 
 def _gradient_bytes(classifier: Classifier, sample: Tensor) -> int:
-    """Bytes per sample of what the forward pass keeps for the gradient, weights shared."""
+    """Return the bytes per sample that the forward pass stores for the gradient.
+
+    Weights are counted once and shared by the samples.
+    """
     rows = call_rows(classifier.spec.sample)
     x = sample[torch.arange(rows) % len(sample)].to(classifier.device).requires_grad_()
     sizes: dict[int, int] = {}

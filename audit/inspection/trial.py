@@ -1,4 +1,4 @@
-"""The samples that an inspection looks at: some of the data, or random ones without data."""
+"""The samples that an inspection uses: a part of the data, or random samples without data."""
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from audit.models import LoadOptions
 
 
 def trial_rows(dataset: Dataset) -> NDArray[np.int64]:
-    """Draw the rows of the samples, with a fixed seed."""
+    """Draw the rows of the samples with a fixed seed."""
     return choose(len(dataset), TRIAL_SAMPLES, 0)
 
 
@@ -24,13 +24,17 @@ def trial_labels(dataset: Dataset) -> Tensor:
 def trial_samples(
     dataset: Dataset | None, shape: tuple[int | None, ...], options: LoadOptions
 ) -> Tensor | None:
-    """Samples of the data, or uniform random ones of the model's own shape where it is known."""
+    """Return samples of the data, or uniform random samples if the model's input shape is known.
+
+    Returns:
+        (n, ...) float32 in [low, high]; None without data and with an unknown shape.
+    """
     if dataset is not None:
         return read_samples(dataset, trial_rows(dataset))
     sizes = [size for size in shape[1:] if size is not None]
     if not sizes or len(sizes) != len(shape) - 1:
         return None
     if len(sizes) == 3 and sizes[2] in (1, 3) and sizes[0] not in (1, 3):
-        sizes = [sizes[2], *sizes[:2]]  # a channels-last model takes the same images
+        sizes = [sizes[2], *sizes[:2]]  # samples are (C, H, W), also for a channels-last model
     x = torch.rand(8, *sizes, generator=torch.Generator().manual_seed(0))
     return options.low + x * (options.high - options.low)

@@ -187,7 +187,7 @@ def test_a_better_output_is_named(tmp_path: Path) -> None:
     assert status == "warn"
     for text in (
         "2 float outputs (shape, colour)",
-        "shape, was taken",
+        "shape, is used",
         "100.0% instead of",
         "alone",
     ):
@@ -201,7 +201,7 @@ def test_the_better_output_first_is_stated_and_no_doubt(tmp_path: Path) -> None:
     data = tiny.write_data(tmp_path / "d.npz", x, y)
     report = scanned(two_heads(tmp_path / "m.onnx", good, poor), data, out=tmp_path / "out")
     assert reading_of(report)[0] == "pass"
-    assert any("shape, was taken as the scores." in warning for warning in report["warnings"])
+    assert any("shape, is used as the scores." in warning for warning in report["warnings"])
 
 
 def test_outputs_that_the_samples_do_not_tell_apart(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_outputs_that_the_samples_do_not_tell_apart(tmp_path: Path) -> None:
     report = scanned(two_heads(tmp_path / "m.onnx", good, other), data, out=tmp_path / "out")
     status, detail = reading_of(report)
     assert status == "warn"
-    assert "do not tell it apart from colour" in detail
+    assert "do not distinguish it from colour" in detail
 
 
 def test_an_output_at_chance_names_the_other_one(tmp_path: Path) -> None:
@@ -295,7 +295,7 @@ def test_few_samples_do_not_settle_the_labels_of_the_file(tmp_path: Path) -> Non
     model = listing(tmp_path / "m.onnx", classlabels_ints=[2, 1, 0])
     status, detail = reading_of(scanned(model, data, out=tmp_path / "out"))
     assert status == "warn"
-    assert "do not tell" in detail
+    assert "do not show" in detail
 
 
 def test_names_in_another_order_than_those_of_the_file(tmp_path: Path) -> None:
@@ -382,7 +382,7 @@ def test_reversed_channels_with_a_mean() -> None:
         return bgr(x + torch.tensor(MEAN).reshape(3, 1, 1))
 
     (finding,) = found_by(with_colours, mean=MEAN)
-    assert "staying with their colours" in finding.text
+    assert "reversed with them" in finding.text
     assert "reverse --mean and --std" in finding.text
     (finding,) = found_by(with_places, mean=MEAN)
     assert "keep --mean and --std" in finding.text

@@ -84,7 +84,7 @@ def test_a_wrong_layout_is_named() -> None:
 
     spec = InputSpec((3, 8, 8), (None, None), torch.float32, "chw")  # a flat input tells nothing
     message = refuse(of_images(channels_last, spec), x, labels)
-    assert "Do: --layout hwc looks right" in message
+    assert "Suggestion: --layout hwc looks right" in message
     assert "--layout hwc: 100.0%" in message
 
 

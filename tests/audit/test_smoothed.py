@@ -199,7 +199,7 @@ def test_certification_can_be_left_out() -> None:
         ({"smooth": math.inf}, "--smooth must be positive and finite, found inf"),
         ({"smooth": 0.1, "metrics": ("l2", "wasserstein")}, "scan wasserstein alone"),
         ({"smooth": 0.1, "certify": "crown"}, "applies to the model without noise"),
-        ({"smooth": 50.0}, "no more than chance: choose less noise"),
+        ({"smooth": 50.0}, "no better than chance: choose less noise"),
     ],
 )
 def test_what_cannot_be_smoothed_is_refused(options: dict[str, object], message: str) -> None:

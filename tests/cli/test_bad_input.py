@@ -301,7 +301,7 @@ def test_broken_data(case: Case) -> None:
     refuse(case, case.scan(), "not a readable", "np.savez")
 
 
-# A model at chance is being fed the wrong thing
+# A model at chance receives the wrong inputs
 
 
 def test_wrong_layout_is_recognised(case: Case) -> None:

@@ -122,7 +122,7 @@ def test_npz_column_of_float_labels(tmp_path: Path) -> None:
         (np.array([0, 1, np.nan, 0, 0, 0]), "label nan in row 2 is not an integer"),
         (np.eye(6), r"shape \(6, 6\).*argmax"),
         (np.array(list("abcdef")), "labels must be integers"),
-        (np.full(6, 2**64 - 1, np.uint64), "which is no class index"),
+        (np.full(6, 2**64 - 1, np.uint64), "is not a class index"),
         (np.full(6, 1e18), "is not an integer"),
         (LABELS[:5], "6 samples but 5 labels"),
         (np.append(LABELS, 0), "6 samples but 7 labels"),
@@ -186,7 +186,7 @@ def test_npz_flipped_bits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("shape", "message"),
-    [("(7, 5, 4)", "announces 268 bytes, found 248"), ("(10**12, 5, 4)", "not a NumPy array")],
+    [("(7, 5, 4)", "states 268 bytes, found 248"), ("(10**12, 5, 4)", "not a NumPy array")],
 )
 def test_npz_headers_that_lie(tmp_path: Path, shape: str, message: str) -> None:
     buffer = io.BytesIO()
@@ -226,7 +226,7 @@ def test_greyscale_arrays_are_repeated_where_colour_is_asked_for(tmp_path: Path)
 def test_colour_arrays_are_not_silently_changed(tmp_path: Path) -> None:
     path = write_npz(tmp_path, x=np.zeros((6, 3, 5, 4), np.uint8), y=LABELS)
     assert load(path, channels=3, resize=(5, 4)).notes == ()
-    with pytest.raises(DataError, match=r"images have 3 channels, 1 are asked for"):
+    with pytest.raises(DataError, match=r"images have 3 channels, but 1 are requested"):
         load(path, channels=1)
     with pytest.raises(DataError, match=r"--resize 8x8 applies to image files only"):
         load(path, resize=(8, 8))
@@ -282,8 +282,8 @@ def test_idx_given_the_labels_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda b: b[:-1], "announces 120 bytes .*found 119"),
-        (lambda b: b + b"\0", "announces 120 bytes .*found more"),
+        (lambda b: b[:-1], "states 120 bytes .*found 119"),
+        (lambda b: b + b"\0", "states 120 bytes .*found more"),
         (lambda b: b[:9], "ends inside its header"),
         (lambda b: b"\0\0", "not an IDX file: it starts with 0x0000,"),
         (lambda b: b"PNG!" + b, "not an IDX file: it starts with 0x504e4721"),
@@ -358,14 +358,14 @@ def test_cifar_round_trip(tmp_path: Path, labels: list[list[int]], name: str) ->
 def test_cifar_labels_out_of_range(tmp_path: Path, labels: list[list[int]]) -> None:
     path = tmp_path / "test.bin"
     path.write_bytes(cifar_bytes(*labels)[0])
-    with pytest.raises(DataError, match=r"neither whole CIFAR-10 records"):
+    with pytest.raises(DataError, match=r"neither complete CIFAR-10 records"):
         load(path)
 
 
 def test_cifar_truncated(tmp_path: Path) -> None:
     path = tmp_path / "test.bin"
     path.write_bytes(cifar_bytes([1, 2])[0][:-1])
-    with pytest.raises(DataError, match=r"6145 bytes are neither whole"):
+    with pytest.raises(DataError, match=r"6145 bytes are neither complete"):
         load(path)
 
 
@@ -373,7 +373,7 @@ def test_cifar_truncated(tmp_path: Path) -> None:
 
 
 def test_paths_that_are_no_data(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"does not exist; give the path of the data as --data"):
+    with pytest.raises(DataError, match=r"does not exist; pass the path of the data as --data"):
         load(tmp_path / "nothing.npz")
     for name in ("data.npz", "t-images-idx3-ubyte.gz", "data.csv", "data.bin", "data.xyz"):
         (tmp_path / name).touch()

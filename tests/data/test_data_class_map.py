@@ -117,7 +117,7 @@ def test_folders_named_by_integers_are_looked_up_only_where_the_map_has_them(
     named = load(tmp_path / "data", write(tmp_path / "a.txt", "ant\nbee\n"))
     assert named.labels.tolist() == [0, 1]
     assert named.class_names == ("ant", "bee")
-    assert stated(named, "Labels are indices and stay as they are; the class map a.txt names them")
+    assert stated(named, "Labels are indices and remain unchanged; their names are from the")
     mapped = load(tmp_path / "data", write(tmp_path / "b.json", '{"0": 1, "1": 0}'))
     assert mapped.labels.tolist() == [1, 0]
     assert mapped.class_names == ("1", "0")
@@ -166,7 +166,9 @@ def test_csv_indices_are_named_by_the_map(tmp_path: Path) -> None:
     assert data.labels.tolist() == [1]
     assert data.class_names == ("ant", "bee")
     write(path, "file,label\na.png,1\na.png,2\n")
-    with pytest.raises(DataError, match=r"label 2 in row 1 is no index of the class map .*0\.\.1"):
+    with pytest.raises(
+        DataError, match=r"label 2 in row 1 is not an index of the class map .*0\.\."
+    ):
         load(path, class_map)
 
 

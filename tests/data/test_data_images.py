@@ -78,7 +78,7 @@ def test_folders_named_by_integers_are_the_labels(tmp_path: Path) -> None:
     assert data.labels.tolist() == [10, 2]
     assert data.class_names is None
     assert data.shape == (1, 5, 4)
-    assert stated(data, "taken as the labels")
+    assert stated(data, "used as the labels")
 
 
 def test_folder_files_that_are_no_images_or_hidden(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_transparency_is_dropped_unless_asked_for(tmp_path: Path) -> None:
     assert stated(data, "have transparency; it was dropped")
     with_alpha = load(tmp_path, channels=4)
     assert np.array_equal(all_of(with_alpha)[0], unit(pixels).transpose(2, 0, 1))
-    assert with_alpha.notes == ("Sub-folder names are integers and were taken as the labels.",)
+    assert with_alpha.notes == ("Sub-folder names are integers and are used as the labels.",)
 
 
 def test_opaque_images_with_four_channels(tmp_path: Path) -> None:

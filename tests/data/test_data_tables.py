@@ -343,8 +343,8 @@ def test_missing_columns(tmp_path: Path, names: tuple[str, str], message: str) -
         (lambda: [[[1, 2]], [None]], "row 1: column 'image' has an empty value"),
         (lambda: [[1, 2], [1, 2, 3]], "row 1: column 'image' has lists of length 3, before it 2"),
         (lambda: [[[1], [2]], [[3], [4, 5]]], "row 1: column 'image' has lists of length 2x2, .*1"),
-        (lambda: [[[1]], [[3], [4]]], "lists need one shape for all rows.*mixed sizes"),
-        (lambda: [np.zeros(0, np.uint8)] * 2, "holds empty lists"),
+        (lambda: [[[1]], [[3], [4]]], "lists must have one shape for all rows.*mixed sizes"),
+        (lambda: [np.zeros(0, np.uint8)] * 2, "contains empty lists"),
         (
             lambda: [{"bytes": None, "path": "/a/b.png"}] * 2,
             "row 0: .* the path /a/b.png, which is",
@@ -447,20 +447,20 @@ def test_repositories_give_their_test_split(tmp_path: Path, folder: str) -> None
     shards(tmp_path / ".cache", "test")
     data = load(tmp_path)
     assert np.array_equal(all_of(data), unit(PIXELS))
-    assert stated(data, "The split test was taken (found: test, train). Read from 2 parquet files.")
+    assert stated(data, "The split test is used (found: test, train). Read from 2 parquet files.")
 
 
 @pytest.mark.parametrize("name", ["validation", "valid", "val", "dev"])
 def test_without_a_test_split_validation_is_taken(tmp_path: Path, name: str) -> None:
     shards(tmp_path / "data", "train")
     shards(tmp_path / "data", name, 1)
-    assert stated(load(tmp_path), f"The split {name} was taken")
+    assert stated(load(tmp_path), f"The split {name} is used")
 
 
 def test_split_folders(tmp_path: Path) -> None:
     for split in ("train", "test"):
         write(tmp_path / "default" / split / "0000.parquet", table_of(as_bytes(PIXELS)))
-    assert stated(load(tmp_path), "The split test was taken")
+    assert stated(load(tmp_path), "The split test is used")
 
 
 def test_a_split_is_named_by_the_common_name_of_its_shards(tmp_path: Path) -> None:
@@ -584,7 +584,7 @@ def test_dictionaries_of_datasets_name_their_splits(tmp_path: Path) -> None:
         load(tmp_path)
     assert len(load(tmp_path / "test")) == 7
     (tmp_path / "dataset_dict.json").write_text("{}")
-    with pytest.raises(DataError, match=r"has none of its splits"):
+    with pytest.raises(DataError, match=r"contains none of its splits"):
         load(tmp_path)
 
 
@@ -605,7 +605,7 @@ def test_states_that_are_wrong(tmp_path: Path, state: dict, message: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{", "is damaged"), ("[]", "holds no object"), ("[" * 9**5, "damaged")]
+    ("text", "message"), [("{", "is damaged"), ("[]", "JSON object"), ("[" * 9**5, "damaged")]
 )
 def test_a_state_that_is_no_json(tmp_path: Path, text: str, message: str) -> None:
     folder = save(tmp_path / "s", table_of(as_bytes(PIXELS)))
