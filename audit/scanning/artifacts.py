@@ -22,7 +22,7 @@ GALLERY = 12
 
 
 def samples_csv(result: ScanResult) -> str:
-    """Return one CSV row per sample: its prediction, and both radii and the best attack per metric."""
+    """Return a CSV table: per sample, the prediction, and per metric both radii and the attack."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     names = [run.metric.name for run in result.evidence]
@@ -51,7 +51,7 @@ def samples_csv(result: ScanResult) -> str:
 def adversarial_arrays(
     result: ScanResult,
 ) -> dict[str, "np.ndarray[tuple[int, ...], np.dtype[np.generic]]"]:
-    """Return, per metric, the rows of broken samples in the data, their examples and predictions."""
+    """Return, per metric, the data rows of broken samples, their examples and the predictions."""
     arrays: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]] = {}
     for run in result.evidence:
         rows = run.frontier.broken.nonzero()[:, 0]
@@ -101,7 +101,7 @@ def _gallery(result: ScanResult, run: MetricEvidence) -> Iterator[GalleryItem]:
 
 
 def _confidences(classifier: Classifier, pair: Tensor) -> tuple[float, float] | None:
-    """Return the probability of the predicted class, for an original and its adversarial example."""
+    """Return the probability of the predicted class on an original and on its example."""
     if classifier.output == "labels" or classifier.base is not None:
         return None
     scores = classifier.deployed(pair).double()

@@ -95,7 +95,7 @@ def _noise(config: ScanConfig) -> Noise:
 
 
 def undecided(classifier: Classifier, samples: Samples) -> Iterator[str]:
-    """Yield a warning if the votes do not settle the class of some samples; they count as errors."""
+    """Yield a warning if the votes leave the class of some samples open; these count as errors."""
     rows = (~samples.correct).nonzero()[:, 0]
     if not len(rows):
         return
