@@ -1,7 +1,7 @@
 """Scans of a model before and after hardening, and the report that compares them.
 
-Both models are scanned alike by the whole suite of attacks, each run anew against its model: the
-examples of training do not show what another adversary finds.
+Both models are scanned with the same attacks, which run separately against each model: the examples
+of training do not show what another adversary finds.
 """
 
 from collections.abc import Iterator, Sequence
@@ -70,7 +70,7 @@ def compare_models(
 
     Raises:
         Interrupted: a scan was stopped.
-        InternalError: the hardened file does not serve what was trained.
+        InternalError: the hardened file does not serve the scores of the trained module.
     """
     threats = [
         ScannedThreat(

@@ -34,7 +34,7 @@ class HardeningSession:
         train: training data.
         evaluation: evaluation data.
         plan: training plan.
-        warnings: sentences for the report on the data.
+        warnings: sentences on the data, for the report.
     """
 
     classifier: Classifier
