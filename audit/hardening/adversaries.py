@@ -41,7 +41,7 @@ Steps that add up to more than 2 radii can cross the ball from any start.
 
 
 class Adversary(Protocol):
-    """Maps a batch to the images that the model is trained on."""
+    """Function that maps a batch to the images that the model is trained on."""
 
     def __call__(
         self, logits: Logits, x0: Tensor, labels: Tensor, random: torch.Generator

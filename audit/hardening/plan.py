@@ -54,7 +54,7 @@ class Hyperparameters:
 
 
 class TrainedAdversary(Protocol):
-    """An adversary that is trained between the epochs of the model."""
+    """Adversary that is trained between the epochs of the model."""
 
     def refresh(self, epoch: int) -> None:
         """Train until the steps that are due before an epoch are done; idempotent."""

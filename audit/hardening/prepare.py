@@ -22,12 +22,12 @@ from audit.hardening.weights import open_trainable
 from audit.models.classifier import Classifier
 
 FEWEST_TRAINING_SAMPLES = 100
-"""Smallest number of training samples: below it a model only memorises them."""
+"""Smallest number of training samples; with fewer, a model only memorises them."""
 
 
 @dataclass(frozen=True)
 class HardeningSession:
-    """A model with its data and training plan.
+    """Model with its data and training plan.
 
     Attributes:
         classifier: the original model as served.

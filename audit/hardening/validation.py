@@ -20,7 +20,7 @@ not preferred; the time after every epoch grows in proportion.
 """
 
 VALIDATION_BATCH = 128
-"""Samples that are evaluated together; random numbers of the attack are keyed by the batch."""
+"""Number of samples evaluated together; random numbers of the attack are keyed by the batch."""
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from audit.models.classifier import Classifier
 
 
 class Audited(Protocol):
-    """Any subject that holds a classifier and samples."""
+    """Subject that contains a classifier and samples."""
 
     @property
     def classifier(self) -> Classifier:
-        """The audited model."""
+        """Audited model."""
 
     @property
     def samples(self) -> Samples:

@@ -28,7 +28,7 @@ S_contra = TypeVar("S_contra", contravariant=True)
 
 @dataclass(frozen=True)
 class Requirement(Generic[S_contra]):
-    """A condition without which a check does not apply.
+    """Condition without which a check does not apply.
 
     Attributes:
         reason: sentence that states why the check does not apply if the condition is not met.

@@ -89,7 +89,7 @@ def compare_steps(delta: float, by_single: Tensor, by_many: Tensor) -> CheckResu
     if not only:
         finding = f"{seen}, including all that one step breaks."
         return CheckResult("pass", finding, numbers)
-    finding = f"{seen}, but {only} only by one step."
+    finding = f"{seen}, but one step breaks {only} that many steps do not."
     return CheckResult("warn" if only / n <= SETTLED else "fail", finding, numbers)
 
 

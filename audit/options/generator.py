@@ -53,7 +53,7 @@ class GeneratorOptions:
 
     @property
     def given(self) -> bool:
-        """Whether there is a generator, or data to train one on."""
+        """Indicator that there is a generator, or data to train one on."""
         return self.file is not None or self.data is not None
 
     def __post_init__(self) -> None:

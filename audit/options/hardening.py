@@ -10,7 +10,7 @@ from audit.options.scanning import ThreatName
 from audit.values import integer, names, number, numbers, word
 
 MethodName = Literal["pgd", "trades", "wagan", "wdro", "mixed"]
-"""Names of `audit.hardening.adversaries.METHODS`."""
+"""Names of `audit.hardening.config.HARDENING_METHODS`."""
 
 ScheduleName = Literal["constant", "cosine", "step"]
 """Names of the schedules of the learning rate."""
@@ -21,7 +21,7 @@ class HardenConfig:
     """Options of hardening.
 
     Attributes:
-        method: a name of `audit.hardening.adversaries.METHODS`.
+        method: a name of `audit.hardening.config.HARDENING_METHODS`.
         metrics: threats; several for ``mixed`` only.
         radii: one radius per threat.
         order: order of the adversary of ``wdro``, whose budget is shared within a batch.

@@ -18,7 +18,7 @@ from audit.errors import UsageError
 from audit.values import order_name
 
 Reader = Callable[[Any, str], Any]
-"""Reads a value as a user gives it (text, number, list); the second argument is the flag."""
+"""Function that reads a value as a user gave it (text, number, list); it also takes the flag."""
 
 
 @dataclass(frozen=True)

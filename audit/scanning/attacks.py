@@ -200,7 +200,7 @@ RUNNERS: dict[str, Callable[[Subject, MetricRun, AttackEntry, Attacker, Progress
     "law": _attack_law,
     "radius": _attack_at_radii,
 }
-"""The function that runs an attack of each kind."""
+"""Functions that run an attack, by its kind."""
 
 
 def _attack(

@@ -36,12 +36,12 @@ from audit.values import order_name
 
 SENSITIVITY_LOSSES = ("ce", "dlr", "redlr")
 Offer = Callable[[Tensor, Tensor, Tensor], None]
-"""Receives (rows, candidates, misclassified) of every first-order attack."""
+"""Function that receives (rows, candidates, misclassified) of every first-order attack."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """First-order quantities, and each loss at the samples ``(N,)``, by its name."""
+    """First-order quantities, and the losses at the samples ``(N,)``, by name."""
 
     entries: list[Sensitivity]
     losses: dict[str, Floats]
@@ -73,7 +73,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Slopes:
-    """One loss at the samples: dual norms of its gradients ``(N,)`` and its values ``(N,)``."""
+    """Values ``(N,)`` of one loss at the samples, and dual norms ``(N,)`` of its gradients."""
 
     norms: Tensor
     values: Floats
@@ -101,7 +101,7 @@ def sensitivity(
     offer: Offer,
     tick: Callable[[int], None],
 ) -> Measured:
-    """Measure Upsilon, V(0) and the first-order estimates for every loss and every order p > 1.
+    """Return Upsilon, V(0) and the first-order estimates for every loss and every order p > 1.
 
     Args:
         classifier: the audited model, which must have gradients.

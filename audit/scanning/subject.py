@@ -1,4 +1,4 @@
-"""What is scanned: a served model on its samples, with the options and a trained generator."""
+"""Subject of a scan (a served model, samples, options, a trained generator), and its attacks."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +24,7 @@ from audit.statistics.judged import Scope
 
 @dataclass(frozen=True)
 class Subject:
-    """A scan that is ready to run.
+    """Inputs of a scan that is ready to run.
 
     Attributes:
         classifier: the served model.
@@ -72,7 +72,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Plan:
-    """The attacks of a scan.
+    """Attacks of a scan.
 
     Attributes:
         attacks: names of the attacks that the user chose, or of the strongest that apply.
