@@ -163,7 +163,7 @@ def _budgets(report: ScanReport) -> set[tuple[str, str, float]]:
 
 
 SETTINGS = ("attack", "effort", "certify", "confidence", "seed")
-"""Settings, other than the model, that affect how strong the attacks and certificates are."""
+"""Settings, other than the model, that affect the strength of attacks and certificates."""
 
 
 def _differences_of_settings(old: ScanReport, new: ScanReport) -> list[str]:

@@ -1,4 +1,4 @@
-"""Exceptions for everything that can be wrong with the user's input; the CLI catches them once."""
+"""Exceptions for invalid input, which the command line catches in one place."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ LOG = logging.getLogger(__name__)
 
 
 class AuditError(Exception):
-    """A problem that the user can fix: what was found, what was expected, what to do.
+    """Problem that the user can fix; the message states the finding, the expectation and the fix.
 
     Attributes:
         exit_code: exit status of the command line.
@@ -20,57 +20,57 @@ class AuditError(Exception):
 
 
 class UsageError(AuditError):
-    """An invalid option, or an invalid combination of options."""
+    """Invalid option, or invalid combination of options."""
 
 
 class ModelError(AuditError):
-    """A model that is missing, broken, untrusted, or of a kind that cannot be audited."""
+    """Model that is missing, damaged, untrusted, or of a kind that cannot be audited."""
 
 
 class UnsupportedOperator(ModelError):
-    """An operator, or a variant of one, that the ONNX importer does not know.
+    """Operator, or variant of an operator, that the ONNX importer does not support.
 
     The message names the node, the operator and the opset.
     """
 
 
 class DataError(AuditError):
-    """Data that cannot be read, or does not fit the model."""
+    """Data that cannot be read or does not fit the model."""
 
 
 class NothingToEvaluate(AuditError):
-    """A scan without samples: the data is empty, or no sample is classified correctly."""
+    """Scan without samples: the data is empty, or no sample is classified correctly."""
 
     exit_code = 5
 
 
 class NothingKept(AuditError):
-    """A hardening run that found no weights with the clean accuracy asked for."""
+    """Hardening run that found no weights with the required clean accuracy."""
 
     exit_code = 1
 
 
 class GateFailed(AuditError, AssertionError):
-    """A report does not meet a condition that was required of it."""
+    """Report that does not meet a required condition."""
 
     exit_code = 1
 
 
 class Interrupted(AuditError):
-    """An interrupt by the user before there was anything to report."""
+    """Interrupt by the user before there was anything to report."""
 
     exit_code = 130
 
 
 class InternalError(AuditError):
-    """A contradiction that only a bug here can cause, e.g. a certificate above an attack."""
+    """Contradiction that only a bug can cause, such as a certified radius above an attacked one."""
 
     exit_code = 3
 
 
 @contextmanager
 def interruptible(stage: str) -> Iterator[None]:
-    """Turn Ctrl-C into `Interrupted` with a sentence.
+    """Convert Ctrl-C into `Interrupted` with a message.
 
     Args:
         stage: completes "Interrupted …", for example ``before the first step of training``.
@@ -82,10 +82,10 @@ def interruptible(stage: str) -> Iterator[None]:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Tell whether memory ran out.
+    """Return whether an error means that memory ran out.
 
-    Python and the GPU have a class for it (`torch.OutOfMemoryError`, known here by its name, as
-    this module does not import torch); the CPU's allocator says so in words.
+    Python and the GPU have an exception class for it (`torch.OutOfMemoryError`, recognised by its
+    name, since this module does not import torch); the CPU allocator states it in the message.
     """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
@@ -93,7 +93,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def explained(error: BaseException) -> str:
-    """Describe an exception in one line: an `AuditError` by its message, others with their type."""
+    """Return one line on an exception: the message of an `AuditError`, for others with the type."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     message = lines[0][:300].rstrip(".") if lines else ""
     if isinstance(error, AuditError) and message:
@@ -103,9 +103,9 @@ def explained(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class contained:
-    """A block whose failure does not end the scan: ``with contained(what, tell): ...``.
+    """Block whose failure does not end the scan: ``with contained(what, tell): ...``.
 
-    `InternalError` and requests to stop (`KeyboardInterrupt`) are raised as usual.
+    `InternalError` and `KeyboardInterrupt` are raised as usual.
 
     Attributes:
         what: the part that may fail, for the log.
@@ -121,7 +121,7 @@ class contained:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object
     ) -> bool:
-        """Leave the block; return True where an error was handled."""
+        """Leave the block; return True if an error was handled."""
         if not isinstance(error, Exception) or isinstance(error, InternalError):
             return False
         LOG.debug("%s failed.", self.what, exc_info=error)

@@ -1,7 +1,7 @@
-"""Reading the values of options: words, lists, fractions, sizes; from text or from Python values.
+"""Readers of option values (words, lists, fractions, sizes), from text or from Python values.
 
-Each function takes a value as a user gives it and the name of the option, for the message, and
-raises `UsageError` where the value cannot be read.
+Each function takes a value as a user gave it and the name of the option, for the message, and
+raises `UsageError` if the value cannot be read.
 """
 
 import math
@@ -14,7 +14,7 @@ from audit.errors import UsageError
 
 
 def split(values: Any) -> tuple[Any, ...]:
-    """Flatten a list that is given with commas, repeatedly, or both; None is an empty list."""
+    """Return a flat list of values given with commas, repeatedly, or both; None is empty."""
     return tuple(_parts(values))
 
 
@@ -36,7 +36,7 @@ def number(value: Any, option: str) -> float:
         if word in ("inf", "infinity"):
             return math.inf
         try:
-            # A fraction would compute 1e999999999 digit by digit; a float overflows at once.
+            # Fraction would compute 1e999999999 digit by digit; float overflows immediately.
             found = float(Fraction(word)) if "/" in word else float(word)
         except (ValueError, ZeroDivisionError, OverflowError):
             found = math.nan
@@ -52,27 +52,27 @@ def number(value: Any, option: str) -> float:
 
 
 def names(values: Any, option: str) -> tuple[str, ...] | None:
-    """Read a list of names, each once; None where the option was not given.
+    """Read a list of names and drop repetitions; None if the option was not given.
 
     Raises:
-        UsageError: the option was given without a value, as an unset shell variable does.
+        UsageError: the option has an empty value, for example from an unset shell variable.
     """
     found = tuple(dict.fromkeys(map(str, _filled(values, option))))
     return found or None
 
 
 def numbers(values: Any, option: str) -> tuple[float, ...] | None:
-    """Read a list of numbers; None where the option was not given."""
+    """Read a list of numbers; None if the option was not given."""
     return tuple(number(value, option) for value in _filled(values, option)) or None
 
 
 def distinct_numbers(values: Any, option: str) -> tuple[float, ...] | None:
-    """Read a list of numbers and drop repetitions; None where the option was not given."""
+    """Read a list of numbers and drop repetitions; None if the option was not given."""
     return tuple(dict.fromkeys(numbers(values, option) or ())) or None
 
 
 def _filled(values: Any, option: str) -> tuple[Any, ...]:
-    """Flatten a list, and refuse an entry that is empty."""
+    """Flatten a list; raise `UsageError` if an entry is empty."""
     entries: Sequence[Any] = values if isinstance(values, list | tuple) else [values]
     for entry in entries:
         if entry is not None and not split(entry):
@@ -123,7 +123,7 @@ def word(value: Any, option: str) -> str:
 def switch(value: Any, option: str) -> bool:
     """Read whether a switch is on."""
     if not isinstance(value, bool):
-        raise UsageError(f"{option} is on or off (true or false), found {value!r}.")
+        raise UsageError(f"{option} takes true or false, found {value!r}.")
     return value
 
 
@@ -143,5 +143,5 @@ def share(value: Any, option: str) -> float:
 
 
 def order_name(order: float) -> str:
-    """Write an order as the report does: ``inf``, ``2``, ``1.5``; all its digits."""
+    """Return an order with all its digits as the report writes it: ``inf``, ``2``, ``1.5``."""
     return repr(order).removesuffix(".0")

@@ -1,1 +1,1 @@
-"""The public Python API: one module per function, each imported when it is first used."""
+"""Public Python API: one module per function, each imported when it is first used."""

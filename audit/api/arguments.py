@@ -12,14 +12,14 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 Number = float | str
-"""A number, or text such as ``8/255``."""
+"""Number, or text such as ``8/255``."""
 
 Numbers = Number | Sequence[Number]
 Names = str | Sequence[str]
 
 
 class InspectArguments(TypedDict, total=False):
-    """Options about model and data."""
+    """Options for reading the model and the data."""
 
     trust_model: bool
     device: str
@@ -97,7 +97,7 @@ class HardenArguments(InspectArguments, total=False):
 
 
 def documented(*groups: type) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Show every option with its default in the signature of a function.
+    """Return a decorator that adds every option with its default to the signature of a function.
 
     Args:
         groups: the groups of options that the function takes as keyword arguments.

@@ -1,4 +1,4 @@
-"""`audit.harden`: fine-tune a model against an adversary, and give it back in its own format."""
+"""`audit.harden`: fine-tune a model against an adversary, and write it in its own format."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -53,11 +53,11 @@ def harden(
         options: the options of ``audit harden``, with ``_`` for ``-``; ``method`` is ``--with``.
 
     Returns:
-        Both models under every threat; it is also written to ``out``.
+        The report that compares both models under every threat; it is also written to ``out``.
 
     Raises:
         Interrupted: training was stopped; resume it with ``resume=True``.
-        NothingKept: no epoch kept the clean accuracy that was asked for.
+        NothingKept: no epoch reached the required clean accuracy.
         AuditError: an option, the model or the data cannot be used.
     """
     config, evaluated, generator, loading, reading = options_from(HARDEN, options, "audit.harden")
@@ -94,7 +94,7 @@ def write_scan(
     *,
     from_files: bool,
 ) -> ScanReport:
-    """Write the report of one of the scans before and after."""
+    """Write the report of one of the scans before and after hardening."""
     out = folder / name
     others = options_for_record(GeneratorOptions(), reading, VerdictOptions(), out)
     record = assemble.record(result, loading, others, from_files=from_files)

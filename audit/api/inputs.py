@@ -1,4 +1,4 @@
-"""Models and data as users give them: paths, or objects in Python."""
+"""Models and data as users pass them: paths, or Python objects."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,10 +22,10 @@ from audit.models.files import identify
 from audit.options import LoadOptions, ReadOptions
 
 ModelLike = str | Path | torch.nn.Module | Callable[..., Any]
-"""A file, a module, or a function from a batch ``(B, ...)`` to scores ``(B, K)``."""
+"""File, module, or function from a batch ``(B, ...)`` to scores ``(B, K)``."""
 
 DataLike = str | Path | tuple[Any, Any] | torch.utils.data.Dataset[Any]
-"""A file or folder, a pair of samples and labels, or a map-style data set of such pairs."""
+"""File or folder, pair of samples and labels, or map-style data set of such pairs."""
 
 
 def are_files(*objects: object) -> bool:
@@ -34,7 +34,7 @@ def are_files(*objects: object) -> bool:
 
 
 def check_model(model: ModelLike, loading: LoadOptions) -> None:
-    """Refuse what cannot be a model before anything is read or computed.
+    """Validate a model argument before anything is read or computed.
 
     Raises:
         UsageError: the object is not a model, or the device does not exist.
@@ -45,8 +45,8 @@ def check_model(model: ModelLike, loading: LoadOptions) -> None:
         identify(Path(model))
     elif not callable(model):
         raise UsageError(
-            f"A model is a path, a torch.nn.Module or a function of a batch, found an object of "
-            f"type {type(model).__name__}."
+            f"A model must be a path, a torch.nn.Module or a function of a batch, found an object "
+            f"of type {type(model).__name__}."
         )
 
 
@@ -67,7 +67,7 @@ def open_samples(data: DataLike, reading: ReadOptions, low: float, high: float) 
     """Open labelled samples in ``[low, high]``.
 
     Raises:
-        AuditError: they cannot be read; see `audit.data`.
+        AuditError: the samples cannot be read; see `audit.data`.
     """
     if isinstance(data, str | Path):
         return open_data(
@@ -78,6 +78,6 @@ def open_samples(data: DataLike, reading: ReadOptions, low: float, high: float) 
     if hasattr(data, "__len__") and hasattr(data, "__getitem__"):
         return from_torch_dataset(data, low=low, high=high, reading=reading)
     raise UsageError(
-        "Data is a path, a pair (samples, labels) of arrays or tensors, or a torch Dataset with a "
-        f"length, found an object of type {type(data).__name__}."
+        "Data must be a path, a pair (samples, labels) of arrays or tensors, or a torch Dataset "
+        f"with a length, found an object of type {type(data).__name__}."
     )

@@ -1,4 +1,4 @@
-"""`audit.inspect`: what a model holds, and how to scan it."""
+"""`audit.inspect`: describe a model, and find the command that scans it."""
 
 from pathlib import Path
 from typing import Unpack
@@ -17,7 +17,7 @@ def inspect(
 
     Args:
         model: a file, a ``torch.nn.Module``, or a function from a batch to scores.
-        data: labelled samples, or None; a model that is not an ONNX file needs some.
+        data: labelled samples, or None; required for a model that is not an ONNX file.
         options: the options of ``audit inspect``, with ``_`` for ``-``.
 
     Returns:

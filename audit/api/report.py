@@ -1,4 +1,4 @@
-"""The report of a scan as a user holds it: what was measured, and what to do with it."""
+"""Report of a scan in the public API: the measurements, and the methods that use them."""
 
 import shutil
 from collections.abc import Callable
@@ -17,7 +17,8 @@ from reports import RENDERERS
 __all__ = ["GateFailed", "Report"]
 
 Files = Callable[[Path], None]
-"""Writes the files about single samples (`samples.csv`, `adversarial.npz`) into a folder."""
+"""Function that writes the files with single samples (`samples.csv`, `adversarial.npz`) into a
+folder."""
 
 EXIT_INTERRUPTED = 130
 """Exit status of a scan that was interrupted."""
@@ -30,8 +31,8 @@ class Report:
     Attributes:
         record: everything that was measured, as plain data; see `audit.schema.ScanReport`.
         samples_csv: returns the table of samples with their radii, as text.
-        write_samples: writes the files about single samples into a folder.
-        folder: where the report was written or read, or None.
+        write_samples: writes the files with single samples into a folder.
+        folder: folder that the report was written to or read from, or None.
     """
 
     record: schema.ScanReport
@@ -44,10 +45,10 @@ class Report:
         """Read a saved report.
 
         Args:
-            path: a ``report.json``, or the folder that it is in.
+            path: a ``report.json``, or the folder that contains it.
 
         Raises:
-            UsageError: it cannot be read.
+            UsageError: the report cannot be read.
         """
         file = Path(path)
         if file.is_dir():
@@ -64,7 +65,7 @@ class Report:
         return cls(record, lambda: read_table(table), copy, file.parent)
 
     def loaded(self) -> "Report":
-        """Return the report with its table of samples read, so that its files may change."""
+        """Return the report with its table of samples in memory, so that its files may change."""
         table = self.samples_csv()
         return replace(self, samples_csv=lambda: table)
 
@@ -74,7 +75,7 @@ class Report:
         Each file is written atomically, the JSON last.
 
         Args:
-            folder: where to; it is created when it does not exist.
+            folder: folder to write to; it is created if it does not exist.
 
         Returns:
             The path of the ``report.json``.
@@ -118,7 +119,7 @@ class Report:
 
     @property
     def reliability(self) -> str:
-        """GREEN, AMBER or RED: whether the evidence can be relied on."""
+        """GREEN, AMBER or RED, which states whether the evidence can be relied on."""
         return schema.reliability(self.record)
 
     @property
@@ -127,13 +128,13 @@ class Report:
         return self.record.verdict
 
     def exit_code(self, *, strict: bool = False) -> int:
-        """Return the exit status that the command line gives to this report."""
+        """Return the exit status of the command line for this report."""
         if self.record.status == "interrupted":
             return EXIT_INTERRUPTED
         return exit_code(self.record, strict=strict)
 
     def require(self, *conditions: str) -> "Report":
-        """Raise unless every condition holds on the lower end of its interval.
+        """Raise `GateFailed` unless every condition holds at the lower end of its interval.
 
         One line in a test suite: ``report.require("attacked.linf@8/255 >= 0.8")``.
 
@@ -145,8 +146,8 @@ class Report:
             The report itself.
 
         Raises:
-            GateFailed: a condition does not hold, or the evidence cannot be relied on (RED), or
-                the scan did not run to its end and its remainder may change the outcome.
+            GateFailed: a condition does not hold, the evidence cannot be relied on (RED), or the
+                scan did not complete and its remainder may change the outcome.
             UsageError: a condition cannot be read.
         """
         gates = evaluate_policy(self.record, policy_of(conditions), date.today())

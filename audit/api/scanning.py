@@ -1,4 +1,4 @@
-"""`audit.scan`: attack a model, certify it, and report what is left."""
+"""`audit.scan`: attack and certify a model, and report the remaining accuracy."""
 
 from dataclasses import replace
 from functools import partial
@@ -50,7 +50,8 @@ def scan(
 ) -> Report:
     """Attack and certify a classifier, and return the report.
 
-    Ctrl-C ends the scan: the report of what was found has the status ``interrupted``.
+    Ctrl-C ends the scan; the report then contains what was found and has the status
+    ``interrupted``.
 
     Args:
         model: a file as it is served (ONNX, TorchScript, torch.export), a ``torch.nn.Module``, or a
@@ -72,7 +73,7 @@ def scan(
     _refuse_contradictions(config, source, wanted, folder)
     gates = Gates.read(wanted)
     display = shown(progress)
-    # The cheap checks first: nothing is read or computed for a typing mistake.
+    # Cheap checks come first, so that a typing error costs no reading or computing.
     check_model(model, loading)
     if folder is not None:
         check_writable(folder)
@@ -95,7 +96,7 @@ def scan(
 def finished_report(
     result: ScanResult, record: dict[str, Any], gates: Gates, folder: Path | None
 ) -> Report:
-    """Make the report of a scan, and write it where a folder is given."""
+    """Return the report of a scan, and write it if a folder is given."""
     report = Report(
         assemble.report_of(result, config=record, gates=gates.evaluate),
         partial(artifacts.samples_csv, result),
@@ -119,7 +120,7 @@ def write_samples(result: ScanResult, folder: Path) -> None:
 def _refuse_contradictions(
     config: ScanConfig, source: GeneratorOptions, wanted: VerdictOptions, folder: Path | None
 ) -> None:
-    """Raise `UsageError` where options contradict each other."""
+    """Raise `UsageError` if options contradict each other."""
     if wanted.fail_under is not None and config.deltas is None:
         raise UsageError("--fail-under needs --delta: state at which budgets it applies.")
     asked = config.attacks is not None and any(map(needs_generator, config.attacks))
@@ -140,7 +141,7 @@ def _refuse_contradictions(
 def options_for_record(
     source: GeneratorOptions, reading: ReadOptions, wanted: VerdictOptions, folder: Path | None
 ) -> dict[str, Any]:
-    """Return options for the record that belong neither to the scan nor to the model."""
+    """Return the options for the record that belong to neither the scan nor the model."""
 
     def text(value: object) -> str | None:
         return None if value is None else str(value)

@@ -1,4 +1,4 @@
-"""The gates of a scan: read once before it, and evaluated on its report."""
+"""Gates of a scan, which are read once before the scan and evaluated on its report."""
 
 from dataclasses import dataclass, field
 from datetime import date
@@ -11,11 +11,11 @@ from audit.schema import Gate, ScanReport
 
 @dataclass(frozen=True)
 class Gates:
-    """What a report has to meet.
+    """Requirements on a report.
 
     Attributes:
         wanted: the options.
-        policy: gates of the policy file as it was when it was read, or None.
+        policy: gates of the policy file at the time it was read, or None.
     """
 
     wanted: VerdictOptions = field(default_factory=VerdictOptions)

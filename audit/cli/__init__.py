@@ -1,4 +1,4 @@
-"""The command line: one file a command, which parses, calls, prints and exits."""
+"""Command line: one module per command, which parses, calls, prints and exits."""
 
 from importlib import import_module
 

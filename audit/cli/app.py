@@ -1,4 +1,4 @@
-"""The program: one typer application, its settings, and errors turned into exit codes."""
+"""Entry point of the program: the typer application, its settings, and the exit codes of errors."""
 
 import os
 import sys
@@ -18,15 +18,16 @@ if TYPE_CHECKING:
     from audit.cli.settings import Setting, Settings
 
 EXIT_CODES = """
-Exit codes: 0 done and every gate passed; 1 a gate failed; 2 usage, model or data is wrong;
-3 internal error; 4 inconclusive (a health check failed, or under --strict a warning or an interval
-that straddles its gate); 5 nothing to evaluate; 130 interrupted, a partial report is written.
+Exit codes: 0 done and every gate passed; 1 a gate failed; 2 an option, the model or the data is
+invalid; 3 internal error; 4 inconclusive (a health check failed, or under --strict a warning or an
+interval that contains its bound); 5 nothing to evaluate; 130 interrupted, a partial report is
+written.
 """
 
 
 HARDEN_CODES = """
-Exit codes: 0 done; 1 no weights kept the clean accuracy of --min-clean; 2 usage, model or data is
-wrong; 3 internal error; 130 interrupted, the best weights so far are written.
+Exit codes: 0 done; 1 no weights reached the clean accuracy of --min-clean; 2 an option, the model
+or the data is invalid; 3 internal error; 130 interrupted, the best weights so far are written.
 """
 
 
@@ -42,15 +43,15 @@ app = typer.Typer(
 
 
 SPIN_COUNT = "10000"
-"""How long an idle OpenMP thread spins before it sleeps, read when torch is first imported.
+"""Spin count of an idle OpenMP thread before it sleeps, read when torch is first imported.
 
-GNU's default is to spin on; beside other work on the machine that made scans a hundred times slower
-(measured: 2.4 s against 0.02 s for the same gradients), and this costs nothing on an idle one.
+GNU's default is to keep spinning. With other work on the machine, that made scans a hundred times
+slower (measured: 2.4 s against 0.02 s for the same gradients); on an idle machine it costs nothing.
 """
 
 
 def main() -> None:
-    """Entry point of ``audit``: run a command, report an error in one sentence, exit."""
+    """Run a command of ``audit``, report an error in one sentence, and exit."""
     console.prepare_console()
     stop_logging()
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
@@ -66,7 +67,7 @@ def main() -> None:
             raise
         typer.echo(
             f"audit: internal error ({type(error).__name__}: {error}). This is a bug: run again "
-            "with --verbose for the traceback and report it with the model.",
+            "with --verbose to get the traceback, and report it with the model.",
             err=True,
         )
         sys.exit(3)
@@ -80,7 +81,7 @@ def read_settings() -> "Settings":
 
 
 def settable() -> dict[str, dict[str, "Setting"]]:
-    """Return the options of every command that a file may set; model and data are not."""
+    """Return the options of every command that a file may set: all but model and data."""
     from audit.cli.settings import Setting
 
     return {

@@ -18,12 +18,12 @@ def config(
         str, typer.Argument(metavar="COMMAND", help="Command whose options are shown.")
     ] = "scan",
 ) -> None:
-    """Show the options of a command and where each value is from."""
+    """Show the options of a command and the source of each value."""
     known = commands()
     if command not in known:
         raise UsageError(f"Unknown command {command!r}{suggestion(command, known)}")
     settings = read_settings()
-    # An empty command line: what is left are environment, settings and defaults.
+    # The command line is empty, so values come from environment, settings and defaults.
     context = known[command].make_context(
         command,
         [],

@@ -1,7 +1,7 @@
-"""Output that every console can show: what its encoding lacks is replaced, and nothing fails.
+"""Output for every console: characters that its encoding lacks are replaced instead of failing.
 
-A redirected Windows console is cp1252, an agent of a build server may be ASCII: one character that
-such an encoding lacks would otherwise end a scan after its last sample.
+A redirected Windows console uses cp1252, and a build server may use ASCII. Without replacement, one
+character that such an encoding lacks would abort a scan after its last sample.
 """
 
 import codecs
@@ -9,11 +9,11 @@ import io
 import sys
 
 HANDLER = "audit-readable"
-"""Name of the error handler of standard output and standard error."""
+"""Name of the error handler for standard output and standard error."""
 
 PLAIN = "audit-ascii"
-"""ASCII under another name: the command framework writes UTF-8 to a stream that calls itself ASCII,
-whatever the console can show."""
+"""ASCII under another name: the command framework writes UTF-8 to every stream whose encoding is
+called ASCII, even if the console cannot show it."""
 
 SYMBOLS = {
     "–": "-", "—": "-", "−": "-", "‐": "-", "‑": "-", "…": "...", "·": ".", "•": "*", "×": "x",
@@ -23,16 +23,16 @@ SYMBOLS = {
     "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "Δ": "Delta", "ε": "epsilon",
     "η": "eta", "θ": "theta", "λ": "lambda", "μ": "mu", "σ": "sigma", "Σ": "sum",
 }  # fmt: skip
-"""Symbols of our own, in readable ASCII."""
+"""Symbols that this program prints, in readable ASCII."""
 
 LINES = {"─━┄┅┈┉╌╍═╴╶╸╺╼╾": "-", "│┃┆┇┊┋╎╏║╵╷╹╻╽╿": "|", "╱": "/", "╲": "\\"}
-"""Box drawing; what is not listed is a corner or a crossing."""
+"""Box-drawing characters; those that are not listed are corners or crossings."""
 
 
 def prepare_console() -> None:
     """Make standard output and standard error replace what they cannot encode."""
     codecs.register_error(HANDLER, _replace)
-    codecs.unregister(_plain)  # not twice, where the program is called twice
+    codecs.unregister(_plain)  # otherwise a second call in one process would register it twice
     codecs.register(_plain)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -41,7 +41,7 @@ def prepare_console() -> None:
 
 
 def readable(character: str) -> str:
-    """Return ASCII that stands for a character, or a question mark."""
+    """Return the ASCII replacement of a character, or a question mark."""
     code = ord(character)
     if 0x2500 <= code < 0x2580:
         return next((ascii_ for lines, ascii_ in LINES.items() if character in lines), "+")
@@ -53,7 +53,7 @@ def readable(character: str) -> str:
 
 
 def _replace(error: UnicodeError) -> tuple[str, int]:
-    """Replace the characters of an encoding error, as `codecs.register_error` asks for."""
+    """Replace the characters of an encoding error; the signature of `codecs.register_error`."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     failed = error.object[error.start : error.end]
@@ -61,7 +61,7 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
 
 
 def _plain(name: str) -> codecs.CodecInfo | None:
-    """Return the codec `PLAIN`, as `codecs.register` asks for."""
+    """Return the codec for the name `PLAIN`; the signature of `codecs.register`."""
     if name.replace("_", "-") != PLAIN:
         return None
     ascii_ = codecs.lookup("ascii")
@@ -80,11 +80,11 @@ def write(text: str, *, utf8: bool = False) -> None:
     """Write to standard output.
 
     Args:
-        text: what to write.
-        utf8: whether the text is a format for programs, which is UTF-8 whatever the console is.
+        text: text to write.
+        utf8: whether to write UTF-8 regardless of the console, as for formats read by programs.
 
     Raises:
-        BrokenPipeError: the reader has gone.
+        BrokenPipeError: the reader has closed the pipe.
     """
     stream = sys.stdout
     if utf8 and isinstance(stream, io.TextIOWrapper):

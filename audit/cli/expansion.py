@@ -1,6 +1,6 @@
-"""From groups of options to the parameters of a command.
+"""Conversion of groups of options into the parameters of a command.
 
-A command is a function whose keyword arguments ``**options`` stand for groups of options:
+A command is a function whose keyword arguments ``**options`` represent groups of options:
 
     @command(app, *SCAN)
     def scan(model: Model, data: Data, **options: object) -> None: ...
@@ -23,7 +23,7 @@ GROUPS: dict[str, tuple[type, ...]] = {}
 
 
 def default_of(command: str, keyword: str) -> str | None:
-    """Return the default of a command's option in words, or None where it has none."""
+    """Return the default of a command's option in words, or None if it does not have one."""
     known = keyword_options(*GROUPS[command])
     return shown_default(*known[keyword]) if keyword in known else None
 
@@ -36,8 +36,8 @@ def command(
     Args:
         app: the program.
         groups: dataclasses whose fields are declared by `audit.options.option`.
-        name: of the command, where it differs from the function's.
-        epilog: last paragraph of its help text.
+        name: name of the command, if it differs from that of the function.
+        epilog: last paragraph of the help text.
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
@@ -58,7 +58,7 @@ def expanded(function: Callable[..., None], *groups: type) -> Callable[..., None
     def call(**given: Any) -> None:
         verbose = given["verbose"] if wants_verbose else given.pop("verbose")
         log_to_stderr(verbose)
-        # What was not given is left to the group, where the default is written.
+        # Options that were not given are left to the group, which defines their defaults.
         options = {key: given.pop(key) for key in known}
         function(**given, **{key: value for key, value in options.items() if value is not None})
 

@@ -47,7 +47,7 @@ def harden(
 
 
 def print_epoch(entry: dict[str, Any]) -> None:
-    """Print what was measured after an epoch, on stderr."""
+    """Print the measurements of an epoch to stderr."""
     accepted = "" if entry["accepted"] else " (below --min-clean)"
     typer.echo(
         f"epoch {entry['epoch']}: loss {entry['loss']:.4g}; held-out set: clean "

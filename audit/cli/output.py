@@ -1,4 +1,4 @@
-"""What every command does with files and streams: print, write further formats, show a report."""
+"""Output of the commands: printing, further formats, and the report on the terminal."""
 
 import logging
 import os
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
     from audit.api.report import Report
 
 FOR_PROGRAMS = ("html", "json", "junit", "sarif")
-"""Formats that are UTF-8 on stdout too, whatever the console's encoding."""
+"""Formats that are UTF-8 on stdout regardless of the console's encoding."""
 
 PROGRAM_LOG = logging.getLogger("audit")
 
 
 def print_text(text: str, format: str = "text") -> None:
-    """Write to stdout; a reader that has gone (``audit … | head``) changes no exit code."""
+    """Write to stdout; a closed pipe (``audit … | head``) does not change the exit code."""
     try:
         console.write(text, utf8=format in FOR_PROGRAMS)
     except BrokenPipeError:
-        # What is still buffered must not fail once more when the interpreter flushes it.
+        # Buffered text must not fail again when the interpreter flushes it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def print_or_write(text: str, out: Path | None, format: str) -> None:
-    """Write to a file, or to stdout where none is named."""
+    """Write to a file, or to stdout if no file is named."""
     if out is None:
         print_text(text, format)
     else:
@@ -38,7 +38,7 @@ def print_or_write(text: str, out: Path | None, format: str) -> None:
 
 
 def write_others(report: "Report", outputs: Outputs) -> None:
-    """Write further formats, and the summary of a GitHub job where there is one."""
+    """Write further formats, and the summary of a GitHub job if it runs in one."""
     for name, path in outputs.asked:
         write_text(path, report.render(name))
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
@@ -66,7 +66,7 @@ def show(report: "Report", out: Path, *, quiet: bool, verbose: bool) -> None:
     text = terminal.render(
         report.record,
         width=min(screen.width, 120) if screen.is_terminal else 100,
-        # Without colour there is no bold or dim either: NO_COLOR is set for plain text.
+        # Without colour, bold and dim are off too: users set NO_COLOR to get plain text.
         color=screen.is_terminal and screen.color_system is not None and not screen.no_color,
         full=verbose,
     )
@@ -74,7 +74,7 @@ def show(report: "Report", out: Path, *, quiet: bool, verbose: bool) -> None:
 
 
 def log_to_stderr(verbose: bool) -> None:
-    """Log what stopped on an error, with tracebacks, to stderr."""
+    """Log errors with their tracebacks to stderr, if ``verbose`` is set."""
     if verbose and not debugging():
         PROGRAM_LOG.setLevel(logging.DEBUG)
         PROGRAM_LOG.addHandler(logging.StreamHandler())
@@ -86,7 +86,7 @@ def debugging() -> bool:
 
 
 def stop_logging() -> None:
-    """Forget ``--verbose``: a process may run several commands."""
+    """Reset ``--verbose``, since a process may run several commands."""
     PROGRAM_LOG.setLevel(logging.NOTSET)
     for handler in list(PROGRAM_LOG.handlers):
         PROGRAM_LOG.removeHandler(handler)

@@ -1,4 +1,4 @@
-"""Parameters that several commands share: models, data, reports and the files to write."""
+"""Parameters that several commands share: models, data, reports and output files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,14 +34,14 @@ Resume = Annotated[
 ]
 ExitZero = Annotated[
     bool,
-    typer.Option("--exit-zero", help="Exit with 0 whatever the gates decide; the report has it."),
+    typer.Option("--exit-zero", help="Exit with 0 even if a gate fails; the report states it."),
 ]
 Regression = Annotated[
     str | None,
     typer.Option(
         "--max-regression",
         metavar="X",
-        help="Fail (exit 1) where attacked accuracy fell by more than X, beyond its interval.",
+        help="Fail (exit 1) if attacked accuracy fell by more than X at both ends of its interval.",
     ),
 ]
 HtmlFile = Annotated[
@@ -64,7 +64,7 @@ MarkdownFile = Annotated[
 
 @dataclass(frozen=True)
 class Outputs:
-    """Files to write in addition to the folder of the report."""
+    """Output files in addition to the folder of the report."""
 
     html: Path | None = None
     json: Path | None = None
@@ -74,5 +74,5 @@ class Outputs:
 
     @property
     def asked(self) -> list[tuple[str, Path]]:
-        """Names of renderers with the files to write."""
+        """Names of renderers, with the files to write."""
         return [(name, path) for name, path in vars(self).items() if path is not None]

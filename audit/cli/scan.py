@@ -56,8 +56,8 @@ def scan(
     limit = None if max_regression is None else share(max_regression, "--max-regression")
     if limit is not None and baseline is None:
         raise UsageError("--max-regression needs --baseline: name a report to compare with.")
-    # Read before the scan: a mistake in this file, or a change of it while the scan runs, must not
-    # cost the scan.
+    # The baseline is read first, so that neither an error in this file nor a change to it during
+    # the scan wastes the scan.
     before = None if baseline is None else audit.Report.read(baseline).loaded()
     report = audit.scan(model, data, out=out, progress=not quiet, **options)
     write_others(report, Outputs(html, json, junit, sarif, markdown))
@@ -83,5 +83,5 @@ def _compare(before: "audit.Report", report: "audit.Report", out: Path, limit: f
 
 
 def regression_code(status: str) -> int:
-    """Return the exit status of a comparison: 1 where accuracy was lost, 4 where that is open."""
+    """Return the exit status of a comparison: 1 if accuracy was lost, 4 if it is inconclusive."""
     return {"fail": 1, "inconclusive": 4}.get(status, 0)

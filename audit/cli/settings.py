@@ -1,4 +1,4 @@
-"""Settings from files: ``audit.toml``, or ``[tool.audit]`` of ``pyproject.toml``, of the folder.
+"""Settings from ``audit.toml``, or ``[tool.audit]`` of ``pyproject.toml``, in the current folder.
 
     effort = "standard"            # at the top: options of `audit scan`
     threat = ["linf", "l2"]
@@ -7,8 +7,8 @@
     [gates]                        # see `audit.gates.policy`
     error = ["attacked.linf@8/255 >= 0.8"]
 
-The command line comes first, then the environment (``AUDIT_SCAN_EFFORT``), then these. A key that
-no option has is an error.
+The command line has priority, then the environment (``AUDIT_SCAN_EFFORT``), then these settings. A
+key that is not an option is an error.
 """
 
 import difflib
@@ -26,14 +26,14 @@ NOT_OPTIONS = frozenset({"gates", "waivers"})
 
 @dataclass(frozen=True)
 class Setting:
-    """What an option is called inside, and whether it takes a list."""
+    """Internal name of an option, and whether it takes a list."""
 
     name: str
     several: bool
 
 
 Known = Mapping[str, Mapping[str, Setting]]
-"""Per command, its options by the names that a user writes."""
+"""Options of each command, by the names that a user writes."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Settings:
     """Settings of a folder.
 
     Attributes:
-        path: of the file, or None where there is none.
-        options: per command, values by the name of their option.
+        path: path of the file, or None if there is none.
+        options: values of each command, by the names of the options.
     """
 
     path: Path | None = None
@@ -53,11 +53,11 @@ def find(folder: Path, known: Known) -> Settings:
     """Read the settings of a folder.
 
     Args:
-        folder: where to look.
+        folder: folder of the file.
         known: the options of every command.
 
     Raises:
-        UsageError: the file cannot be read, or has a key that no option has.
+        UsageError: the file cannot be read, or has a key that is not an option.
     """
     path, document = folder / FILE, None
     if path.is_file():
@@ -97,8 +97,8 @@ def _option(key: str) -> str:
 def _require_known(path: Path, key: str, known: Mapping[str, Any], kind: str) -> None:
     if _option(key) not in known:
         near = difflib.get_close_matches(_option(key), known, n=1)
-        hint = f"is {near[0]!r} meant?" if near else f"choose from {', '.join(sorted(known))}."
-        raise UsageError(f"{path}: {key!r} is no {kind}: {hint}")
+        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(sorted(known))}."
+        raise UsageError(f"{path}: {key!r} is not a known {kind}: {hint}")
 
 
 def _parsed(path: Path) -> dict[str, Any]:
@@ -106,4 +106,4 @@ def _parsed(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise UsageError(f"{path} cannot be read as TOML ({reason}): mend or remove it.") from error
+        raise UsageError(f"{path} cannot be read as TOML ({reason}): fix or remove it.") from error

@@ -1,1 +1,1 @@
-"""Conditions on a report, the verdict and the exit status that follow from them."""
+"""Conditions on a report, and the verdict and exit status that follow from them."""

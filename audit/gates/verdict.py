@@ -1,12 +1,12 @@
-"""Gates: conditions on the report that decide the verdict and the exit code."""
+"""Conditions on a report (gates), and the verdict and exit code that they determine."""
 
 from audit.schema import Gate, GateStatus, ScanReport, Verdict, reliability
 
 EXIT_PASS, EXIT_FAIL, EXIT_INCONCLUSIVE = 0, 1, 4
 
 UNFINISHED = (
-    "The scan did not run to its end (status: {}), and the rest of it may change this outcome: "
-    "run the scan again."
+    "The scan did not complete (status: {}), and the rest of it may change this outcome: run the "
+    "scan again."
 )
 
 
@@ -58,7 +58,7 @@ def settled(gate: Gate, report: ScanReport, *, side: str, at_least: bool) -> Gat
 
     Args:
         gate: outcome on the numbers measured so far.
-        report: report of a scan that may not have run to its end.
+        report: report of a scan that may be incomplete.
         side: ``attacked``, ``certified`` or ``clean``.
         at_least: whether the gate requires a minimum rather than a maximum.
     """
@@ -87,7 +87,7 @@ def verdict(gates: list[Gate], reliable: str) -> Verdict:
 
 
 def exit_code(report: ScanReport, *, strict: bool) -> int:
-    """Return the exit status: a failed gate comes first, then evidence that allows no verdict.
+    """Return the exit status of a report; a failed gate has priority over inconclusive evidence.
 
     A failed health check is always inconclusive, a warning only under ``strict``.
     """

@@ -1,7 +1,7 @@
 """Adversaries of training, which map a batch to the images a model is trained on, and the losses.
 
 Inner attacks are short, attack the whole batch together, and continue on samples that are already
-misclassified, because the largest loss trains a model best. Their results carry no gradients of
+misclassified, because training works best on the largest loss. Their results carry no gradients of
 the weights.
 
 Sources: Madry et al. 2018 (pgd); Zhang et al. 2019, equation 5 (trades); Goel, Shah, Suresh
@@ -25,7 +25,7 @@ from attackers.wagan.networks import Generator
 from attackers.wdro import w_pgd
 
 NEIGHBOURHOOD = 2
-"""Pixels that mass moves at most, in rows and in columns, under the wasserstein threat.
+"""Largest number of pixels that mass moves, in rows and in columns, under the wasserstein threat.
 
 A larger window allows longer transport, but time and memory grow with its area.
 """
@@ -41,7 +41,7 @@ Steps that add up to more than 2 radii can cross the ball from any start.
 
 
 class Adversary(Protocol):
-    """Maps a batch to the images that the model is trained on."""
+    """Function that maps a batch to the images that the model is trained on."""
 
     def __call__(
         self, logits: Logits, x0: Tensor, labels: Tensor, random: torch.Generator
@@ -53,8 +53,8 @@ class Adversary(Protocol):
 class Pgd:
     """Projected gradient ascent with steps of equal length in the metric, from a random start.
 
-    Under ``wasserstein`` mass moves up the decayed sum of all gradients so far, by the coupling of
-    `attackers.transport`; misclassified images are attacked until the last step.
+    Under ``wasserstein``, mass moves along the decayed sum of all previous gradients, by the
+    coupling of `attackers.transport`; misclassified images are attacked until the last step.
 
     Attributes:
         metric: metric of the ball.
@@ -115,7 +115,7 @@ class Wdro:
 
 @dataclass(frozen=True)
 class Generated:
-    """A generator that attacks in one pass; its flow head stays in the image-Wasserstein ball."""
+    """Generator that attacks in one pass; its flow head stays in the image-Wasserstein ball."""
 
     network: Generator
     radius: float
@@ -172,8 +172,8 @@ def adversarial_loss(
 def divergence(scores: Tensor, wanted: Tensor) -> Tensor:
     """Return KL(e^wanted || softmax(scores)) per sample, ``(B,)``.
 
-    ``wanted`` are log-probabilities ``(B, K)``: with logarithms on both sides the gradient is
-    finite where the probability of a class underflows to 0.
+    ``wanted`` contains log-probabilities ``(B, K)``: with logarithms on both sides the gradient
+    remains finite when the probability of a class underflows to 0.
     """
     return (wanted.exp() * (wanted - scores.log_softmax(1))).sum(1)
 

@@ -1,7 +1,7 @@
 """Scans of a model before and after hardening, and the report that compares them.
 
-Both models are scanned alike by the whole suite of attacks, each run anew against its model: the
-examples of training do not show what another adversary finds.
+Both models are scanned with the same attacks, which run separately against each model: the examples
+of training do not show what another adversary finds.
 """
 
 from collections.abc import Iterator, Sequence
@@ -36,7 +36,7 @@ from audit.values import order_name
 from audit.version import __version__
 
 LOST_SHARE = 0.1
-"""A class is lost when at most this share of its correct samples is still correct.
+"""Largest share of a class's correct samples that remain correct for the class to count as lost.
 
 A model that always answers the most frequent class keeps nearly all of its clean accuracy on
 unbalanced data, so clean accuracy alone does not show such a loss.
@@ -45,7 +45,7 @@ unbalanced data, so clean accuracy alone does not show such a loss.
 
 @dataclass(frozen=True)
 class ScannedModel:
-    """A scan of one model, and the reliability of its report."""
+    """Scan of one model, and the reliability of its report."""
 
     scan: ScanResult
     reliability: Reliability
@@ -70,7 +70,7 @@ def compare_models(
 
     Raises:
         Interrupted: a scan was stopped.
-        InternalError: the hardened file does not serve what was trained.
+        InternalError: the hardened file does not serve the scores of the trained module.
     """
     threats = [
         ScannedThreat(

@@ -1,4 +1,4 @@
-"""A generator that is trained along with the model it attacks, every few epochs."""
+"""Generator that is trained along with the model it attacks, every few epochs."""
 
 import torch
 from torch import Tensor
@@ -18,11 +18,11 @@ More steps follow the model more closely and delay every refreshed epoch in prop
 
 
 class CoTrained:
-    """An adversary and `audit.hardening.plan.TrainedAdversary`: a generator against the model.
+    """Adversary that is a generator, a `audit.hardening.plan.TrainedAdversary`.
 
     Args:
         spec: architecture of the generator.
-        logits: the model as it is when the generator is refreshed.
+        logits: the model, with its current weights whenever the generator is refreshed.
         x: (N, C, H, W) samples to train on, on the CPU.
         labels: (N,) int64.
         radius: largest radius that the generator is trained for.

@@ -1,4 +1,4 @@
-"""From the options of hardening to its methods and threats."""
+"""Methods and threats of hardening, from its options."""
 
 from collections.abc import Mapping
 

@@ -85,11 +85,11 @@ def save_state(plan: HardeningPlan, state: HardeningState, path: Path) -> None:
 
 
 def restore_state(plan: HardeningPlan, path: Path) -> HardeningState:
-    """Read the state from a checkpoint; a trained adversary of the plan continues from it too.
+    """Return the state of a checkpoint, and restore the trained adversary of the plan, if any.
 
     Raises:
         ModelError: the file is damaged or not such a checkpoint.
-        UsageError: it belongs to a run with another model, other data or other options.
+        UsageError: the checkpoint belongs to a run with another model, other data or options.
     """
     tensors, description = read_tensors(path, HARDENING_CHECKPOINT_KIND)
     try:

@@ -28,7 +28,7 @@ from audit.options import HardenConfig
 
 @dataclass(frozen=True)
 class HardeningObjective:
-    """The minimised loss, and the adversary in it if that is trained along with the model."""
+    """Minimised loss, and its adversary if that is trained along with the model."""
 
     loss: TrainingLoss
     trained_adversary: TrainedAdversary | None = None
@@ -42,7 +42,7 @@ class HardeningObjective:
         labels: Tensor,
         generator: Trained | None,
     ) -> "HardeningObjective":
-        """Choose the objective of the options.
+        """Return the objective for the options.
 
         Args:
             config: options.

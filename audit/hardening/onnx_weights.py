@@ -31,7 +31,7 @@ LAYERS: Mapping[str, tuple[int, ...]] = {
     "RNN": (1, 2, 3),
     "Einsum": (0, 1),
 }
-"""Operators that are layers, with the indices of those inputs that are weights."""
+"""Operators that are layers, with the indices of the inputs that are weights."""
 
 AFFINE: Mapping[str, tuple[int, ...]] = {
     "BatchNormalization": (1, 2),
@@ -126,7 +126,7 @@ def _trained_names(graph: onnx.GraphProto) -> Iterable[str]:
 def _set_values(
     tensor: onnx.TensorProto, value: "np.ndarray[tuple[int, ...], np.dtype[np.generic]]"
 ) -> None:
-    """Replace the values of an initializer; its name, type, shape and documentation stay."""
+    """Replace the values of an initializer; its name, type, shape and documentation are kept."""
     fresh = numpy_helper.from_array(value)
     for name in ("float_data", "double_data"):
         tensor.ClearField(name)

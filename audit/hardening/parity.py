@@ -8,7 +8,7 @@ from audit.hardening.trainable import Trainable
 from audit.models.classifier import Classifier
 
 LARGEST_DIFFERENCE = 1e-4
-"""Largest accepted difference, relative to the largest score: more than rounding in float32."""
+"""Largest accepted difference, relative to the largest score; float32 rounding stays below it."""
 
 COMPARED = 64
 """Number of samples that are compared."""
@@ -22,7 +22,7 @@ def served_difference(model: Trainable, served: Classifier, samples: Samples) ->
     """
     x = samples.x[:COMPARED]
     with torch.no_grad():
-        # TorchScript may return a tensor that requires gradients all the same.
+        # TorchScript may return a tensor that requires gradients even under no_grad.
         trained = model.logits(x.to(served.device)).detach().cpu()
     again = served.differentiable(x.to(served.device)).detach().cpu()
     difference = float((trained - again).abs().max())

@@ -54,7 +54,7 @@ class Hyperparameters:
 
 
 class TrainedAdversary(Protocol):
-    """An adversary that is trained between the epochs of the model."""
+    """Adversary that is trained between the epochs of the model."""
 
     def refresh(self, epoch: int) -> None:
         """Train until the steps that are due before an epoch are done; idempotent."""
@@ -68,7 +68,7 @@ class TrainedAdversary(Protocol):
 
 @dataclass(frozen=True)
 class HardeningPlan:
-    """Everything that the training loop needs.
+    """Inputs of the training loop.
 
     Attributes:
         model: model whose weights are trained.
@@ -78,7 +78,7 @@ class HardeningPlan:
         hyperparameters: length and speed.
         validate: measures ``clean``, ``attacked``, ``evaluation`` and ``accepted`` with the
             weights that the model has when it is called.
-        identity: what a checkpoint must agree with to be resumed.
+        identity: properties that a checkpoint must share to be resumed.
         adversary: an adversary that is trained along with the model, or None.
     """
 

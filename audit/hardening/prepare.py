@@ -22,19 +22,19 @@ from audit.hardening.weights import open_trainable
 from audit.models.classifier import Classifier
 
 FEWEST_TRAINING_SAMPLES = 100
-"""Smallest number of training samples: below it a model only memorises them."""
+"""Smallest number of training samples; with fewer, a model only memorises them."""
 
 
 @dataclass(frozen=True)
 class HardeningSession:
-    """A model with its data and training plan.
+    """Model with its data and training plan.
 
     Attributes:
         classifier: the original model as served.
         train: training data.
         evaluation: evaluation data.
         plan: training plan.
-        warnings: sentences for the report on the data.
+        warnings: sentences on the data, for the report.
     """
 
     classifier: Classifier

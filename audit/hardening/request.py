@@ -24,7 +24,7 @@ class HardenRequest:
         scans: one scan per threat of ``config``; each runs on the model before and after.
         loading: options of the model.
         out: folder of the hardened model, which keeps the name of the original.
-        write_scan: writes the report of a scan into the folder of this name in ``out``, and
+        write_scan: writes the report of a scan into a folder of the given name in ``out``, and
             returns it.
         write_report: writes the report of the hardening; the checkpoint is deleted afterwards.
         generator: file of a trained generator for the method ``wagan``, or None to train one.

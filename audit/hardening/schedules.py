@@ -8,17 +8,17 @@ WARM_UP = 0.05
 
 
 def cosine(done: float) -> float:
-    """Warm up, then follow half a cosine down to 0."""
+    """Return the share for a warm-up followed by half a cosine down to 0."""
     return min(done / WARM_UP, 1.0) * (1 + math.cos(math.pi * done)) / 2
 
 
 def stepped(done: float) -> float:
-    """Warm up to the peak, then use a tenth of it from 60 % and a hundredth from 90 %."""
+    """Return the share for a warm-up, then the peak, a tenth from 60 %, a hundredth from 90 %."""
     return min(done / WARM_UP, 1.0) * (1.0 if done < 0.6 else 0.1 if done < 0.9 else 0.01)
 
 
 def constant(done: float) -> float:
-    """Warm up to the peak and stay there."""
+    """Return the share for a warm-up to the peak, which is then kept."""
     return min(done / WARM_UP, 1.0)
 
 

@@ -1,4 +1,4 @@
-"""A served model whose weights can be trained and written back into a file of its own format."""
+"""Served model whose weights can be trained and written back into a file of the same format."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Trainable:
-    """A served model whose weights can be trained and written back.
+    """Served model whose weights can be trained and written back.
 
     Attributes:
         logits: maps samples ``(B, ...)`` in [low, high] to ``(B, K)``, differentiable in the

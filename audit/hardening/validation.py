@@ -1,4 +1,4 @@
-"""Validation of a model in training: accuracies after every epoch, by which epochs are compared."""
+"""Validation of a model in training: accuracies after every epoch, used to compare epochs."""
 
 from dataclasses import dataclass
 
@@ -15,12 +15,12 @@ from audit.options import HardenConfig
 VALIDATION_STEPS = 20
 """Number of gradients of the attack that validates an epoch.
 
-It is stronger than the inner attack of training, so that an epoch that overfits that attack is not
-preferred; time after every epoch grows in proportion.
+It is stronger than the inner attack of training, so that an epoch that overfits to that attack is
+not preferred; the time after every epoch grows in proportion.
 """
 
 VALIDATION_BATCH = 128
-"""Samples that are evaluated together; random numbers of the attack are keyed by the batch."""
+"""Number of samples evaluated together; random numbers of the attack are keyed by the batch."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Validation:
-    """Measures the model as it is when called.
+    """Measurement of the model with its current weights.
 
     Attributes:
         model: model in training.

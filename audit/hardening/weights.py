@@ -47,8 +47,8 @@ def open_trainable(
     """
     if classifier.output == "labels":
         raise ModelError(
-            f"{path} serves labels alone, so it has no scores to train. Harden the model before "
-            "its last ArgMax."
+            f"{path} serves labels only, so it has no scores to train. Remove the final ArgMax and "
+            "harden the model that returns scores."
         )
     opened = OPENERS[identify(path)](path, classifier, options, sample)
     patterns = tuple(freeze)

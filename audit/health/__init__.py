@@ -1,14 +1,14 @@
-"""Health checks: can the evidence of a scan be trusted?
+"""Health checks, which test whether the evidence of a scan can be trusted.
 
-A check is one registered function (`audit.health.registry`) of one frozen value
-(`audit.health.subjects`); importing this package registers all of them.
+A check is a registered function (`audit.health.registry`) of one frozen value
+(`audit.health.subjects`); importing this package registers all checks.
 Sources: Carlini et al. 2019, Tramer et al. 2020, Croce & Hein 2020 (AutoAttack's flags), Pintor et
 al. 2022 (indicators of attack failure).
 """
 
-# The order of these imports is the order in which checks run and are reported. It matters in one
-# place: `convergence` (strength) may have attacks run again, so the checks that look at what those
-# attacks left come after it.
+# Checks run and are reported in the order of these imports. The order matters in one place:
+# `convergence` (strength) may cause attacks to be rerun, so the checks that depend on the results
+# of those attacks come after it.
 # isort: off
 from audit.health import model, samples, gradient
 from audit.health import attack, strength, active, transferred, eight_bit, agreement

@@ -1,22 +1,22 @@
-"""The active attack test: does the attack find an adversarial example that is known to exist?
+"""Active attack test: the attack must find an adversarial example that is known to exist.
 
-An accuracy under attack cannot tell a robust model from a weak attack. So here the answer is made
-known: the head of the model is replaced, sample by sample, by a linear readout for which the ball
-holds an adversarial example, and the attack under test has to find one (`audit.health.readout`).
-An attack that does not is too weak for this model, whatever the model's robustness.
+A high accuracy under attack may come from a robust model or from a weak attack. This test
+distinguishes them: the head of the model is replaced, for each sample, by a linear readout whose
+ball contains an adversarial example, and the attack under test must find one
+(`audit.health.readout`). If it does not, it is too weak for this model, however robust that is.
 
 Source: Zimmermann, Brendel, Tramer, Carlini, "Increasing Confidence in Adversarial Robustness
 Evaluations", NeurIPS 2022: 999 points inside the ball and one on its surface, a linear classifier
-of the features that tells them apart, and its decision moved close to the surface point.
+of the features that separates them, and its decision boundary moved close to the surface point.
 
-Departures from the paper, each for a reason:
+Departures from the paper, with their reasons:
 
-- The features are the logits, since the penultimate layer cannot be told apart in every file. What
-  masks gradients in the head is kept, so the test is stricter; but K numbers do not isolate every
-  point, so a sample may allow no such readout, and is counted apart.
+- The features are the logits, since the penultimate layer cannot be identified in every file. Any
+  gradient masking in the head is kept, so the test is stricter; but K logits cannot isolate every
+  point, so some samples allow no such readout and are counted separately.
 - The hidden example lies in the direction of a far point of the box (black, the negative, a mirror
-  image, noise), and random points of the surface are clean like those inside. In high dimension
-  noise hardly moves the logits, and a few tiny steps along the gradient would go farther.
+  image, noise), and random surface points are clean like those inside. In high dimension, noise
+  hardly changes the logits, and a few tiny steps along the gradient would go farther.
 - Ridge regression replaces logistic regression: it has a closed form for all samples and
   candidates at once, solved in the points (few) instead of the features (up to thousands).
 """
@@ -38,10 +38,10 @@ from audit.health.registry import CheckResult, check
 from audit.health.subjects import PROBE_SIZE, MetricSubject
 
 FOUND, MOST = 0.95, 0.8
-"""Share of the hidden examples that an attack must find to pass, and not to fail."""
+"""Share of the hidden examples at which an attack passes, and share below which it fails."""
 
 FEWEST_INFORMATIVE = 8
-"""Informative samples below which the test does not apply."""
+"""Number of informative samples below which the test does not apply."""
 
 
 @check(
@@ -53,14 +53,14 @@ FEWEST_INFORMATIVE = 8
     needs=(GRADIENTS, UNSMOOTHED),
 )
 def active_test(subject: MetricSubject) -> CheckResult:
-    """The iterative attack, with two losses in turn, finds hidden adversarial examples."""
+    """Check that the iterative attack, with two losses in turn, finds hidden examples."""
     both = in_turn(
         *(
             partial(subject.attack, loss=loss, steps=subject.steps)
             for loss in (cross_entropy, margin)
         )
     )
-    # A random point of the image-Wasserstein ball costs as much as a step of an attack.
+    # Drawing a random point of the image-Wasserstein ball costs as much as an attack step.
     sizes = {"points": 32, "draws": 50} if subject.metric.name == "wasserstein" else {}
     return find_hidden(subject, both, **sizes)
 
@@ -73,18 +73,18 @@ def find_hidden(
     points: int = 64,
     draws: int = 100,
 ) -> CheckResult:
-    """Let an attack look for a hidden adversarial example wherever random points do not find it.
+    """Check that an attack finds the hidden adversarial examples that random points do not find.
 
-    Pass: it finds `FOUND` of them; fail: less than `MOST`. A sample that random search breaks as
-    well tells nothing about an attack and is not counted.
+    Pass: it finds a share of at least `FOUND`; fail: less than `MOST`. A sample that random search
+    also breaks is uninformative and is not counted.
 
     Args:
-        subject: gives model, metric, samples and budget. The differentiable copy gives the
-            features, or the served scores without one.
+        subject: model, metric, samples and budget. The features come from the differentiable copy,
+            or from the served scores if there is no copy.
         attack: ``attack(logits, x0, labels, threat, generator=…)``, the attack under test.
-        probe: how many correct samples to test; each costs some 250 forwards and the attack.
-        points: clean points inside, and as many on the surface, per sample.
-        draws: points of the random search: about as many as the attack takes steps.
+        probe: number of correct samples to test; each costs about 250 forwards and the attack.
+        points: number of clean points inside the ball, and of those on its surface, per sample.
+        draws: number of points of the random search, about as many as the attack takes steps.
     """
     classifier, metric, samples = subject.classifier, subject.metric, subject.samples
     delta = subject.delta
@@ -99,7 +99,7 @@ def find_hidden(
         probed, hidden = probed + len(rows), hidden + int(there.sum())
         easy, found = easy + int((there & by_noise).sum()), found + int(by_attack.sum())
     informative = hidden - easy
-    rest = f"{probed - hidden} of {probed} samples allow no such example, {easy} more tell nothing"
+    rest = f"{probed - hidden} of {probed} samples allow no such example, {easy} are uninformative"
     numbers: dict[str, int | float] = {
         "found": found,
         "informative": informative,
@@ -111,8 +111,8 @@ def find_hidden(
     }
     if informative < FEWEST_INFORMATIVE:
         finding = (
-            f"Hidden adversarial examples could test the attack on {informative} samples only: "
-            f"{rest}, as {draws} random points find it too."
+            f"Hidden adversarial examples can test the attack on only {informative} samples: "
+            f"{rest}, since {draws} random points find the example too."
         )
         return CheckResult("not_applicable", finding, numbers)
     finding = (
@@ -126,7 +126,7 @@ def find_hidden(
 
 
 def in_turn(*attacks: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Combine attacks: each is run on the samples that those before it did not break."""
+    """Return an attack that runs the given ones in turn, each on the samples not yet broken."""
 
     def run(
         logits: Logits, x0: Tensor, labels: Tensor, threat: Threat, *, generator: SampleGenerator

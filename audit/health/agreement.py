@@ -1,4 +1,4 @@
-"""Checks that the examples found agree with the differentiable copy and with the certificates."""
+"""Checks that adversarial examples agree with the differentiable copy and with certificates."""
 
 from audit.health.common import scale_of
 from audit.health.model import PARITY_TOLERANCE
@@ -11,12 +11,12 @@ from audit.health.subjects import PROBE_SIZE, MetricSubject
     "parity_adversarial",
     MetricSubject,
     title="Copy agrees on adversarial examples",
-    advice="Attacks may miss examples that the served model has: run attacks without gradients too "
-    "(--effort max). Every example counted was confirmed by the runtime.",
+    advice="Attacks may miss examples of the served model: also run attacks without gradients "
+    "(--effort max). Every counted example was confirmed by the runtime.",
     needs=(COPY, FOUND_EXAMPLES),
 )
 def parity_on_adversarial(subject: MetricSubject) -> CheckResult:
-    """The copy still agrees with the runtime on the adversarial examples found."""
+    """Check that the copy agrees with the runtime on the adversarial examples found."""
     found = subject.radius.isfinite() & (subject.radius > 0)
     x = subject.x[found.nonzero()[: 4 * PROBE_SIZE, 0]]
     served, copied = subject.classifier.deployed(x), subject.classifier.copied(x)
@@ -38,11 +38,11 @@ def parity_on_adversarial(subject: MetricSubject) -> CheckResult:
     advice="This is a bug of the program: please report it with the model.",
 )
 def certified_below_attacked(subject: MetricSubject) -> CheckResult:
-    """No certified radius exceeds a verified adversarial distance (the scan stops if one does)."""
+    """Check that no certified radius exceeds a verified distance; the scan stops if one does."""
     above, n = int((subject.certified > subject.radius).sum()), len(subject.radius)
     numbers = {"contradictions": above, "samples": n}
     if above:
-        finding = f"{above} of {n} samples are certified beyond an adversarial example."
+        finding = f"{above} of {n} samples are certified beyond their adversarial example."
         return CheckResult("fail", finding, numbers)
     finding = f"No certified radius exceeds the attacked one on any of {n} samples."
     return CheckResult("pass", finding, numbers)

@@ -1,4 +1,4 @@
-"""Checks of what a working attack does on any classifier."""
+"""Checks of properties that a working attack has on any classifier."""
 
 import itertools
 from collections.abc import Callable
@@ -17,17 +17,17 @@ from audit.health.subjects import PROBE_SIZE, MetricSubject
 from audit.schema import HealthStatus
 
 ATTACK_IN_WORDS = {**dict.fromkeys(NORMS, "PGD"), "wasserstein": "Moving mass along gradients"}
-"""Name of each metric's attack by gradient steps, as the subject of a sentence."""
+"""Name of the attack by gradient steps under each metric, as the subject of a sentence."""
 
 GRADIENT_STEPS = 20
 """Steps of the attacks in this module.
 
-They are enough for a working gradient to cross the ball several times; the scan's own attacks take
-more, and `convergence` compares those.
+They suffice for a working gradient to cross the ball several times. The attacks of the scan take
+more steps; `convergence` examines those.
 """
 
 MOST_LEFT = 0.01
-"""Share of the probe that an attack with an unlimited budget may leave."""
+"""Largest share of the probe that an attack with an unlimited budget may leave unbroken."""
 
 BUDGET_FACTORS = (0.5, 1.0, 2.0, 4.0)
 """Budgets that `budget_monotone` compares, as multiples of the budget of the checks."""
@@ -37,12 +37,12 @@ BUDGET_FACTORS = (0.5, 1.0, 2.0, 4.0)
     "budget_monotone",
     MetricSubject,
     title="Larger budgets break more samples",
-    advice="Trust the minimal radii more than this attack, whose steps do not suit the model, and "
-    "look at the gradient checks.",
+    advice="Rely on the minimal radii rather than on this attack, whose step sizes do not suit the "
+    "model, and look at the gradient checks.",
     needs=(GRADIENTS, CORRECT_SAMPLES),
 )
 def budget_monotone(subject: MetricSubject) -> CheckResult:
-    """A larger budget never breaks fewer samples."""
+    """Check that a larger budget never breaks fewer samples."""
     rows, metric = subject.samples.probe(PROBE_SIZE), subject.metric
     radii = [subject.delta * factor for factor in BUDGET_FACTORS]
     counts = [
@@ -58,7 +58,7 @@ def budget_monotone(subject: MetricSubject) -> CheckResult:
     seen = f"{ATTACK_IN_WORDS[metric.name]} breaks {shown} of {len(rows)} samples"
     if largest_drop <= 0:
         return CheckResult("pass", f"{seen}.", numbers)
-    # Two standard deviations of a count of this size are at most the root of the sample count.
+    # Two standard deviations of such a count are at most the square root of the sample count.
     status: HealthStatus = "warn" if largest_drop <= len(rows) ** 0.5 else "fail"
     return CheckResult(status, f"{seen}: fewer with a larger budget.", numbers)
 
@@ -67,12 +67,12 @@ def budget_monotone(subject: MetricSubject) -> CheckResult:
     "unbounded_attack",
     MetricSubject,
     title="Unlimited budget breaks every sample",
-    advice="Do not rely on any attacked accuracy: the gradients lead nowhere, since an attack that "
-    "may move anywhere breaks every real classifier. Attack a smooth version of the model.",
+    advice="Do not rely on any attacked accuracy: the gradients are useless, since an attack with "
+    "an unlimited budget breaks every real classifier. Attack a smooth version of the model.",
     needs=(GRADIENTS, CORRECT_SAMPLES),
 )
 def unbounded_attack(subject: MetricSubject) -> CheckResult:
-    """With the whole box to move in, an attack breaks nearly every sample.
+    """Check that an attack limited only by the box breaks nearly every sample.
 
     A sample that the scan broke at any radius counts as broken.
     """
@@ -86,9 +86,9 @@ def unbounded_attack(subject: MetricSubject) -> CheckResult:
         left -= _count_broken(subject, unbroken, radius, "unbounded", attack)
     numbers = {"unbroken": left, "samples": len(rows)}
     if left <= MOST_LEFT * len(rows):
-        finding = f"With an unlimited budget {len(rows) - left} of {len(rows)} samples break."
+        finding = f"An unlimited budget breaks {len(rows) - left} of {len(rows)} samples."
         return CheckResult("pass", finding, numbers)
-    finding = f"With an unlimited budget {left} of {len(rows)} samples do not break."
+    finding = f"An unlimited budget does not break {left} of {len(rows)} samples."
     return CheckResult("fail", finding, numbers)
 
 
@@ -96,12 +96,12 @@ def unbounded_attack(subject: MetricSubject) -> CheckResult:
     "random_noise",
     MetricSubject,
     title="Gradient steps beat random points",
-    advice="Attack a smooth version of the model: its gradients mislead (gradient masking), and "
-    "the attacked accuracy is too optimistic.",
+    advice="Attack a smooth version of the model: its gradients are misleading (gradient masking), "
+    "and the attacked accuracy is too optimistic.",
     needs=(GRADIENTS, CORRECT_SAMPLES),
 )
 def random_not_better(subject: MetricSubject) -> CheckResult:
-    """Random points break no more samples than steps along gradients do."""
+    """Check that random points break no more samples than steps along gradients."""
     metric = subject.metric
     rows = subject.samples.probe(PROBE_SIZE)
     radius = torch.full((len(rows),), subject.delta)
@@ -122,7 +122,7 @@ def random_not_better(subject: MetricSubject) -> CheckResult:
 
 
 def plain_attack(metric: Metric) -> Callable[..., Tensor]:
-    """Return the plain attack by gradient steps, which works wherever gradients do."""
+    """Return the plain attack by gradient steps, which works whenever gradients are useful."""
     return ATTACKS[PLAIN_STEPS[metric.name]]
 
 
@@ -133,7 +133,7 @@ def _count_broken(
     purpose: str,
     attack: Callable[..., Tensor],
 ) -> int:
-    """Count the rows that an attack breaks at the given radii, as the served model decides."""
+    """Return how many rows an attack breaks at the given radii, on the served model."""
     classifier, samples = subject.classifier, subject.samples
     x = attack(
         classifier.differentiable,

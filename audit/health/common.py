@@ -18,13 +18,13 @@ def scale_of(scores: Tensor) -> float:
 def broken(
     subject: MetricSubject, rows: Tensor, attack: Callable[..., Tensor], **options: object
 ) -> Tensor:
-    """Return which of the rows an attack breaks within the budget, as the judge confirms.
+    """Return which of the rows an attack breaks within the budget, confirmed by the judge.
 
     Args:
-        subject: gives model, samples, metric and budget.
+        subject: model, samples, metric and budget.
         rows: (B,) int64 rows of the samples to attack.
         attack: ``attack(logits, x0, labels, threat, generator=…, **options)``.
-        options: of the attack.
+        options: options of the attack.
 
     Returns:
         (B,) bool.

@@ -1,4 +1,4 @@
-"""The check of the scan itself: everything that was asked for ran to its end."""
+"""Check that the whole requested scan completed."""
 
 from audit.health.registry import CheckResult, check
 from audit.health.subjects import ScanSubject
@@ -8,11 +8,11 @@ from audit.health.subjects import ScanSubject
     "completeness",
     ScanSubject,
     title="Scan is complete",
-    advice="Scan again (--verbose shows errors), with attacks that apply (--attack): the attacked "
-    "accuracies may be far too high.",
+    advice="Repeat the scan (--verbose shows errors) with attacks that apply (--attack): the "
+    "attacked accuracies may be far too high.",
 )
 def completeness(subject: ScanSubject) -> CheckResult:
-    """Every metric was reached, something attacked it, and nothing stopped on an error."""
+    """Check that every metric was reached and attacked, and that nothing stopped on an error."""
     idle = [
         metric
         for metric, entries in subject.attacks.items()
@@ -20,13 +20,13 @@ def completeness(subject: ScanSubject) -> CheckResult:
     ]
     found = ["The scan was interrupted."] if subject.interrupted else []
     if subject.missing:
-        found.append(f"Metrics that it did not reach: {', '.join(subject.missing)}.")
+        found.append(f"Metrics that the scan did not reach: {', '.join(subject.missing)}.")
     if subject.failures:
-        found.append(f"Stopped on an error: {' '.join(subject.failures)}")
+        found.append(f"Parts of the scan stopped on an error: {' '.join(subject.failures)}")
     elif idle and not subject.interrupted:
         found.append(
-            f"No attack that was chosen could run under {', '.join(idle)}, so its attacked "
-            "accuracy is the clean one."
+            f"None of the chosen attacks could run under {', '.join(idle)}, so the attacked "
+            "accuracy equals the clean accuracy."
         )
     numbers = {
         "errors": len(subject.failures),
@@ -34,5 +34,5 @@ def completeness(subject: ScanSubject) -> CheckResult:
         "metrics_without_attack": len(idle),
     }
     if not found:
-        return CheckResult("pass", "Everything that was asked for ran to its end.", numbers)
+        return CheckResult("pass", "All requested parts of the scan completed.", numbers)
     return CheckResult("fail", " ".join(found), numbers)

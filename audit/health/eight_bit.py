@@ -1,4 +1,4 @@
-"""The check that adversarial examples survive as 8-bit images."""
+"""Check that adversarial examples remain adversarial as 8-bit images."""
 
 import torch
 from torch import Tensor
@@ -12,13 +12,13 @@ from audit.health.subjects import PROBE_SIZE, MetricSubject
 from audit.runtime.storage import BLOCK
 
 REPRESENTABLE = 0.95
-"""Share of the examples that have to survive the rounding for `representable` to pass."""
+"""Share of the examples that must remain adversarial after rounding for `representable` to pass."""
 
 HIGHEST_LEVEL = 255
 """Level of an 8-bit image at the upper end of the box; the lower end is level 0."""
 
 LEVEL_TOLERANCE = 1e-3
-"""Distance from an integer level, in levels, that is taken for rounding error of float32."""
+"""Largest distance from an integer level, in levels, that counts as float32 rounding error."""
 
 
 @check(
@@ -26,16 +26,16 @@ LEVEL_TOLERANCE = 1e-3
     MetricSubject,
     title="Examples survive 8-bit rounding",
     advice="If your adversary must send an image file, use the attacked accuracy with 8 bits: it "
-    "is nearer to the truth, though attacks that aim at 8-bit images may find more.",
+    "is closer to the truth, although attacks designed for 8-bit images may find more examples.",
     needs=(FREE_PIXELS, IMAGES, CONTINUOUS_INPUTS),
 )
 def representable(subject: MetricSubject) -> CheckResult:
-    """The examples still break the model as 8-bit images, which is what a file can hold.
+    """Check that examples still break the model as 8-bit images, which image files contain.
 
-    Each example is rounded to the nearest of 256 levels, and towards its original, which never
-    leaves the ball. An example next to the decision boundary may fall back across it, though its
-    ball has others: so it is also tried half the way and all the way to the surface of the ball.
-    Pass: `REPRESENTABLE` of them survive, or all but one; it never fails.
+    Each example is rounded to the nearest of 256 levels, and also towards its original, which never
+    leaves the ball. Rounding may move an example back across a nearby decision boundary although
+    its ball contains others, so points half the way and all the way to the surface of the ball are
+    rounded too. Pass: a share of `REPRESENTABLE` or all but one survive; the check never fails.
 
     Source: Carlini & Wagner 2017, "Towards Evaluating the Robustness of Neural Networks", on
     discretization: an example counts for an image only as integers.
@@ -43,7 +43,7 @@ def representable(subject: MetricSubject) -> CheckResult:
     samples, delta = subject.samples, subject.delta
     level = _levels(subject.metric, samples.x[samples.probe(PROBE_SIZE)])
     if bool(((level - level.round()).abs() > LEVEL_TOLERANCE).any()):
-        return CheckResult("not_applicable", "The samples themselves are not 8-bit images.")
+        return CheckResult("not_applicable", "The original samples are not 8-bit images.")
     rows = (samples.correct & (subject.radius <= delta)).nonzero()[:, 0]
     if not len(rows):
         return CheckResult("not_applicable", f"No example was found at {delta:.3g}.")
@@ -79,7 +79,7 @@ def _survives_rounding(subject: MetricSubject, rows: Tensor, x: Tensor) -> Tenso
         stretched = x0 + expand(1 + share * (room - 1), x0) * (x - x0)
         steps = _levels(metric, metric.project(x0, metric.clamp(stretched), delta)) - origin
         nearest = steps.round()
-        # A value that rounding error alone has moved off a level stays on that level.
+        # A value that is off a level by rounding error only is kept on that level.
         on_level = (steps - nearest).abs() < LEVEL_TOLERANCE
         towards = torch.where(on_level, nearest, steps.trunc())
         for chosen in (nearest, towards):
@@ -95,5 +95,5 @@ def _levels(metric: Metric, x: Tensor) -> Tensor:
 
 
 def _pixels(metric: Metric, level: Tensor) -> Tensor:
-    """Return the values in the box that levels of an image file are read as, float64."""
+    """Return the values in the box for levels of an image file, float64."""
     return metric.low + (metric.high - metric.low) * (level / HIGHEST_LEVEL)

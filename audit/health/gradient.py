@@ -14,7 +14,7 @@ MOST_ZERO = 0.05
 """Share of gradients that may be exactly zero before `gradients` fails instead of warning."""
 
 SLOPE_TOLERANCE = 0.1
-"""Relative error of a slope above which a gradient disagrees with it, and the share of samples
+"""Relative error of a slope above which a gradient disagrees with it, and largest share of samples
 that may disagree."""
 
 
@@ -22,16 +22,16 @@ that may disagree."""
     "finite_differences",
     ModelSubject,
     title="Gradients match finite differences",
-    advice="Gradient attacks may be weak: trust the attacks without gradients more, and look for "
+    advice="Gradient attacks may be weak: rely more on the attacks without gradients, and look for "
     "rounding or quantisation in the model.",
     needs=(GRADIENTS, LOGITS, CONTINUOUS_INPUTS, CORRECT_SAMPLES),
 )
 def finite_differences(subject: ModelSubject) -> CheckResult:
-    """The gradient predicts how the *served* model's margin moves along it."""
+    """Check that the gradient predicts how the margin of the *served* model changes along it."""
     classifier, samples, spec = subject.classifier, subject.samples, subject.classifier.spec
     rows = samples.probe(PROBE_SIZE)
     labels = samples.labels[rows]
-    # A little noise: on flat backgrounds max pooling has ties, where no derivative exists.
+    # Some noise is added: on flat backgrounds max pooling has ties, where no derivative exists.
     noise = samples.generator.take(rows).fold("finite differences").uniform(samples.x[rows])
     x = 0.98 * samples.x[rows] + 0.02 * (spec.low + noise * (spec.high - spec.low))
     value, grad = _margin_gradient(classifier, x, labels)
@@ -40,7 +40,7 @@ def finite_differences(subject: ModelSubject) -> CheckResult:
     if not bool(kept.any()):
         return CheckResult("not_applicable", "All gradients are zero.")
     x, labels, grad, norm, value = x[kept], labels[kept], grad[kept], norm[kept], value[kept]
-    # A move that changes the margin by about a thousandth: above rounding, mostly below a kink.
+    # The step changes the margin by about a thousandth: more than rounding, and rarely past a kink.
     length = 1e-3 * value.double().abs().clamp_min(1e-3) / norm
     move = (grad.double() / expand(norm, grad.double())) * expand(length, grad.double())
     up, down = ((x.double() + sign * move).float() for sign in (1, -1))
@@ -65,20 +65,20 @@ def finite_differences(subject: ModelSubject) -> CheckResult:
     "gradients",
     ModelSubject,
     title="Gradients are finite and not zero",
-    advice="Attack a smooth version of the model: gradient attacks do not see where to go "
+    advice="Attack a smooth version of the model: the gradients give attacks no direction "
     "(gradient masking by a step function, rounding or saturation), and the attacked accuracy is "
     "far too optimistic.",
     needs=(CORRECT_SAMPLES,),
 )
 def gradients(subject: ModelSubject) -> CheckResult:
-    """Gradients of the margin exist, are finite and not zero, at random points near the samples."""
+    """Check that gradients of the margin, at random points near samples, are finite, not zero."""
     classifier, samples = subject.classifier, subject.samples
     if classifier.white_box is None:
         return CheckResult(
             "warn",
             "There are no gradients, so only black-box attacks run, which is weaker evidence.",
-            advice="Serve the model in a format that can be differentiated, if there is one: the "
-            "true robustness may be far lower.",
+            advice="Serve the model in a format that can be differentiated, if possible: the true "
+            "robustness may be far lower.",
         )
     rows = samples.probe(PROBE_SIZE)
     streams = samples.generator.take(rows).fold("gradients")
@@ -92,8 +92,8 @@ def gradients(subject: ModelSubject) -> CheckResult:
             "fail",
             f"{infinite} of {len(x)} gradients are not finite.",
             numbers,
-            advice="Look for a division by zero or a logarithm in the model: gradient attacks are "
-            "blind there.",
+            advice="Look for a division by zero or a logarithm in the model: gradient attacks do "
+            "not work at such points.",
         )
     if zero:
         finding = f"{zero} of {len(x)} gradients are exactly zero."

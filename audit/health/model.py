@@ -16,25 +16,25 @@ PARITY_TOLERANCE = 1e-3
 """Largest score difference between runtime and copy, relative to the largest score."""
 
 DETERMINISM_TOLERANCE = 1e-4
-"""Largest difference between repeated calls that warns only, relative to the largest score."""
+"""Largest difference between repeated calls that only warns, relative to the largest score."""
 
 BATCH_TOLERANCE = 1e-3
-"""Largest difference between batches that warns only, relative to the largest score."""
+"""Largest difference between batches that only warns, relative to the largest score."""
 
 FEWEST_SAMPLES, WIDEST_INTERVAL = 100, 0.1
-"""Sample count below which, and width of the clean interval above which, `sample_size` warns."""
+"""Number of samples below which, and width of the interval above which, `sample_size` warns."""
 
 
 @check(
     "parity",
     ModelSubject,
     title="Copy agrees with the served model",
-    advice="Attacks see scores only, which is weaker evidence: please report the operators of the "
+    advice="Attacks use scores only, which is weaker evidence: please report the operators of the "
     "model.",
     needs=(SERVED_COPY, CORRECT_SAMPLES),
 )
 def parity(subject: ModelSubject) -> CheckResult:
-    """The differentiable copy computes what the runtime serves."""
+    """Check that the differentiable copy computes the same scores as the runtime."""
     classifier = subject.served
     x = subject.samples.x[subject.samples.probe(4 * PROBE_SIZE)]
     served, copied = classifier.deployed(x), classifier.copied(x)
@@ -55,7 +55,7 @@ def parity(subject: ModelSubject) -> CheckResult:
             finding = (
                 f"The copy differs from the served model by {difference:.3g} on {len(x)} samples, "
                 f"and from the same file without fused 8-bit kernels by at most {apart:.1e}: the "
-                "difference is the runtime's own, so gradients are used and served values judge."
+                "runtime causes the difference, so gradients are used, and served scores decide."
             )
             return CheckResult("pass", finding, numbers | {"max_abs_difference_unfused": apart})
     finding = (
@@ -73,7 +73,7 @@ def parity(subject: ModelSubject) -> CheckResult:
     "on samples of all classes.",
 )
 def clean_accuracy(subject: ModelSubject) -> CheckResult:
-    """Accuracy is far above chance (a lower one stops the scan before this check)."""
+    """Check that the accuracy is above chance; a scan with a lower one stops before this check."""
     samples, classes = subject.samples, subject.classifier.classes
     correct = int(samples.correct.sum())
     seen = (
@@ -87,7 +87,7 @@ def clean_accuracy(subject: ModelSubject) -> CheckResult:
         "chance": 1 / classes,
     }
     if samples.constant is not None:
-        finding = f"{seen}, but the model names class {samples.constant} for every sample."
+        finding = f"{seen}, but the model predicts class {samples.constant} for every sample."
         return CheckResult("warn", finding, numbers)
     return CheckResult("pass", f"{seen}.", numbers)
 
@@ -99,13 +99,13 @@ def clean_accuracy(subject: ModelSubject) -> CheckResult:
     advice="Raise --samples, to 1,000 or more if the data allows it.",
 )
 def sample_size(subject: ModelSubject) -> CheckResult:
-    """There are enough samples for a narrow interval on the clean accuracy."""
+    """Check that there are enough samples for a narrow interval on the clean accuracy."""
     samples = subject.samples
     low, high = clopper_pearson(int(samples.correct.sum()), len(samples), subject.confidence)
     width = high - low
     numbers = {"samples": len(samples), "interval_width": width, "confidence": subject.confidence}
     if len(samples) < FEWEST_SAMPLES or width > WIDEST_INTERVAL:
-        finding = f"{len(samples)} samples leave an interval {width:.0%} wide on clean accuracy."
+        finding = f"{len(samples)} samples give an interval {width:.0%} wide on clean accuracy."
         return CheckResult("warn", finding, numbers)
     finding = f"{len(samples)} samples give an interval {width:.1%} wide on clean accuracy."
     return CheckResult("pass", finding, numbers)
@@ -119,7 +119,7 @@ def sample_size(subject: ModelSubject) -> CheckResult:
     needs=(CORRECT_SAMPLES,),
 )
 def output_kind(subject: ModelSubject) -> CheckResult:
-    """Attacks reach the logits: losses need them, and probabilities saturate."""
+    """Check that attacks can use the logits: losses need them, and probabilities saturate."""
     classifier = subject.served
     scores = classifier.deployed(subject.samples.x[subject.samples.probe(PROBE_SIZE)])
     if classifier.output == "labels":
@@ -127,7 +127,7 @@ def output_kind(subject: ModelSubject) -> CheckResult:
             "warn",
             "The model returns labels only, so gradients come from the scores before the decision, "
             "if the file has any.",
-            advice="Serve scores, which can be audited more sharply.",
+            advice="Serve scores, which allow stronger attacks and tighter results.",
         )
     if classifier.output == "probabilities" or looks_like_probabilities(scores):
         if classifier.gradient == "lifted" and not classifier.threshold:
@@ -151,7 +151,7 @@ def output_kind(subject: ModelSubject) -> CheckResult:
     needs=(QUANTISED_OPERATORS, CORRECT_SAMPLES),
 )
 def quantised_kernels(subject: ModelSubject) -> CheckResult:
-    """The runtime's fused 8-bit kernels compute what the file states, on this machine."""
+    """Check that the runtime's fused 8-bit kernels compute what the file states on this machine."""
     classifier = subject.served
     x = subject.samples.x[subject.samples.probe(4 * PROBE_SIZE)]
     served, plain = classifier.deployed(x), without_fusion(classifier, x)
@@ -163,11 +163,11 @@ def quantised_kernels(subject: ModelSubject) -> CheckResult:
         "samples": len(x),
     }
     if difference <= PARITY_TOLERANCE * scale_of(plain):
-        finding = f"With and without fused 8-bit kernels scores differ by at most {difference:.1e}."
+        finding = f"Scores with and without fused 8-bit kernels differ by at most {difference:.1e}."
         return CheckResult("pass", finding, numbers)
     finding = (
-        f"On this machine the runtime's fused 8-bit kernels move scores by {difference:.3g} and "
-        f"agree with the arithmetic of the file on {agree} of {len(x)} predictions, because they "
+        f"On this machine the runtime's fused 8-bit kernels change scores by {difference:.3g} "
+        f"and agree with the arithmetic of the file on {agree} of {len(x)} predictions, since they "
         "saturate on processors without 8-bit dot products."
     )
     return CheckResult("warn", finding, numbers)
@@ -177,12 +177,12 @@ def quantised_kernels(subject: ModelSubject) -> CheckResult:
     "determinism",
     ModelSubject,
     title="Scores are deterministic",
-    advice="Export the model in evaluation mode (dropout may be active): a single attack tells "
-    "little about a random model.",
+    advice="Export the model in evaluation mode (dropout may be active): a single attack is weak "
+    "evidence about a random model.",
     needs=(CORRECT_SAMPLES,),
 )
 def determinism(subject: ModelSubject) -> CheckResult:
-    """The same input gives the same scores every time."""
+    """Check that repeated calls with the same input return the same scores."""
     x = subject.samples.x[subject.samples.probe(PROBE_SIZE)]
     first, second, third = (subject.classifier.deployed(x) for _ in range(3))
     difference = float(torch.maximum((first - second).abs(), (first - third).abs()).max())
@@ -194,7 +194,7 @@ def determinism(subject: ModelSubject) -> CheckResult:
             "warn",
             f"Repeated calls differ by {difference:.1e}, in the last digits of the scores.",
             numbers,
-            advice="Nothing needs to be done: radii may differ in the last digits between scans.",
+            advice="No action is needed: radii may differ in the last digits between scans.",
         )
     finding = f"Repeated calls differ by {difference:.3g}: the model is random."
     return CheckResult("fail", finding, numbers)
@@ -205,11 +205,11 @@ def determinism(subject: ModelSubject) -> CheckResult:
     ModelSubject,
     title="Scores do not depend on the batch",
     advice="Export the model in evaluation mode: batch normalisation may be in training mode, or "
-    "samples of a batch may see each other.",
+    "the samples of a batch may affect each other.",
     needs=(CORRECT_SAMPLES,),
 )
 def batch_invariance(subject: ModelSubject) -> CheckResult:
-    """The scores of a sample do not depend on the other samples of its batch."""
+    """Check that the scores of a sample do not depend on the other samples of its batch."""
     x, classifier = subject.samples.x[subject.samples.probe(PROBE_SIZE)], subject.classifier
     together = classifier.deployed(x)
     reversed_ = classifier.deployed(x.flip(0)).flip(0)
@@ -225,16 +225,15 @@ def batch_invariance(subject: ModelSubject) -> CheckResult:
     if difference <= BATCH_TOLERANCE * scale_of(together):
         return CheckResult(
             "warn",
-            f"Scores move by {difference:.1e} with the batch, which is harmless for accuracy.",
+            f"Scores change by {difference:.1e} with the batch, which is harmless for accuracy.",
             numbers,
-            advice="Nothing needs to be done: results may differ in the last digits between batch "
-            "sizes.",
+            advice="No action is needed: results may depend on the batch size in the last digits.",
         )
-    finding = f"Scores move by {difference:.3g} with the other samples of the batch."
+    finding = f"Scores change by {difference:.3g} with the other samples of the batch."
     return CheckResult("fail", finding, numbers)
 
 
 def without_fusion(classifier: Classifier, x: Tensor) -> Tensor:
-    """Return scores of the served file, (B, K), from a runtime that fuses no 8-bit kernels."""
+    """Return the scores of the served file, (B, K), from a runtime without fused 8-bit kernels."""
     assert classifier.unfused is not None
     return replace(classifier, serve=classifier.unfused).deployed(x)

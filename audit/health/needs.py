@@ -11,11 +11,11 @@ from audit.models.classifier import Classifier
 
 
 class Audited(Protocol):
-    """Any subject that holds a classifier and samples."""
+    """Subject that contains a classifier and samples."""
 
     @property
     def classifier(self) -> Classifier:
-        """The audited model."""
+        """Audited model."""
 
     @property
     def samples(self) -> Samples:
@@ -28,12 +28,12 @@ GRADIENTS: Requirement[Audited] = Requirement(
 )
 
 SCORES: Requirement[Audited] = Requirement(
-    "It needs scores, and the model names a class only.",
+    "It needs scores, and the model returns a class only.",
     lambda subject: subject.classifier.output != "labels" and subject.classifier.base is None,
 )
 
 LOGITS: Requirement[Audited] = Requirement(
-    "It needs logits, and the model serves none.",
+    "It needs logits, and the model does not serve them.",
     lambda subject: subject.classifier.output == "logits",
 )
 
@@ -48,8 +48,8 @@ IMAGES: Requirement[Audited] = Requirement(
 )
 
 UNSMOOTHED: Requirement[Audited] = Requirement(
-    "It is not made for a smoothed model, whose votes it cannot afford or compare: scan without "
-    "--smooth.",
+    "It does not apply to a smoothed model, whose votes are too expensive or not comparable: scan "
+    "without --smooth.",
     lambda subject: subject.classifier.base is None,
 )
 
@@ -64,7 +64,7 @@ SERVED_COPY: Requirement[ModelSubject] = Requirement(
 )
 
 QUANTISED_OPERATORS: Requirement[ModelSubject] = Requirement(
-    "The file holds no quantised operators.",
+    "The file contains no quantised operators.",
     lambda subject: subject.served.unfused is not None,
 )
 

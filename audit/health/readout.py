@@ -1,6 +1,6 @@
 """Classifiers with one hidden adversarial example per ball, for the active attack test.
 
-The head of the model is replaced, sample by sample, by a linear readout of the logits under which
+The head of the model is replaced, for each sample, by a linear readout of the logits under which
 the ball is clean except around one known point (Zimmermann et al. 2022; see
 `audit.health.active`).
 """
@@ -24,30 +24,30 @@ from audit.models.classifier import Classifier
 from audit.models.execution import call_rows
 
 INNER = 0.95
-"""The points inside fill a ball of this share of the radius (the paper's gap of 0.05)."""
+"""Share of the radius of the ball that the inner points fill (the paper's gap of 0.05)."""
 
 APART = 1.25
-"""How much farther along its direction than every clean point the hidden example must lie."""
+"""Factor by which the hidden example must lie farther along its direction than all clean points."""
 
 CLOSENESS = 0.99
-"""Where the decision lies between the farthest clean point, 0, and the hidden example, 1."""
+"""Position of the decision boundary between the farthest clean point (0) and the example (1)."""
 
 MOST_GROUPS = 16
-"""Most batches of balls that do not meet; samples beyond them are left out."""
+"""Largest number of batches of disjoint balls; samples that fit into none are left out."""
 
 
 @dataclass(frozen=True)
 class Readout:
-    """A binary classifier for each of several balls, as one function of the input.
+    """Binary classifiers, one per ball, as one function of the input.
 
-    No two balls meet, so a point is read by the classifier of the nearest centre in a metric that
-    tells them apart (see `enclosing`).
+    The balls are disjoint, so a point is classified by the classifier of its nearest centre, in a
+    metric in which the balls are disjoint (see `enclosing`).
 
     Attributes:
-        features: inputs to ``(B, K)``, differentiable.
-        metric: in which the balls do not meet.
-        x0: (P, ...) their centres, all clean.
-        witness: (P, ...) the hidden adversarial example of each.
+        features: maps inputs to ``(B, K)``, differentiable.
+        metric: metric in which the balls are disjoint.
+        x0: (P, ...) centres of the balls, all clean.
+        witness: (P, ...) the hidden adversarial example of each ball.
         weight: (P, K) float64.
         bias: (P,) float64.
     """
@@ -60,15 +60,15 @@ class Readout:
     bias: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Logits of clean, always 0, and adversarial: ``(B, 2)`` float32."""
+        """Return the logits ``(B, 2)``, float32, of clean (always 0) and of adversarial."""
         centre = torch.stack([self.metric.distance(c.expand_as(x), x.detach()) for c in self.x0])
         own = centre.argmin(0)
-        # In float64: the readout may amplify small differences of large logits.
+        # Computed in float64, since the readout may amplify small differences of large logits.
         value = (self.features(x).to(self.weight) * self.weight[own]).sum(1) + self.bias[own]
         return torch.stack([torch.zeros_like(value), value], dim=1).float()
 
     def take(self, kept: Tensor) -> "Readout":
-        """Some of the balls; ``kept``: (P',) int64."""
+        """Return the readout for some of the balls; ``kept``: (P',) int64."""
         parts = (self.x0, self.witness, self.weight, self.bias)
         return Readout(self.features, self.metric, *(part[kept] for part in parts))
 
@@ -81,7 +81,7 @@ def breaks(
     generator: SampleGenerator,
     **options: object,
 ) -> Tensor:
-    """Whether the attack finds an adversarial point in each ball and the box, ``(P,)`` bool."""
+    """Return in which balls the attack finds an adversarial point within the box, ``(P,)`` bool."""
     x0 = readout.x0
     clean = torch.zeros(len(x0), dtype=torch.long, device=x0.device)
     if not len(x0):
@@ -93,10 +93,10 @@ def breaks(
 
 
 def enclosing(metric: Metric, x0: Tensor, delta: float) -> tuple[Metric, Tensor]:
-    """A metric that is quick to evaluate, and radii of balls in it that hold those of delta.
+    """Return a metric that is fast to evaluate, and radii of its balls that contain those of delta.
 
-    Moving mass by at least one pixel at a cost of delta changes the pixels by at most twice that
-    mass.
+    For the Wasserstein metric it is L1: moving mass by at least one pixel each at a cost of delta
+    changes the pixels by at most twice that mass.
     """
     if isinstance(metric, Wasserstein):
         return L1(metric.low, metric.high), 2 * delta * metric.mass(x0)
@@ -104,10 +104,10 @@ def enclosing(metric: Metric, x0: Tensor, delta: float) -> tuple[Metric, Tensor]
 
 
 def disjoint(metric: Metric, samples: Samples, delta: float, probe: int) -> list[Tensor]:
-    """The probed rows, in batches within which no two balls of this radius meet.
+    """Return the probed rows in batches, such that the balls of each batch are disjoint.
 
-    A batch has at most as many rows as one call of the model, and there are at most
-    `MOST_GROUPS`: where most balls meet, some samples are left out.
+    A batch has at most as many rows as one call of the model, and there are at most `MOST_GROUPS`
+    batches: if most balls intersect, some samples are left out.
     """
     groups: list[list[int]] = []
     full = call_rows(tuple(samples.x.shape[1:]))
@@ -116,7 +116,7 @@ def disjoint(metric: Metric, samples: Samples, delta: float, probe: int) -> list
             others = samples.x[group]
             quick, radius = enclosing(metric, torch.cat([samples.x[row, None], others]), delta)
             distance = quick.distance(samples.x[row].expand_as(others), others)
-            # A little more than the sum of the radii: distances are rounded.
+            # The factor is slightly above 1, since distances are rounded.
             if len(group) < full and bool((distance > 1.001 * (radius[0] + radius[1:])).all()):
                 group.append(row)
                 break
@@ -139,8 +139,8 @@ def hide(
     """Fit readouts with one adversarial example in each ball.
 
     Returns:
-        The readout, and which of the rows really have one: (P,) bool, checked on the very function
-        that the attack gets. There the sample is clean and the witness adversarial.
+        The readout, and which rows have a hidden example, (P,) bool: on the function that the
+        attack receives, the sample is clean and the witness is adversarial.
     """
     features = attacked_function(classifier)
     x0 = samples.x[rows].to(classifier.device)
@@ -167,7 +167,7 @@ def hide(
 def _clean_points(
     metric: Metric, x0: Tensor, delta: float, streams: SampleGenerator, count: int
 ) -> Iterator[Tensor]:
-    """Random points inside the ball, and as far as its surface and the box allow."""
+    """Yield random points inside the ball, and each moved outwards to its surface or the box."""
     for draw in range(count):
         inside = metric.sample(x0, INNER * delta, streams.fold(f"clean {draw}"))
         yield inside
@@ -177,7 +177,7 @@ def _clean_points(
 def _surface_points(
     metric: Metric, x0: Tensor, delta: float, streams: SampleGenerator
 ) -> Iterator[Tensor]:
-    """The way to each far point of the box, as far as the ball and the box allow."""
+    """Yield the farthest point, within ball and box, towards each far point of the box."""
     for point in anchors(metric, x0, streams):
         yield metric.farthest(x0, point - x0, delta)
 
@@ -185,26 +185,26 @@ def _surface_points(
 def isolate(
     clean: Tensor, surface: Tensor, order: Tensor, confidence: Tensor, *, ridge: float = 0.1
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Choose a surface point that a hyperplane tells from all clean points, and that hyperplane.
+    """Choose a surface point that a hyperplane separates from all clean points.
 
     For a point v from the mean of all points, the ridge discriminant is w = (S + λI)^-1 v with S
     their covariance. With the n rows A of points over sqrt(n), S = A'A and
 
         w = (v - A' (A A' + λI)^-1 A v) / λ,
 
-    an n × n system however many features there are. The decision w·z = t lies close to the chosen
-    point, and the readout s (w·z - t) is scaled to be as sure of the sample as the model was.
+    an n × n system for any number of features. The decision boundary w·z = t lies close to the
+    chosen point, and the readout s (w·z - t) is scaled to the model's confidence at the sample.
 
     Args:
-        clean: (P, n, K) float64 features of points to be called clean, the sample itself first.
-        surface: (P, m, K) float64 features of points of which one is to be called adversarial.
-        order: (P, m) which to prefer: the largest value among those that can be told apart.
-        confidence: (P,) what the readout should be at the sample, negated.
+        clean: (P, n, K) float64 features of points to classify as clean, the sample itself first.
+        surface: (P, m, K) float64 features of points of which one is classified as adversarial.
+        order: (P, m) preference: the separable point with the largest value is chosen.
+        confidence: (P,) negated value of the readout at the sample.
         ridge: λ, in units of the average variance of a feature.
 
     Returns:
-        Index (P,) of the chosen point, whether it can be told apart (P,) bool, weight (P, K) and
-        bias (P,) of the readout.
+        Index (P,) of the chosen point, whether it is separable (P,) bool, weight (P, K) and bias
+        (P,) of the readout.
     """
     every = torch.cat([clean, surface], dim=1)
     centre = every.mean(1, keepdim=True)

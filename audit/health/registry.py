@@ -1,8 +1,8 @@
-"""The registry of health checks: what a check is, and the one place that runs it.
+"""Registry of health checks: the type of a check, and the code that runs it.
 
-A check is one function, decorated with `check`. It takes one frozen value that holds all it looks
-at (a subject, see `audit.health.subjects`) and returns a `CheckResult`. Calling a registered check
-gives its `Health` entry: 'not applicable' where a need of the check is not met, 'error' where the
+A check is a function decorated with `check`. It takes one frozen value that contains everything it
+examines (a subject, see `audit.health.subjects`) and returns a `CheckResult`. Calling a registered
+check returns its `Health` entry: 'not applicable' if a need of the check is not met, 'error' if the
 function raised.
 """
 
@@ -15,7 +15,7 @@ from audit.schema import Health, HealthStatus
 
 
 class CheckSubject(Protocol):
-    """The value that a check looks at."""
+    """Value that a check examines."""
 
     @property
     def metric_name(self) -> str | None:
@@ -28,10 +28,10 @@ S_contra = TypeVar("S_contra", contravariant=True)
 
 @dataclass(frozen=True)
 class Requirement(Generic[S_contra]):
-    """A condition without which a check does not apply.
+    """Condition without which a check does not apply.
 
     Attributes:
-        reason: why the check does not apply where the condition is not met; a sentence.
+        reason: sentence that states why the check does not apply if the condition is not met.
         met: evaluates the condition.
     """
 
@@ -41,14 +41,14 @@ class Requirement(Generic[S_contra]):
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The outcome of one check.
+    """Outcome of one check.
 
     Attributes:
         status: ``fail`` means that the numbers of the report must not be relied on, ``warn`` that
-            they need a look.
-        finding: one sentence that states what was seen.
+            they should be examined.
+        finding: one sentence that states what was observed.
         numbers: the measured numbers by name.
-        advice: what to do, where it is more specific than the advice registered with the check.
+        advice: what to do, if it is more specific than the advice registered with the check.
     """
 
     status: HealthStatus
@@ -59,12 +59,12 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class Check(Generic[S]):
-    """One registered check; calling it runs it.
+    """Registered check; calling it runs it.
 
     Attributes:
         id: name in reports and in the manual.
         subject: type of the value that it takes.
-        title: short name for readers, which states what holds when the check passes.
+        title: short name for readers, which states what is true when the check passes.
         advice: what to do when it warns or fails.
         needs: conditions without which it does not apply, in the order in which they are evaluated.
         run: the decorated function.
@@ -78,7 +78,7 @@ class Check(Generic[S]):
     run: Callable[[S], CheckResult]
 
     def __call__(self, subject: S) -> Health:
-        """Run the check; an error ends this check alone and becomes its finding.
+        """Run the check; an error ends only this check and becomes its finding.
 
         Raises:
             InternalError: a contradiction that only a bug of the program can cause.
@@ -89,7 +89,7 @@ class Check(Generic[S]):
             if (need := next(unmet, None)) is not None:
                 return self._entry(subject, CheckResult("not_applicable", need.reason))
             return self._entry(subject, self.run(subject))
-        finding = f"The check stopped on an error ({errors[0]}), so its outcome is not known."
+        finding = f"The check stopped on an error ({errors[0]}), so its outcome is unknown."
         return self._entry(subject, CheckResult("error", finding, advice=AFTER_AN_ERROR))
 
     def _entry(self, subject: S, result: CheckResult) -> Health:
@@ -108,7 +108,7 @@ class Check(Generic[S]):
 
 
 AFTER_AN_ERROR = "Repeat the scan with --verbose, which shows where the error was raised."
-"""Advice for a check that raised."""
+"""Advice for a check that raised an error."""
 
 CHECKS: dict[str, Check[Any]] = {}
 """Every check by id, in the order in which checks run and appear in a report."""
@@ -127,7 +127,7 @@ def check(
     Args:
         id: name in reports; the manual has an entry of this name.
         of: type of the value that the function takes.
-        title: short name for readers, which states what holds when the check passes.
+        title: short name for readers, which states what is true when the check passes.
         advice: what to do when the check warns or fails.
         needs: conditions without which the check does not apply.
     """

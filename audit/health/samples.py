@@ -1,4 +1,4 @@
-"""Checks of the samples: are they independent, and does the model tell them apart?"""
+"""Checks of the samples: independence, and whether the model distinguishes their classes."""
 
 from collections.abc import Sequence
 
@@ -8,10 +8,10 @@ from audit.health.registry import CheckResult, check
 from audit.health.subjects import ModelSubject
 
 FEWEST_DISTINCT = 0.9
-"""Share of distinct samples below which the intervals are not to be relied on."""
+"""Share of distinct samples below which the intervals must not be relied on."""
 
 MOST_TIES = 0.01
-"""Share of samples with a tie for the top class that quantised scores may have by coincidence."""
+"""Share of samples that may have a tie for the top score by coincidence, with quantised scores."""
 
 
 @check(
@@ -19,19 +19,19 @@ MOST_TIES = 0.01
     ModelSubject,
     title="Accuracy beats the most frequent class",
     advice="Check how labels and outputs are read ('audit inspect'), and evaluate on samples of "
-    "all classes: robustness of such an accuracy means little.",
+    "all classes: the robustness of such a classifier is meaningless.",
 )
 def majority(subject: ModelSubject) -> CheckResult:
-    """The model is right more often than one that always names the most frequent class."""
+    """Check that the model is correct more often than always predicting the most frequent class."""
     return compare_with_majority(subject.samples, subject.class_names)
 
 
 def compare_with_majority(samples: Samples, names: Sequence[str] | None = None) -> CheckResult:
-    """Compare the accuracy with that of always naming the most frequent class.
+    """Compare the accuracy with that of always predicting the most frequent class.
 
     Args:
         samples: all audited samples.
-        names: of the classes by label, where the data has them.
+        names: names of the classes by label, if the data has them.
     """
     labels, counts = samples.labels.unique(return_counts=True)
     largest = int(counts.argmax())
@@ -47,7 +47,7 @@ def compare_with_majority(samples: Samples, names: Sequence[str] | None = None) 
     }
     seen = (
         f"{correct} of {n} samples ({samples.accuracy:.1%}) are classified correctly; {most} of "
-        f"{n} ({most / n:.1%}) are of {name}"
+        f"{n} ({most / n:.1%}) belong to {name}"
     )
     if correct > most:
         return CheckResult("pass", f"{seen}, the most frequent class.", numbers)
@@ -55,9 +55,9 @@ def compare_with_majority(samples: Samples, names: Sequence[str] | None = None) 
     also = (
         ""
         if constant is None
-        else f", and the model names {named(constant, names)} for every sample"
+        else f", and the model predicts {named(constant, names)} for every sample"
     )
-    finding = f"{seen}: a model that always names this class would do as well{also}."
+    finding = f"{seen}: always predicting this class would do as well{also}."
     return CheckResult("warn", finding, numbers)
 
 
@@ -69,18 +69,18 @@ def compare_with_majority(samples: Samples, names: Sequence[str] | None = None) 
     needs=(SCORES,),
 )
 def ties(subject: ModelSubject) -> CheckResult:
-    """The largest score belongs to one class; a tie counts as an error, without an adversary."""
+    """Check that one class has the largest score; a tie is an error even without an adversary."""
     samples = subject.samples
     rows = tied(subject.classifier, samples)
     count, n = int(rows.sum()), len(samples)
     if count == 0:
-        finding = "On no sample is the class of the label tied for the top score."
+        finding = "The class of the label is not tied for the top score on any sample."
         return CheckResult("pass", finding, {"tied": 0, "samples": n})
     right = int((samples.prediction == samples.labels)[rows].sum())
     finding = (
         f"On {count} of {n} samples the class of the label shares the top score with another one, "
-        f"which counts as an error ({right} of them would be right if the first of the tied "
-        "classes were taken)."
+        f"which counts as an error ({right} of them would be correct if the first of the tied "
+        "classes were chosen)."
     )
     numbers = {"tied": count, "right_if_first": right, "samples": n}
     return CheckResult("pass" if count <= MOST_TIES * n else "warn", finding, numbers)
@@ -93,7 +93,7 @@ def ties(subject: ModelSubject) -> CheckResult:
     advice="Remove the duplicates: intervals assume independent samples and are too narrow.",
 )
 def distinct(subject: ModelSubject) -> CheckResult:
-    """Samples are not copies of each other: intervals assume independent samples."""
+    """Check that samples are not copies of each other: intervals assume independent samples."""
     count, n = len(set(subject.samples.generator.keys)), len(subject.samples)
     numbers = {"distinct": count, "samples": n}
     if count < FEWEST_DISTINCT * n:
@@ -110,7 +110,7 @@ def distinct(subject: ModelSubject) -> CheckResult:
     "channels.",
 )
 def reading(subject: ModelSubject) -> CheckResult:
-    """No other reading of outputs, labels or channels fits the labels clearly better."""
+    """Check that no other reading of outputs, labels or channels fits the labels clearly better."""
     doubts = [finding.text for finding in subject.readings if finding.doubtful]
     if doubts:
         return CheckResult("warn", " ".join(doubts), {"better_readings": len(doubts)})
@@ -119,6 +119,6 @@ def reading(subject: ModelSubject) -> CheckResult:
 
 
 def named(label: int, names: Sequence[str] | None) -> str:
-    """Return the class of a label in words, with its name where the data has one."""
+    """Return the class of a label in words, with its name if the data has one."""
     known = names is not None and label < len(names)
     return f"class {label}" + (f" ({names[label]})" if known and names is not None else "")

@@ -1,4 +1,4 @@
-"""Checks of the attacks' strength: would a longer run or another attack have found more?
+"""Checks of the strength of the attacks, by longer runs and by other attacks.
 
 Sources: Carlini et al. 2019, "On Evaluating Adversarial Robustness"; Tramer, Carlini, Brendel,
 Madry 2020, "On Adaptive Attacks"; Croce & Hein 2020 (AutoAttack's flags); Pintor et al. 2022,
@@ -19,37 +19,37 @@ from audit.health.registry import CheckResult, check
 from audit.health.subjects import PROBE_SIZE, MetricSubject
 
 LONGER = 4
-"""How many times the steps the longer run of `convergence` takes."""
+"""Factor between the steps of the longer and of the usual run in `convergence`."""
 
 SETTLED, UNSETTLED = 0.01, 0.03
-"""Share of the probe below which the samples that a longer run breaks pass, and above which they
-fail."""
+"""Shares of the probe that a longer run breaks: below the first, `convergence` passes; above the
+second, it fails."""
 
 MASKED, MISLED = 0.002, 0.02
-"""Share of all samples above which the samples that another attack breaks warn (alpha of
-AutoAttack's ``check_square_sr``), and above which they fail."""
+"""Shares of all samples that only another attack breaks: above the first, a check warns (alpha of
+AutoAttack's ``check_square_sr``); above the second, it fails."""
 
 QUERIES = 300
 """Queries per sample of the random search that attacks with gradients are compared with.
 
-AutoAttack takes 5,000; this search only has to show whether gradients are masked.
+AutoAttack uses 5,000; this search only needs to show whether gradients are masked.
 """
 
 
-# An attack by many steps ends where its surrogate of a smoothed model changes its decision; there
-# the votes are not settled, while one long step goes farther. The two cannot be compared.
+# On a smoothed model, an attack with many steps ends where its surrogate changes its decision and
+# the votes are still open, while one long step goes farther. The two cannot be compared.
 @check(
     "iterative",
     MetricSubject,
     title="Many steps beat one step",
-    advice="Try other step sizes, losses and starting points: the steps go astray (gradient "
-    "masking, or a step size that does not suit the model).",
+    advice="Try other step sizes, losses and starting points: the steps lead in wrong directions "
+    "(gradient masking, or a step size that does not suit the model).",
     needs=(GRADIENTS, UNSMOOTHED, CORRECT_SAMPLES),
 )
 def iterative(subject: MetricSubject) -> CheckResult:
-    """One gradient step breaks no sample that many steps do not break.
+    """Check that one gradient step breaks no sample that many steps do not break.
 
-    Many steps: the attacks of the scan other than FGSM, and two runs of the iterative attack.
+    Many steps are the attacks of the scan other than FGSM, and two runs of the iterative attack.
 
     Source: Carlini et al. 2019 (iterative attacks must do better than single-step ones).
     """
@@ -64,10 +64,10 @@ def iterative(subject: MetricSubject) -> CheckResult:
 
 
 def compare_steps(delta: float, by_single: Tensor, by_many: Tensor) -> CheckResult:
-    """Compare what one step and what many steps break.
+    """Compare the samples that one step breaks with those that many steps break.
 
-    Warn: one step breaks any sample that many do not; fail: more than `SETTLED` of the samples, as
-    one or two are what chance leaves to a single random start.
+    Warn: one step breaks any sample that many steps do not; fail: more than `SETTLED` of the
+    samples, since a single random start may miss one or two by chance.
 
     Args:
         delta: radius of both attacks.
@@ -87,9 +87,9 @@ def compare_steps(delta: float, by_single: Tensor, by_many: Tensor) -> CheckResu
         f"{int(by_many.sum())} of {n} samples"
     )
     if not only:
-        finding = f"{seen}, among them all that one step breaks."
+        finding = f"{seen}, including all that one step breaks."
         return CheckResult("pass", finding, numbers)
-    finding = f"{seen}, but not {only} that one step breaks."
+    finding = f"{seen}, but one step breaks {only} that many steps do not."
     return CheckResult("warn" if only / n <= SETTLED else "fail", finding, numbers)
 
 
@@ -101,11 +101,11 @@ def compare_steps(delta: float, by_single: Tensor, by_many: Tensor) -> CheckResu
     needs=(GRADIENTS, CORRECT_SAMPLES),
 )
 def convergence(subject: MetricSubject, *, probe: int = 4 * PROBE_SIZE) -> CheckResult:
-    """A run of four times the steps breaks hardly any sample that the scan's attacks did not break.
+    """Check that four times the steps break hardly any sample that the scan's attacks did not.
 
-    Pass: it breaks less than `SETTLED` of the probe; fail: more than `UNSETTLED`. A second run of
-    the same length tells what new random starts do without more steps. While the check does not
-    pass, a scan runs its attacks again with more steps (`audit.scanning.checks`).
+    Pass: the longer run breaks less than `SETTLED` of the probe; fail: more than `UNSETTLED`. A
+    second run of the usual length shows the effect of new random starts without more steps. While
+    the check does not pass, a scan reruns its attacks with more steps (`audit.scanning.checks`).
 
     Source: Carlini et al. 2019 (verify that attacks have converged); Tramer et al. 2020 (defences
     that fell to more steps); Pintor et al. 2022 (indicator of incomplete optimization).
@@ -134,7 +134,7 @@ def convergence(subject: MetricSubject, *, probe: int = 4 * PROBE_SIZE) -> Check
     }
     if drop < SETTLED:
         return CheckResult("pass", finding, numbers)
-    # The advice registered above is for runs that need more steps.
+    # The registered advice applies to runs that need more steps.
     advice = (
         "Give the attack more restarts (--effort max): the attacked accuracy is too optimistic."
         if again >= longer
@@ -148,11 +148,11 @@ def convergence(subject: MetricSubject, *, probe: int = 4 * PROBE_SIZE) -> Check
     MetricSubject,
     title="Search without gradients finds no more",
     advice="Run the black-box attack longer, or attack a smooth version of the model: gradients "
-    "are masked, and the samples that remain may be no more robust.",
+    "are masked, and the remaining samples may not be robust either.",
     needs=(UNSMOOTHED, GRADIENTS, SQUARE_SEARCH, CORRECT_SAMPLES),
 )
 def square_not_better(subject: MetricSubject) -> CheckResult:
-    """A search without gradients breaks hardly anything that attacks with gradients did not break.
+    """Check that a search without gradients breaks hardly any sample that other attacks did not.
 
     Source: Croce & Hein 2020, AutoAttack's flag ``check_square_sr``; Carlini et al. 2019 (try an
     attack without gradients).
@@ -164,19 +164,19 @@ def square_not_better(subject: MetricSubject) -> CheckResult:
 
 
 def compare_with_search(remaining: int, by_search: int, total: int) -> CheckResult:
-    """Judge how many samples a search without gradients breaks in addition.
+    """Return the result for the number of samples that only a search without gradients breaks.
 
     Pass: up to `MASKED` of all samples; fail: more than `MISLED`.
 
     Args:
-        remaining: how many samples the attacks with gradients did not break at a budget.
-        by_search: how many of those the search broke there.
-        total: how many samples were attacked, at least one.
+        remaining: number of samples that the attacks with gradients did not break at a budget.
+        by_search: number of those that the search broke at this budget.
+        total: number of samples that were attacked, at least one.
     """
     share = by_search / total
     finding = (
-        f"Without gradients {by_search} of {remaining} samples break that attacks with gradients "
-        f"did not break ({share:.2%} of all)."
+        f"A search without gradients breaks {by_search} of {remaining} samples that attacks with "
+        f"gradients did not break ({share:.2%} of all)."
     )
     numbers = {
         "broken_without_gradients": by_search,

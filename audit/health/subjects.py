@@ -1,6 +1,6 @@
-"""The values that health checks look at: the model, the attacks under one metric, a whole scan.
+"""Values that health checks examine: the model, the evidence under one metric, or a whole scan.
 
-They are built in `audit.scanning.checks` and nowhere else in the program.
+They are built only in `audit.scanning.checks`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from audit.models.classifier import Classifier
 from audit.schema import Attack
 
 PROBE_SIZE = 64
-"""Correct samples that most checks look at.
+"""Number of correct samples that most checks examine.
 
 More samples make the checks slower in proportion; a share of a probe of 64 has a standard error of
 at most 6 %.
@@ -24,17 +24,17 @@ at most 6 %.
 
 @dataclass(frozen=True)
 class ModelSubject:
-    """The served model and the samples, before any attack.
+    """Served model and samples, before any attack.
 
     Attributes:
-        classifier: the audited model; with ``--smooth`` the smoothed one. Its differentiable copy
-            is missing where `parity` found that it cannot be trusted.
+        classifier: the audited model; with ``--smooth``, the smoothed model. It has no
+            differentiable copy if `parity` found that the copy cannot be trusted.
         served: the model of the file as it was loaded.
         samples: all audited samples.
-        confidence: of intervals.
-        class_names: by label, where the data has names.
-        readings: findings about other readings of the model and of the data.
-        metric: of the first threat; gradients are measured at random points of its ball.
+        confidence: confidence level of intervals.
+        class_names: names of the classes by label, if the data has them.
+        readings: findings about other ways to interpret the model and the data.
+        metric: metric of the first threat; gradients are measured at random points of its ball.
         delta: radius of that ball.
     """
 
@@ -49,26 +49,26 @@ class ModelSubject:
 
     @property
     def metric_name(self) -> None:
-        """None: the findings are about the model."""
+        """None, since the findings are about the model."""
 
 
 @dataclass(frozen=True)
 class MetricSubject:
-    """The evidence of a scan under one metric, after its attacks and certificates.
+    """Evidence of a scan under one metric, after its attacks and certificates.
 
     Attributes:
         classifier: the audited model.
         samples: all audited samples, N of them.
         metric: the metric.
-        delta: the budget that checks look at, in the unit of the metric.
+        delta: the budget that checks use, in the unit of the metric.
         radius: (N,) float64 attacked radii, ``inf`` where no example was found.
-        x: (N, ...) the examples at those radii, the sample itself where there is none.
-        found_by: (N) names of the attacks that found them.
+        x: (N, ...) the examples at those radii, or the sample itself where there is none.
+        found_by: (N) names of the attacks that found the examples.
         certified: (N,) float64 certified radii.
-        other_examples: any number of (N, ...), the examples found under other metrics.
-        attack: the iterative attack of the metric, which the checks run again:
+        other_examples: examples found under other metrics, each (N, ...).
+        attack: the iterative attack of the metric, which the checks rerun:
             ``attack(logits, x0, labels, threat, generator=…, steps=…)``.
-        steps: gradient steps per run of it.
+        steps: gradient steps per run of the attack.
     """
 
     classifier: Classifier
@@ -90,24 +90,24 @@ class MetricSubject:
 
     @property
     def remaining(self) -> Tensor:
-        """(N,) bool, the samples that no attack broke within the budget."""
+        """Samples that no attack broke within the budget, (N,) bool."""
         return self.radius > self.delta
 
     @property
     def logits(self) -> Callable[[Tensor], Tensor]:
-        """What attacks see: the differentiable copy, or the served scores where there is none."""
+        """Attacked function: the differentiable copy, or the served scores if there is no copy."""
         return attacked_function(self.classifier)
 
 
 @dataclass(frozen=True)
 class ScanSubject:
-    """How far a scan got.
+    """Extent to which a scan completed.
 
     Attributes:
-        attacks: the attacks by metric that was reached.
-        failures: sentences about what stopped on an error.
+        attacks: records of the attacks, by metric, for the metrics that were reached.
+        failures: sentences on what stopped on an error.
         missing: metrics that were not reached.
-        interrupted: whether the scan was stopped from outside.
+        interrupted: whether the user interrupted the scan.
     """
 
     attacks: Mapping[str, Sequence[Attack]]
@@ -117,9 +117,9 @@ class ScanSubject:
 
     @property
     def metric_name(self) -> None:
-        """None: the finding is about all metrics together."""
+        """None, since the finding is about all metrics together."""
 
 
 def attacked_function(classifier: Classifier) -> Callable[[Tensor], Tensor]:
-    """Return the differentiable copy, or the served scores where there is none."""
+    """Return the differentiable copy, or the served scores if there is no copy."""
     return classifier.deployed if classifier.white_box is None else classifier.differentiable

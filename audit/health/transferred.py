@@ -1,4 +1,4 @@
-"""The check that examples made for other metrics break nothing new."""
+"""Check that examples made for other metrics break no further samples."""
 
 import torch
 
@@ -14,13 +14,13 @@ from audit.runtime.storage import BLOCK
     MetricSubject,
     title="Other examples break nothing new",
     advice="Give the attacks more steps and restarts, and look at the gradient checks: the attacks "
-    "miss examples that exist, and the attacked accuracy is too optimistic.",
+    "miss existing examples, and the attacked accuracy is too optimistic.",
 )
 def transfer(subject: MetricSubject) -> CheckResult:
-    """Examples made for another metric break hardly any sample that the attacks did not break.
+    """Check that examples made for another metric break hardly any sample that remained unbroken.
 
-    Each is tried as it is where it lies inside the ball, projected onto the ball, and moved along
-    its direction to the surface of the ball. Warn: more than `MASKED` of all samples break.
+    Each example is tried projected onto the ball (unchanged if it lies inside) and moved along its
+    direction to the surface of the ball. Warn: more than `MASKED` of all samples break.
 
     Source: Carlini et al. 2019 (try a transfer attack); Pintor et al. 2022 (what transfers from a
     surrogate must not beat the attack on the model itself).

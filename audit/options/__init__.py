@@ -1,7 +1,7 @@
-"""The options of every command: frozen groups that hold name, default, reader and help text once.
+"""Options of every command: frozen groups that define name, default, reader and help text once.
 
 The Python API takes them as keyword arguments, the command line as flags; both read values with
-the same functions. Nothing here imports torch.
+the same functions. This package does not import torch.
 """
 
 from audit.options.evaluation import EvaluationOptions

@@ -1,4 +1,4 @@
-"""Options about the scans before and after hardening."""
+"""Options of the scans before and after hardening."""
 
 from dataclasses import dataclass
 
@@ -10,13 +10,13 @@ from audit.values import integer, numbers, word
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """How the original and the hardened model are scanned.
+    """Options of the scans of the original and the hardened model.
 
     Attributes:
         samples: size of a random subset of the evaluation data.
-        deltas: budgets, or None for half, one and one and a half radii.
-        effort: how hard attacks try.
-        certify: how certificates are computed.
+        deltas: budgets, or None for 0, 0.5, 1 and 1.5 times the radius.
+        effort: effort of the attacks.
+        certify: method that computes certificates.
     """
 
     samples: int = option(
@@ -42,7 +42,7 @@ class EvaluationOptions:
         read=word,
         choices=EffortName,
         metavar="LEVEL",
-        help="How hard the attacks of these scans try.",
+        help="Effort of the attacks in these scans.",
     )
     certify: str = option(
         "--certify",
@@ -51,7 +51,7 @@ class EvaluationOptions:
         choices=CertificateName,
         kind="certificate",
         metavar="METHOD",
-        help="How these scans compute certified accuracy; none saves time.",
+        help="Method that computes certified accuracy in these scans; none saves time.",
     )
 
     def scans(self, config: HardenConfig) -> tuple[ScanConfig, ...]:

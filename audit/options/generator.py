@@ -1,4 +1,4 @@
-"""Options about the trained generator that the attack ``wagan`` uses."""
+"""Options for the trained generator that the attack ``wagan`` uses."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +10,10 @@ from audit.values import path_of
 
 @dataclass(frozen=True)
 class GeneratorFileOptions:
-    """The generator that the method ``wagan`` of hardening starts from.
+    """Generator that the hardening method ``wagan`` uses.
 
     Attributes:
-        file: a trained generator, or None to train one first.
+        file: a trained generator, or None to train one along with the model.
     """
 
     file: Path | None = option(
@@ -28,7 +28,7 @@ class GeneratorFileOptions:
 
 @dataclass(frozen=True)
 class GeneratorOptions:
-    """Where the generator of the attack ``wagan`` comes from.
+    """Source of the generator of the attack ``wagan``.
 
     Attributes:
         file: a trained generator, or None.
@@ -53,10 +53,10 @@ class GeneratorOptions:
 
     @property
     def given(self) -> bool:
-        """Whether there is a generator, or data to train one on."""
+        """Indicator that there is a generator, or data to train one on."""
         return self.file is not None or self.data is not None
 
     def __post_init__(self) -> None:
-        """Refuse two sources of the same generator."""
+        """Raise `UsageError` if both sources of the generator are given."""
         if self.file is not None and self.data is not None:
             raise UsageError("--generator and --train-data were both given: leave one of them out.")

@@ -1,4 +1,4 @@
-"""Options of hardening: the adversary to train against, the training, and what is kept."""
+"""Options of hardening: the adversary, the training, and the weights that are accepted."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from audit.options.scanning import ThreatName
 from audit.values import integer, names, number, numbers, word
 
 MethodName = Literal["pgd", "trades", "wagan", "wdro", "mixed"]
-"""Names of `audit.hardening.adversaries.METHODS`."""
+"""Names of `audit.hardening.config.HARDENING_METHODS`."""
 
 ScheduleName = Literal["constant", "cosine", "step"]
 """Names of the schedules of the learning rate."""
@@ -18,27 +18,27 @@ ScheduleName = Literal["constant", "cosine", "step"]
 
 @dataclass(frozen=True)
 class HardenConfig:
-    """How to harden.
+    """Options of hardening.
 
     Attributes:
-        method: a name of `audit.hardening.adversaries.METHODS`.
+        method: a name of `audit.hardening.config.HARDENING_METHODS`.
         metrics: threats; several for ``mixed`` only.
         radii: one radius per threat.
         order: order of the adversary of ``wdro``, whose budget is shared within a batch.
-        epochs: passes over the training data.
-        batch: images per step.
-        rate: highest learning rate of Adam, or None for the method's default.
-        schedule: how the learning rate falls.
+        epochs: number of passes over the training data.
+        batch: number of images per step.
+        rate: peak learning rate of Adam, or None for the method's default.
+        schedule: schedule of the learning rate.
         average: decay of the running mean of the weights.
-        steps: gradients of the inner attack.
+        steps: number of gradient steps of the inner attack.
         beta: weight of the divergence in ``trades``.
         clean: share of the original images in the loss.
-        refresh: epochs between the trainings of a generator.
-        min_clean: least clean accuracy on the evaluation data of weights that are kept.
+        refresh: number of epochs between trainings of a generator.
+        min_clean: smallest clean accuracy on the evaluation data of weights that are kept.
         freeze: patterns of weights that are not trained.
         samples: size of a random subset of the training data, or None for all.
         seconds: time limit of training, or None.
-        seed: seed of everything random.
+        seed: seed of all random numbers.
         low: smallest value of the data.
         high: largest value of the data.
     """
@@ -98,8 +98,8 @@ class HardenConfig:
         default=0.0,
         read=number,
         metavar="X",
-        help="Keep only weights whose clean accuracy on EVAL is at least X; exit 1 when there are "
-        "none.",
+        help="Keep only weights whose clean accuracy on EVAL is at least X; exit with 1 if there "
+        "are none.",
     )
     rate: float | None = option(
         "--rate",
@@ -107,7 +107,7 @@ class HardenConfig:
         read=number,
         metavar="V",
         fallback="0.001",
-        help="Highest learning rate of Adam.",
+        help="Peak learning rate of Adam.",
     )
     schedule: str = option(
         "--schedule",
@@ -211,7 +211,7 @@ class HardenConfig:
             raise UsageError(f"--seed must be between 0 and 2**63 - 1, found {self.seed}.")
 
     def _check_threats(self) -> None:
-        """Refuse threats, radii and methods that do not fit together."""
+        """Raise `UsageError` if threats, radii and method do not fit together."""
         if len(self.radii) != len(self.metrics):
             raise UsageError(
                 f"{len(self.metrics)} threats and {len(self.radii)} radii were given: --radius "

@@ -1,4 +1,4 @@
-"""Options about the model: how it is loaded and what its input looks like."""
+"""Options for loading the model, and the format of its input."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,16 +18,16 @@ def domain_names(value: Any, flag: str) -> frozenset[str] | None:
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How a model is loaded; see `audit.models.preprocess.InputSpec` for its input.
+    """Options for loading a model; see `audit.models.preprocess.InputSpec` for its input.
 
     Attributes:
-        trust_model: whether an archive may be opened that can run code.
-        device: where the differentiable copy runs.
+        trust_model: whether to open an archive that can run code.
+        device: device of the differentiable copy.
         layout: axis order of the model's input, or None to detect it.
         low: smallest value of the data; budgets use this unit.
         high: largest value of the data.
-        mean: subtracted from the input, one value or one per channel, or None.
-        std: divides the input after ``mean``, one value or one per channel, or None.
+        mean: value that is subtracted from the input, one or one per channel, or None.
+        std: value that the input is divided by after ``mean``, one or one per channel, or None.
         allow_domains: further operator domains that an ONNX file may use.
     """
 
@@ -73,7 +73,7 @@ class LoadOptions:
         read=numbers,
         several=True,
         metavar="V",
-        help="Mean that is subtracted before the model: one value, or one per channel as in "
+        help="Mean that is subtracted from the model's input: one value, or one per channel as in "
         ".49,.48,.45.",
     )
     std: tuple[float, ...] | None = option(

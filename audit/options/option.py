@@ -1,4 +1,4 @@
-"""An option of a command: its flags, its help text, and how its value is read.
+"""Options of commands: their flags, their help texts, and how their values are read.
 
 A group of options is a frozen dataclass whose fields carry an `Option` in their metadata:
 
@@ -18,21 +18,21 @@ from audit.errors import UsageError
 from audit.values import order_name
 
 Reader = Callable[[Any, str], Any]
-"""Reads a value as a user gives it (text, number, list); the second argument is the flag."""
+"""Function that reads a value as a user gave it (text, number, list); it also takes the flag."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option.
+    """Option of a command.
 
     Attributes:
         flags: names on the command line, the long one first.
-        help: what it does, in one or two sentences.
-        read: turns what a user gave into the value of the field; raises `UsageError`.
+        help: effect of the option, in one or two sentences.
+        read: converts a value as the user gave it into the value of the field; raises `UsageError`.
         metavar: placeholder of the value in the help text; None for a switch.
-        several: whether it may be repeated, and takes a list.
-        choices: the words that it takes, if they are a fixed list.
-        fallback: what the default is, where that is not a value but a rule.
+        several: whether the option may be repeated and takes a list.
+        choices: words that the option accepts, if they are a fixed list.
+        fallback: description of the default, if it is a rule and not a value.
         keyword: name of the keyword argument.
     """
 
@@ -64,15 +64,15 @@ def option(
     Args:
         flag: long name, such as ``--threat``.
         aliases: further names, such as ``-t``.
-        help: what it does.
+        help: effect of the option.
         read: reads the value.
-        default: value of the field where the option is not given.
+        default: value of the field if the option is not given.
         metavar: placeholder of the value; None for a switch.
-        several: whether it may be repeated.
-        choices: a ``Literal`` type of the words that it takes.
-        kind: what such a word is called in messages, where that is not the flag.
-        fallback: the default in words, where it is a rule.
-        keyword: name of the keyword argument, where it differs from the flag.
+        several: whether the option may be repeated.
+        choices: a ``Literal`` type of the words that the option accepts.
+        kind: noun for such a word in messages, if it is not the name of the flag.
+        fallback: the default in words, if it is a rule.
+        keyword: name of the keyword argument, if it differs from the flag.
     """
     words = () if choices is None else get_args(choices)
     if words:
@@ -83,7 +83,7 @@ def option(
 
 
 def keyword_options(*groups: type) -> dict[str, tuple[Option, Any]]:
-    """Options of some groups by keyword, each with its default."""
+    """Return the options of some groups by keyword, each with its default."""
     return {
         made.keyword: (made, entry.default)
         for group in groups
@@ -93,11 +93,11 @@ def keyword_options(*groups: type) -> dict[str, tuple[Option, Any]]:
 
 
 def options_from(groups: Sequence[type], given: Mapping[str, Any], caller: str) -> tuple[Any, ...]:
-    """Build groups of options from keyword arguments.
+    """Return groups of options built from keyword arguments.
 
     Args:
         groups: dataclasses whose fields are declared by `option`.
-        given: values by keyword, as a user wrote them; None stands for the default.
+        given: values by keyword, as a user wrote them; None selects the default.
         caller: name of the function or command, for the message.
 
     Returns:
@@ -125,7 +125,7 @@ def _build(group: type, given: Mapping[str, Any]) -> Any:
 
 
 def shown_default(made: Option, default: Any) -> str | None:
-    """Write the default of an option for the help text, or None where there is nothing to say."""
+    """Return the default of an option as text for the help, or None if there is none to show."""
     if made.fallback is not None or default is None or default is MISSING:
         return made.fallback
     if isinstance(default, bool):
@@ -134,14 +134,14 @@ def shown_default(made: Option, default: Any) -> str | None:
 
 
 def words_of(value: Any) -> str:
-    """Write a value of an option as a user would write it."""
+    """Return a value of an option as a user would write it."""
     if isinstance(value, tuple | frozenset | list):
         return ",".join(map(words_of, value))
     return order_name(value) if isinstance(value, float) else str(value)
 
 
 def suggestion(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    """End a message on an unknown word: the one that is probably meant, or all that exist."""
+    """Return the end of a message on an unknown word: the closest known word, and all choices."""
     near = difflib.get_close_matches(word, list(known), n=1)
     if near:
         return f". Did you mean {near[0]!r}? Choose from {', '.join(known)}."
@@ -149,13 +149,13 @@ def suggestion(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
 
 
 def check_choices(group: Any, *, open: Sequence[str] = ()) -> None:
-    """Refuse words of a group that are not on the list of their option.
+    """Raise `UsageError` if a field of a group has a value that its option does not accept.
 
-    Groups are also made by programs, whose values no reader has seen.
+    Groups are also built by programs, whose values did not pass through a reader.
 
     Args:
         group: an instance of a group.
-        open: names of fields that also take other words, which are checked where they are used.
+        open: names of fields that also accept other words, which are checked when they are used.
     """
     for entry in fields(group):
         made, value = entry.metadata.get("option"), getattr(group, entry.name)
@@ -164,7 +164,7 @@ def check_choices(group: Any, *, open: Sequence[str] = ()) -> None:
 
 
 def _chosen(words: tuple[str, ...], kind: str, read: Reader, value: Any, flag: str) -> Any:
-    """Read a value and refuse a word that is not on the list."""
+    """Read a value; raise `UsageError` if a word is not on the list."""
     found = read(value, flag)
     entries = found if isinstance(found, tuple) else (found,)
     for entry in filter(None, entries):

@@ -1,4 +1,4 @@
-"""Options about the data: how files are read."""
+"""Options for reading the data."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +9,11 @@ from audit.values import path_of, size
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How the data is read.
+    """Options for reading the data.
 
     Attributes:
         resize: (height, width) in pixels that image files are resized and cropped to, or None.
-        class_map: file that gives class names their indices, or None.
+        class_map: file that maps class names to indices, or None.
     """
 
     resize: tuple[int, int] | None = option(

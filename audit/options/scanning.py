@@ -29,7 +29,7 @@ EffortName = Literal["quick", "standard", "max"]
 """Names of `audit.scanning.effort.EFFORTS`."""
 
 CertificateName = Literal["auto", "simplex", "crown", "crown-ibp", "none"]
-"""Certificates; ``auto`` is the tightest that the effort allows."""
+"""Certificates; ``auto`` selects the tightest that the effort allows."""
 
 DEFAULT_DELTAS: dict[str, tuple[float, ...]] = {
     "linf": (1 / 255, 2 / 255, 4 / 255, 8 / 255, 16 / 255, 0.1, 0.2, 0.3),
@@ -37,18 +37,18 @@ DEFAULT_DELTAS: dict[str, tuple[float, ...]] = {
     "l1": (1.0, 2.0, 5.0, 10.0, 20.0, 40.0),
     "wasserstein": (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5),
 }
-"""Budgets per metric for the box [0, 1]; scaled with the box where the metric has its unit."""
+"""Budgets per metric for the box [0, 1]; all but those of wasserstein are scaled with the box."""
 
 
 @dataclass(frozen=True)
 class ScanConfig:
-    """How to scan.
+    """Options of a scan.
 
     Attributes:
         metrics: names of `attackers.geometry.METRICS`.
-        orders: p >= 1 or ``inf``, shared by all metrics.
-        deltas: budgets shared by all metrics, or None for a grid per metric.
-        attacks: names of the registry of attacks, or None for the strongest that apply.
+        orders: p >= 1 or ``inf``, used for all metrics.
+        deltas: budgets for all metrics, or None for a grid per metric.
+        attacks: names of registered attacks, or None for the strongest that apply.
         effort: a name of `audit.scanning.effort.EFFORTS`.
         certify: a `CertificateName`.
         smooth: standard deviation of the noise under which the model is audited, or None for the
@@ -56,8 +56,8 @@ class ScanConfig:
         samples: size of the random subset, or None for all.
         seed: seed of the subset and of every random number.
         confidence: confidence level of all intervals.
-        batch_size: samples attacked together, or None for automatic; on the CPU it never changes a
-            result.
+        batch_size: number of samples attacked together, or None for automatic; on the CPU it never
+            changes a result.
         low: smallest value of the data.
         high: largest value of the data.
     """
@@ -107,7 +107,7 @@ class ScanConfig:
         read=word,
         choices=EffortName,
         metavar="LEVEL",
-        help="How hard the attacks try; the report states their budgets.",
+        help="Effort of the attacks; the report states their budgets.",
     )
     certify: str = option(
         "--certify",
@@ -116,7 +116,7 @@ class ScanConfig:
         choices=CertificateName,
         kind="certificate",
         metavar="METHOD",
-        help="How to certify the accuracy that no attack can take.",
+        help="Method that certifies the accuracy that no attack can reduce.",
     )
     smooth: float | None = option(
         "--smooth",

@@ -17,18 +17,18 @@ HeadName = Literal["image", "flow"]
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a generator is trained.
+    """Options of the training of a generator.
 
     Attributes:
         variant: a name of `attackers.wagan.objective.VARIANTS`.
-        head: a name of `attackers.wagan.networks.HEADS`; None for the one that fits the variant.
-        radius: the largest radius that it is trained for, in pixels × fraction of mass.
-        epochs: passes over the data.
-        batch: images per step.
+        head: a name of `attackers.wagan.networks.HEADS`; None for the head that fits the variant.
+        radius: largest radius of training, in pixels × fraction of mass.
+        epochs: number of passes over the data.
+        batch: number of images per step.
         samples: size of a random subset, or None for all.
         seed: seed of subset, order, noise and weights.
         paper: whether to use the published constants literally.
-        average: decay of a running mean of the weights, or None for the last ones.
+        average: decay of a running mean of the weights, or None to use the last weights.
         low: smallest value of the data.
         high: largest value of the data.
     """
@@ -119,7 +119,7 @@ class TrainConfig:
 
     @property
     def chosen_head(self) -> str:
-        """The head as asked for, else the one that the variant was published with, else flow."""
+        """Head that was given, else the published head for advgan and --paper, else flow."""
         if self.head is not None:
             return self.head
         return "image" if self.paper or self.variant == "advgan" else "flow"

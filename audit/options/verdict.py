@@ -1,4 +1,4 @@
-"""Options about the verdict: the gates that a report has to pass."""
+"""Options of the verdict: the gates that a report has to pass."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +12,10 @@ POLICY_HELP += "[tool.audit.gates]."
 
 @dataclass(frozen=True)
 class VerdictOptions:
-    """What a report has to meet.
+    """Requirements on a report.
 
     Attributes:
-        fail_under: least attacked accuracy at every budget that was named, or None.
+        fail_under: smallest accepted attacked accuracy at every budget that was named, or None.
         policy: file with gates, or None.
         strict: whether doubtful evidence is inconclusive.
     """

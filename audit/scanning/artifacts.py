@@ -1,4 +1,4 @@
-"""What lies beside the report: `samples.csv`, `adversarial.npz`, the gallery's pictures."""
+"""Files next to the report: `samples.csv`, `adversarial.npz`, and the pictures of the gallery."""
 
 import base64
 import csv
@@ -18,11 +18,11 @@ from audit.scanning.result import ScanResult
 from audit.schema import GalleryItem
 
 GALLERY = 12
-"""Pictures per metric."""
+"""Number of pictures per metric."""
 
 
 def samples_csv(result: ScanResult) -> str:
-    """A row per sample: prediction, and per metric both radii and the attack that was nearest."""
+    """Return a CSV table: per sample, the prediction, and per metric both radii and the attack."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     names = [run.metric.name for run in result.evidence]
@@ -51,7 +51,7 @@ def samples_csv(result: ScanResult) -> str:
 def adversarial_arrays(
     result: ScanResult,
 ) -> dict[str, "np.ndarray[tuple[int, ...], np.dtype[np.generic]]"]:
-    """Per metric: row in the user's data, the example at the attacked radius, its prediction."""
+    """Return, per metric, the data rows of broken samples, their examples and the predictions."""
     arrays: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]] = {}
     for run in result.evidence:
         rows = run.frontier.broken.nonzero()[:, 0]
@@ -63,7 +63,7 @@ def adversarial_arrays(
 
 
 def gallery(result: ScanResult) -> list[GalleryItem]:
-    """Pictures of broken samples at evenly spaced radii, nearest first; images only."""
+    """Return pictures of broken samples at evenly spaced ranks of the radius; images only."""
     shape = tuple(result.samples.x.shape[1:])
     if len(shape) != 3 or shape[0] not in (1, 3):
         return []
@@ -82,7 +82,7 @@ def _gallery(result: ScanResult, run: MetricEvidence) -> Iterator[GalleryItem]:
         original, adversarial = (x0 - low) / (high - low), (x - low) / (high - low)
         flow, note = _mass_flow(run.metric, x0, x, original)
         moved = adversarial - original
-        # Grey is no change; amplified to the full range, since small changes are invisible.
+        # Grey means no change. Changes are amplified to the full range, or they would be invisible.
         difference = 0.5 + 0.5 * moved / moved.abs().max().clamp_min(1e-12)
         yield GalleryItem(
             metric=run.metric.name,
@@ -101,7 +101,7 @@ def _gallery(result: ScanResult, run: MetricEvidence) -> Iterator[GalleryItem]:
 
 
 def _confidences(classifier: Classifier, pair: Tensor) -> tuple[float, float] | None:
-    """The probability of the class that the model names, for an original and its counterpart."""
+    """Return the probability of the predicted class on an original and on its example."""
     if classifier.output == "labels" or classifier.base is not None:
         return None
     scores = classifier.deployed(pair).double()
@@ -111,7 +111,7 @@ def _confidences(classifier: Classifier, pair: Tensor) -> tuple[float, float] | 
 
 
 def _mass_flow(metric: Metric, x0: Tensor, x: Tensor, original: Tensor) -> tuple[str | None, str]:
-    """How mass moved, as a picture and a sentence, where the metric is about that."""
+    """Return a picture and a sentence on how mass moved, under the Wasserstein metric only."""
     if not isinstance(metric, Wasserstein):
         return None, ""
     (plans,) = metric.plans(x0[None], x[None])
@@ -120,7 +120,7 @@ def _mass_flow(metric: Metric, x0: Tensor, x: Tensor, original: Tensor) -> tuple
 
 
 def _png(image: Tensor) -> str:
-    """Encode a ``(C, H, W)`` image of values in [0, 1], C in {1, 3}, as a PNG data URI."""
+    """Return a ``(C, H, W)`` image of values in [0, 1], C in {1, 3}, as a PNG data URI."""
     pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     picture = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     if max(picture.size) > 160:
@@ -129,7 +129,7 @@ def _png(image: Tensor) -> str:
 
 
 def _uri(picture: Image.Image) -> str:
-    """The picture as a PNG data URI."""
+    """Return the picture as a PNG data URI."""
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""From a finished (or interrupted) scan to the report object."""
+"""Conversion of a finished or interrupted scan into the report object."""
 
 import platform
 import shlex
@@ -32,12 +32,12 @@ from audit.version import __version__
 def report_of(
     result: ScanResult, *, config: dict[str, Any], gates: Callable[[ScanReport], list[Gate]]
 ) -> ScanReport:
-    """Put everything a scan found into one report.
+    """Return the report of a scan.
 
     Args:
         result: the scan.
-        config: every option as the user gave it or as it was defaulted, for the record.
-        gates: judges the report.
+        config: every option as it took effect, for the record.
+        gates: evaluates the gates on the report.
     """
     report = ScanReport(
         tool=Tool(name="wasserstein-audit", version=__version__),
@@ -117,12 +117,12 @@ def _environment(result: ScanResult) -> dict[str, Any]:
 def record(
     result: ScanResult, loading: LoadOptions, others: dict[str, Any], *, from_files: bool
 ) -> dict[str, Any]:
-    """Every option as it took effect, and the one-line command that repeats the scan.
+    """Return every option as it took effect, and the one-line command that repeats the scan.
 
     Args:
         result: the scan, for its configuration and for the paths of model and data.
-        loading: options of the model.
-        others: options that belong to neither.
+        loading: the options for loading the model.
+        others: options that belong to neither the scan nor the loading.
         from_files: whether model and data are files; no command repeats a scan of other objects.
     """
     config = result.subject.config

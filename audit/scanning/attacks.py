@@ -1,4 +1,4 @@
-"""The attacks of a scan on one metric: each proposes, the judge decides, the frontier keeps."""
+"""Attacks of a scan under one metric: candidates are judged, and the frontier keeps the nearest."""
 
 import itertools
 from collections.abc import Callable
@@ -25,16 +25,18 @@ from audit.scanning.sensitivity import SENSITIVITY_LOSSES, Question, sensitivity
 from audit.scanning.subject import Subject
 
 BLIND = 2.0
-"""Factor that replaces `Effort.near` after a search by decisions alone, whose radii are up to twice
-too large."""
+"""Factor that replaces `Effort.near` after a search that used decisions only, whose radii are up
+to twice too large."""
 
 WITHIN = 3.0
-"""Largest radius, in units of the largest budget, at which a search for shared budgets continues:
-orders that share the budget between samples use examples about that far away."""
+"""Largest radius, in units of the largest budget, at which a search for shared budgets continues.
+
+Orders that share the budget between samples use examples up to about this distance.
+"""
 
 
 def attack_all(subject: Subject, run: MetricRun, progress: Progress) -> None:
-    """Run the chosen attacks, or all that apply, then the first-order distributional one."""
+    """Run the chosen attacks, or all that apply, then the first-order distributional attack."""
     for name in run.plan.attacks:
         entry = ATTACKS[name]
         skipped = subject.config.attacks is None and "gradients" in entry.default
@@ -55,7 +57,7 @@ def reinforce(subject: Subject, run: MetricRun, times: int, progress: Progress) 
     """Rerun the iterative attack with ``times`` as many steps."""
     name = ITERATIVE[run.metric.name]
     with recorded(run, name, subject, times) as attacker:
-        attacker.detail = f"Again with {times} times the steps."
+        attacker.detail = f"Rerun with {times} times the steps."
         _attack_at_radii(subject, run, ATTACKS[name], attacker, progress, times)
 
 
@@ -73,13 +75,13 @@ def generator_detail(subject: Subject, entry: AttackEntry) -> str:
 
 
 def not_applicable(entry: AttackEntry, subject: Subject, metric: Metric) -> str:
-    """Explain why an attack cannot run; empty where it can."""
+    """Return why an attack cannot run, or an empty string if it can."""
     if "gradients" in entry.needs and subject.classifier.white_box is None:
         return "It needs gradients, and the model has none."
     if not entry.defined(metric):
         return f"It is defined for {' and '.join(sorted(entry.metrics))} only."
     if "scores" in entry.needs and subject.classifier.output == "labels":
-        return "It needs scores, and the model gives labels alone."
+        return "It needs scores, and the model returns labels only."
     if "generator" in entry.needs and subject.generator is None:
         return "It needs a trained generator, and none was given."
     return ""
@@ -88,9 +90,9 @@ def not_applicable(entry: AttackEntry, subject: Subject, metric: Metric) -> str:
 def _search(
     subject: Subject, run: MetricRun, entry: AttackEntry, attacker: Attacker, progress: Progress
 ) -> None:
-    """Search minimal radii; stages for shared budgets only where the radius is comparable to them.
+    """Search for minimal radii; stages for shared budgets run only on samples of comparable radius.
 
-    By default, an attack without gradients leaves out samples that were searched along one.
+    By default, an attack without gradients skips samples that were searched with gradients.
     """
     config, correct = subject.config, subject.samples.correct
     largest = max(config.deltas_of(run.metric.name), default=0.0)
@@ -123,8 +125,8 @@ def _attack_law(
 ) -> None:
     """Attack the whole data as one law, for every order above one, budget and loss.
 
-    The judge walks successes back to the boundary and drops failures, so that the budget which the
-    attack wasted on them is free when the budget is allocated.
+    The judge moves successes back to the boundary and drops failures, so the budget that the attack
+    spent on failures is available again when the report allocates the budget.
     """
     samples, device = subject.samples, subject.classifier.device
     x0, labels = samples.x.to(device), samples.labels.to(device)
@@ -155,15 +157,15 @@ def _attack_at_radii(
     progress: Progress,
     times: int = 1,
 ) -> None:
-    """Attack at every budget, largest first, the samples that could still change.
+    """Attack, at every budget from the largest down, the samples whose result could still change.
 
-    A sample whose radius is known to be far above the budget after a search for minimal radii is
-    not attacked again there, unless it has no gradient and the search was blind.
+    A sample whose radius is far above the budget after a search for minimal radii is not attacked
+    again at that budget, unless its gradient is zero.
     """
     name, effort = entry.name, effort_of(subject.config)
     deltas = [d for d in subject.config.deltas_of(run.metric.name) if d > 0]
     factor = effort.near_grid if subject.config.deltas is None else effort.near
-    # A search by decisions alone ends farther from the nearest example.
+    # A search that uses decisions only ends farther from the nearest example.
     factors = torch.full(run.followed.shape, max(factor, BLIND), dtype=torch.float64)
     factors[run.followed] = factor
     stages = effort.stages_of(name, times)
@@ -198,7 +200,7 @@ RUNNERS: dict[str, Callable[[Subject, MetricRun, AttackEntry, Attacker, Progress
     "law": _attack_law,
     "radius": _attack_at_radii,
 }
-"""The function that runs an attack of each kind."""
+"""Functions that run an attack, by its kind."""
 
 
 def _attack(
@@ -211,7 +213,7 @@ def _attack(
     attack_of: Callable[[Tensor], Configured],
     tick: Callable[[int], None],
 ) -> None:
-    """Attack some rows, in batches that fit into memory, and propose the results."""
+    """Attack some rows, in batches that fit into memory, and submit the results to the judge."""
     samples, device = subject.samples, subject.classifier.device
 
     def one_batch(chosen: Tensor) -> None:
@@ -237,7 +239,7 @@ def _propose(
     *,
     line_search: int = LINE_SEARCH,
 ) -> None:
-    """Let the judge decide on candidates, and keep what is nearer than before."""
+    """Judge candidates, and keep confirmed examples that are nearer than those found before."""
     samples = subject.samples
     verdict = judge_candidates(
         attacker.classifier,

@@ -1,7 +1,7 @@
-"""The health checks of a scan: the values that they look at, and what follows from their findings.
+"""Health checks of a scan: the values that they examine, and the consequences of their findings.
 
-Checks of one metric look at its middle budget, on a probe of the samples. Where a longer run would
-have found more, the attacks are run again with twice the steps, as often as the effort allows.
+Checks of one metric use its middle budget and a probe of the samples. If a longer run finds more
+examples, the attacks are rerun with twice the steps, as often as the effort allows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,9 +24,9 @@ from audit.scanning.subject import Subject
 from audit.schema import Attack, Health, Parity
 
 CHECK_STEPS = 50
-"""Gradient steps of the runs that the checks make, before any doubling.
+"""Gradient steps of the attacks that the checks run, before any doubling.
 
-More steps make every check slower in proportion; 50 are W-PGD's number (Bai et al. 2023).
+More steps make every check slower in proportion; 50 is the number of W-PGD (Bai et al. 2023).
 """
 
 NO_IMAGES = (
@@ -42,7 +42,7 @@ def has_pixels(x: Tensor) -> bool:
 
 @dataclass
 class ModelChecks:
-    """Accumulator of the checks of the model, which keeps those that an interrupt left."""
+    """Accumulator of the model checks; after an interrupt it contains the finished ones."""
 
     health: list[Health] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -55,10 +55,10 @@ def check_served_model(scan: Subject, checks: ModelChecks, progress: Progress) -
     Args:
         scan: model, samples and options.
         checks: receives the findings, one by one.
-        progress: shows how far the checks are.
+        progress: shows the progress of the checks.
 
     Returns:
-        The subject of the scan, whose model has no gradients where they cannot be trusted.
+        The subject of the scan, without a differentiable copy if it cannot be trusted.
 
     Raises:
         ModelError: the scores of a sample depend on the other samples of its batch.
@@ -79,7 +79,7 @@ def check_served_model(scan: Subject, checks: ModelChecks, progress: Progress) -
                 checks.health.append(check(subject))
                 tick(1)
     found = {entry.id: entry for entry in checks.health}
-    # A model that is random differs in every call, which is another finding.
+    # A random model differs in every call; `determinism` reports that.
     dependent = found[batch_invariance.id]
     if found[determinism.id].status != "fail" and dependent.status == "fail":
         raise ModelError(sentences(dependent))
@@ -87,7 +87,7 @@ def check_served_model(scan: Subject, checks: ModelChecks, progress: Progress) -
 
 
 def _parity_record(agreement: Health) -> Parity | None:
-    """Return the measured difference between copy and runtime; None where it was not measured."""
+    """Return the measured difference between copy and runtime, or None if it was not measured."""
     difference, count = (agreement.numbers.get(k) for k in ("max_abs_difference", "samples"))
     if difference is None or count is None:
         return None
@@ -95,11 +95,11 @@ def _parity_record(agreement: Health) -> Parity | None:
 
 
 def check_metric(scan: Subject, run: MetricRun, progress: Progress) -> None:
-    """Run the checks of one metric; `convergence` may have its attacks run again."""
+    """Run the checks of one metric; `convergence` may cause its attacks to be rerun."""
     checks = checks_of(MetricSubject)
     with progress(f"{run.metric.name}: health checks", len(checks)) as tick:
         for check in checks:
-            # Built anew for each check: attacks that were run again have moved the radii.
+            # The subject is rebuilt for each check, since rerun attacks may have changed the radii.
             found = check(metric_subject(scan, run))
             if check is convergence:
                 found = _until_converged(scan, run, found, progress)
@@ -114,13 +114,13 @@ def check_completeness(
     *,
     interrupted: bool,
 ) -> Health:
-    """Check whether everything that was asked for ran to its end.
+    """Run the check that every requested part of the scan completed.
 
     Args:
-        attacks: the attacks by metric that was reached.
-        failures: sentences about what stopped on an error.
+        attacks: records of the attacks, by metric, for the metrics that were reached.
+        failures: sentences on what stopped on an error.
         missing: metrics that were not reached.
-        interrupted: whether the scan was stopped from outside.
+        interrupted: whether the user interrupted the scan.
     """
     return completeness(ScanSubject(attacks, failures, missing, interrupted))
 
@@ -139,13 +139,13 @@ def wasserstein_not_applicable() -> Health:
 
 
 def _until_converged(scan: Subject, run: MetricRun, found: Health, progress: Progress) -> Health:
-    """While longer runs find more, double the steps of the attacks and check again.
+    """Double the steps of the attacks and check again, while longer runs find more examples.
 
     Args:
-        scan: the scan.
-        run: its metric; its attacks are run again.
-        found: what `convergence` found before any doubling.
-        progress: of the attacks.
+        scan: model, samples and options.
+        run: evidence under the metric, whose attacks are rerun.
+        found: finding of `convergence` before any doubling.
+        progress: shows the progress of the attacks.
     """
     if found.status not in ("warn", "fail") or ITERATIVE[run.metric.name] not in run.plan.attacks:
         return found
@@ -159,7 +159,7 @@ def _until_converged(scan: Subject, run: MetricRun, found: Health, progress: Pro
 
 
 def model_subject(scan: Subject) -> ModelSubject:
-    """Build the value that the checks of the model look at."""
+    """Return the value that the checks of the model examine."""
     config = scan.config
     images = has_pixels(scan.samples.x)
     name = next(name for name in config.metrics if images or name != "wasserstein")
@@ -177,7 +177,7 @@ def model_subject(scan: Subject) -> ModelSubject:
 
 
 def metric_subject(scan: Subject, run: MetricRun) -> MetricSubject:
-    """Build the value that the checks of one metric look at."""
+    """Return the value that the checks of one metric examine."""
     return MetricSubject(
         classifier=scan.classifier,
         samples=scan.samples,
@@ -194,7 +194,7 @@ def metric_subject(scan: Subject, run: MetricRun) -> MetricSubject:
 
 
 def _middle_budget(scan: Subject, metric: Metric) -> float:
-    """Return the middle positive budget, or a tenth of the median diameter where there is none."""
+    """Return the middle positive budget, or a tenth of the median diameter if there is none."""
     deltas = [delta for delta in scan.config.deltas_of(metric.name) if delta > 0]
     if not deltas:
         return float(metric.diameter(scan.samples.x).median()) / 10

@@ -1,4 +1,4 @@
-"""From the options of a scan to the budgets of its attacks and certificates."""
+"""Budgets of the attacks and certificates of a scan, from its options."""
 
 from attackers import ATTACKS
 from audit.errors import UsageError
@@ -12,7 +12,7 @@ def effort_of(config: ScanConfig) -> Effort:
 
 
 def require_attacks(config: ScanConfig) -> None:
-    """Raise `UsageError` where an attack is named that the registry does not have."""
+    """Raise `UsageError` if a named attack is not registered."""
     for name in config.attacks or ():
         if name not in ATTACKS:
             raise UsageError(f"Unknown attack {name!r}{suggestion(name, ATTACKS)}")

@@ -1,8 +1,8 @@
-"""How hard a scan tries: presets of attack budgets, in gradients and forward passes per sample.
+"""Presets of the effort of a scan: attack budgets in gradients and forward passes per sample.
 
-The numbers are upper limits: a sample that is broken costs nothing more, and after the search for
-minimal radii only samples near a budget are attacked there again. The presets are data; what a
-stage costs is stated by the attack's entry in the registry.
+The numbers are upper limits: a broken sample costs nothing more, and after the search for minimal
+radii, only samples near a budget are attacked again at that budget. The presets are data; the cost
+of a stage is stated by the attack's entry in the registry.
 """
 
 from collections.abc import Mapping
@@ -21,17 +21,17 @@ class Effort:
         name: name of the preset.
         stages: runs of each attack, in order. An attack that is not listed runs once with its own
             defaults.
-        near: after a search for minimal radii, samples within this factor of a budget that the
-            user named are attacked there again.
+        near: after a search for minimal radii, samples whose radius is within this factor of a
+            budget that the user named are attacked again at that budget.
         near_grid: the same factor for the many budgets of the default grid.
         draws: noise draws per sample for the certificate of a smoothed model.
         radii: radii tried per sample for a certificate by bound propagation.
-        tuning: gradients that optimise the slopes of its relaxations, at each radius.
-        work: products that such certificates may spend on the bounds before the margins; beyond it
-            those come from interval arithmetic.
-        doublings: how often steps are doubled where the convergence check asks for it.
-        generator_training: epochs, and largest number of images, of a generator that the scan
-            trains.
+        tuning: gradient steps that optimise the slopes of the relaxations, at each radius.
+        work: largest number of multiplications that such certificates may spend on intermediate
+            bounds; where more are needed, those bounds come from interval arithmetic.
+        doublings: how often the steps are doubled if the convergence check does not pass.
+        generator_training: number of epochs and largest number of images for a generator that the
+            scan trains.
     """
 
     name: str
@@ -157,4 +157,4 @@ EFFORTS: dict[str, Effort] = {
         ),
     )
 }
-"""Presets of ``--effort``: a first look, the default, and the strongest."""
+"""Presets of ``--effort``: a quick first scan, the default, and the strongest."""

@@ -1,4 +1,4 @@
-"""What a scan finds under one metric: a local accumulator, and the finished value it turns into."""
+"""Evidence of a scan under one metric: a local accumulator, and the immutable result."""
 
 from dataclasses import dataclass, field
 
@@ -26,8 +26,8 @@ class MetricEvidence:
         certified: certified radii and their method.
         attacks: records of the attacks, in the order in which they ended.
         threat: the metric's part of the report.
-        health: findings of its checks.
-        errors: what stopped on an error, each as a sentence.
+        health: findings of the health checks.
+        errors: sentences on what stopped on an error.
         interrupted: whether an interrupt ended the search.
     """
 
@@ -43,15 +43,15 @@ class MetricEvidence:
 
 @dataclass
 class MetricRun:
-    """Accumulator of a metric's evidence; only `scan_metric` and what it calls see it.
+    """Accumulator of a metric's evidence, used only by `scan_metric` and the functions it calls.
 
     Attributes:
         plan: the attacks.
         earlier: finished evidence of the metrics before this one.
-        losses: those of `sensitivity` at the samples, by name.
-        errors: what stopped on an error under this metric, each as a sentence.
-        searched: (N,) bool, samples that a completed search for minimal radii covered.
-        followed: (N,) bool, those of them that a search along gradients covered.
+        losses: losses at the samples, measured by `sensitivity`, by name.
+        errors: sentences on what stopped on an error under this metric.
+        searched: (N,) bool, samples covered by a completed search for minimal radii.
+        followed: (N,) bool, samples covered by a completed search that uses gradients.
     """
 
     metric: Metric
@@ -73,7 +73,7 @@ class MetricRun:
         self.followed = self.searched.clone()
 
     def finished(self, subject: Subject, *, interrupted: bool) -> MetricEvidence:
-        """Compute the statistics of what was found."""
+        """Return the finished evidence, with its statistics."""
         samples, certified = subject.samples, self.certified
         judged = Judged(
             samples.labels.numpy(),

@@ -1,4 +1,4 @@
-"""Training of a generator within a scan, as long as the effort of the scan allows."""
+"""Training of a generator within a scan, within the limits that the effort sets."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ GENERATOR_FILE = "generator.safetensors"
 
 
 def training_config(config: ScanConfig) -> TrainConfig:
-    """Return the training that a scan's effort allows, for its largest image-Wasserstein budget."""
+    """Return the training options for a scan's effort and its largest image-Wasserstein budget."""
     epochs, samples = effort_of(config).generator_training
     largest = max(config.deltas_of("wasserstein"), default=0.0)
     chosen = largest if config.deltas is not None and "wasserstein" in config.metrics else 0.0
@@ -43,11 +43,11 @@ def train_within_scan(
     """Train a generator against the scanned model and write it into the folder of the report.
 
     Args:
-        dataset: training data, not the samples of the scan.
+        dataset: training data, separate from the samples of the scan.
         config: options of the scan.
         load: loads the scanned model.
         folder: folder of the report.
-        progress: shows the number of images seen.
+        progress: shows the number of images used so far.
     """
     plan = plan_training(dataset, training_config(config), load)
     state = initial_state(plan)

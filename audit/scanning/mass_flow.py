@@ -1,4 +1,4 @@
-"""The flow of mass between an image and its adversarial example, drawn as arrows."""
+"""Drawing of the flow of mass between an image and its adversarial example, as arrows."""
 
 import math
 from collections.abc import Sequence
@@ -11,31 +11,31 @@ from torch import Tensor
 from attackers.earth_mover import Transport
 
 SIDE = 224
-"""Pixels of the drawing's longer side, about: every pixel of the image becomes a square of them."""
+"""Approximate length of the drawing's longer side in pixels; image pixels become squares."""
 
 ARROWS = 400
-"""The largest flows that are drawn."""
+"""Largest number of flows that are drawn."""
 
 FAINTEST = 0.02
-"""Flows below this share of the largest are left out: they would hide the others."""
+"""Share of the largest flow below which flows are left out, since they would hide the others."""
 
 INKS = {1: ((214, 40, 40),), 3: ((214, 40, 40), (24, 138, 60), (32, 88, 214))}
-"""Colour of the arrows of each channel, by the number of channels."""
+"""Colours of the arrows, one per channel, by the number of channels."""
 
 PALE = 0.35
 """Contrast of the original below the arrows."""
 
 
 def draw(image: Tensor, plans: Sequence[Transport]) -> Image.Image:
-    """Draw where mass goes.
+    """Draw the flow of mass.
 
     Args:
         image: (C, H, W) the original, values in [0, 1], C in {1, 3}.
-        plans: the cheapest plan of each channel.
+        plans: the optimal transport plan of each channel.
 
     Returns:
-        The pale original, enlarged, and an arrow for each of the largest flows, of a width that
-        shows its amount and the colour of its channel.
+        The original, enlarged and pale, with an arrow for each of the largest flows; its width
+        shows the amount of mass, and its colour the channel.
     """
     height, width = image.shape[-2:]
     scale = max(1, round(SIDE / max(height, width)))
@@ -51,7 +51,7 @@ def draw(image: Tensor, plans: Sequence[Transport]) -> Image.Image:
         ),
         key=lambda flow: -flow[0],
     )[:ARROWS]
-    # The largest last, on top of the others.
+    # The largest flows are drawn last, on top of the others.
     for amount, channel, start, end in reversed(flows):
         share = amount / flows[0][0]
         if share >= FAINTEST:
@@ -61,7 +61,7 @@ def draw(image: Tensor, plans: Sequence[Transport]) -> Image.Image:
 
 
 def sentence(mass: float, plans: Sequence[Transport]) -> str:
-    """How much mass moves, and how far on average."""
+    """Return a sentence on how much mass moves, and how far on average."""
     moved = sum(float(plan.amount.sum()) for plan in plans)
     if not moved or not mass:
         return "No mass moves."

@@ -1,4 +1,4 @@
-"""The record of one attack: what it spent, what it broke, and how it ended."""
+"""Record of one attack: its cost, the samples it broke, and how it ended."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -16,12 +16,12 @@ from audit.scanning.subject import Subject
 from audit.schema import Attack, RunStatus
 
 INTERRUPTED = "Interrupted before all samples were attacked."
-"""Detail of the attack that an interrupt ended."""
+"""Detail in the record of an attack that was interrupted."""
 
 
 @dataclass
 class Attacker:
-    """The model as one attack sees it, with what it spent and what it broke."""
+    """Model under one attack, with counted passes, and the samples that the attack broke."""
 
     classifier: Classifier
     broken: set[int] = field(default_factory=set)
@@ -29,17 +29,17 @@ class Attacker:
 
     @property
     def logits(self) -> Callable[[Tensor], Tensor]:
-        """What is attacked: the differentiable copy, or the served scores where there is none."""
+        """Attacked function: the differentiable copy, or the served scores if there is no copy."""
         model = self.classifier
         return model.deployed if model.white_box is None else model.differentiable
 
 
 @contextmanager
 def recorded(run: MetricRun, name: str, subject: Subject, times: int = 1) -> Iterator[Attacker]:
-    """Count passes and time of one attack, and record it even when it is cut short.
+    """Count the passes and the time of one attack, and record the attack even if it is cut short.
 
-    An error ends this attack alone: what it found was judged and stays, the record says what
-    happened, and the scan goes on. A contradiction that only a bug of ours can cause is raised.
+    An error ends only this attack: the examples it found remain, since they were judged, the record
+    states the error, and the scan continues. An `InternalError` is raised.
     """
     counter = Counter()
     classifier = subject.classifier

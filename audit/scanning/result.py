@@ -1,4 +1,4 @@
-"""The outcome of a scan, finished: what was found, what the checks state, how it ended."""
+"""Result of a finished scan: the evidence, the findings of the checks, and its status."""
 
 from dataclasses import dataclass
 
@@ -14,15 +14,15 @@ class ScanResult:
     """Everything that a report and the files next to it are made from.
 
     Attributes:
-        subject: what was scanned; its classifier is the one that was attacked.
-        evidence: one value for every metric that was begun.
+        subject: model, samples and options; its classifier is the one that was attacked.
+        evidence: one value for every metric that was started.
         clean: clean accuracy over all samples.
         health: findings of all checks.
         warnings: sentences for the report.
-        status: whether the scan ran to its end, was interrupted, or lost parts of it to errors.
-        failures: sentences on parts other than a metric's that stopped on an error.
-        parity: difference between the served model and its copy, where there is one.
-        generated: numbers of the trained generator, where there is one.
+        status: whether the scan completed, was interrupted, or lost parts to errors.
+        failures: sentences on parts that belong to no metric and stopped on an error.
+        parity: difference between the served model and its copy, if there is a copy.
+        generated: measurements of the trained generator, if there is one.
     """
 
     subject: Subject
@@ -37,15 +37,15 @@ class ScanResult:
 
     @property
     def threats(self) -> list[ThreatResult]:
-        """The results of every metric that was begun."""
+        """Results of every metric that was started."""
         return [found.threat for found in self.evidence]
 
     @property
     def classifier(self) -> Classifier:
-        """The model that was attacked."""
+        """Model that was attacked."""
         return self.subject.classifier
 
     @property
     def samples(self) -> Samples:
-        """The audited samples."""
+        """Audited samples."""
         return self.subject.samples

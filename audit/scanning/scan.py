@@ -1,4 +1,4 @@
-"""The scan: samples, attacks, judge, certificates, health checks; its result is one value."""
+"""Scan of a model: reads the samples, then attacks, certifies and checks under every metric."""
 
 import time
 from collections.abc import Iterator
@@ -49,7 +49,7 @@ INTERRUPTED_SCAN = (
 
 
 def prepare(dataset: Dataset, config: ScanConfig, load: Load) -> Subject:
-    """Read the samples, load the model for them, and check that the two belong together.
+    """Read the samples, load the model, and check that they fit together.
 
     Args:
         dataset: labelled data.
@@ -57,7 +57,7 @@ def prepare(dataset: Dataset, config: ScanConfig, load: Load) -> Subject:
         load: loads the model.
 
     Raises:
-        AuditError: data or model are wrong; see `audit.errors`.
+        AuditError: the data or the model is unsuitable; see `audit.errors`.
     """
     require_attacks(config)
     if not len(dataset):
@@ -89,13 +89,13 @@ def prepare(dataset: Dataset, config: ScanConfig, load: Load) -> Subject:
 
 
 def _noise(config: ScanConfig) -> Noise:
-    """The noise of ``--smooth``; all metrics of a scan share its law."""
+    """Return the noise of ``--smooth``; all metrics of a scan share its law."""
     assert config.smooth is not None
     return Noise(config.smooth, law_of(config.metrics[0]), config.low)
 
 
 def undecided(classifier: Classifier, samples: Samples) -> Iterator[str]:
-    """State how many samples a poll leaves open; they count as errors from the start."""
+    """Yield a warning if the votes leave the class of some samples open; these count as errors."""
     rows = (~samples.correct).nonzero()[:, 0]
     if not len(rows):
         return
@@ -103,12 +103,12 @@ def undecided(classifier: Classifier, samples: Samples) -> Iterator[str]:
     if not bool(wrong.all()):
         yield (
             f"On {int((~wrong).sum())} of {len(samples)} samples the votes do not settle the class "
-            "of the smoothed model: they count as errors, and its accuracy may be higher by them."
+            "of the smoothed model: they count as errors, so its true accuracy may be higher."
         )
 
 
 def _require_images(config: ScanConfig, x: Tensor) -> None:
-    """Stop when the image-Wasserstein threat is all that is asked for, and the inputs are none."""
+    """Raise `UsageError` if image-Wasserstein is the only threat and the inputs are not images."""
     if set(config.metrics) == {"wasserstein"} and not has_pixels(x):
         raise UsageError(
             f"{NO_IMAGES} Found inputs of shape {tuple(x.shape[1:])}: choose linf, l2 or l1."
@@ -118,11 +118,11 @@ def _require_images(config: ScanConfig, x: Tensor) -> None:
 def run(
     subject: Subject, progress: Progress = silent, generator: Trained | None = None
 ) -> ScanResult:
-    """Attack, certify and check, metric by metric; an interrupt keeps what was found.
+    """Attack, certify and check under every metric in turn; an interrupt keeps what was found.
 
     Args:
-        subject: what `prepare` returned.
-        progress: shows how far the scan is.
+        subject: model, samples and options, as `prepare` returns them.
+        progress: shows the progress of the scan.
         generator: the trained generator that attacks may use.
     """
     subject = replace(subject, generator=generator)
@@ -178,12 +178,12 @@ def run(
 def _describe_generator(
     subject: Subject, failures: list[str], progress: Progress
 ) -> Iterator[GeneratorUsed]:
-    """Measure what the generator makes, if there is one; an error costs these numbers alone."""
+    """Measure the generator, if there is one; an error loses these measurements only."""
     if subject.generator is None:
         return
 
     def failed(reason: str) -> None:
-        failures.append(f"What the generator makes: {reason}.")
+        failures.append(f"The measurement of the generator: {reason}.")
 
     with contained("Measuring the generator", failed):
         samples, confidence = subject.samples, subject.config.confidence
@@ -202,9 +202,9 @@ def scan_metric(
     Args:
         subject: model, samples and options.
         metric: the geometry.
-        progress: shows how far the scan is.
+        progress: shows the progress of the scan.
         plan: the attacks.
-        earlier: evidence under other metrics, whose examples are tried here too.
+        earlier: evidence under other metrics, whose examples are tried under this metric too.
     """
     samples, asked = subject.samples, subject.config.certify != "none"
     run = MetricRun(
@@ -225,7 +225,7 @@ def scan_metric(
 
 
 def _certified(subject: Subject, run: MetricRun, progress: Progress) -> Certified:
-    """Certify the samples; an error leaves radii of 0, and the record says what happened."""
+    """Certify the samples; after an error all radii are 0, and the record states the error."""
     base = subject.classifier.base
     started, said = time.perf_counter(), list[str]()
     with contained("The certificate", said.append):
@@ -274,7 +274,7 @@ def _certify_smoothed(
 
 
 def _check_contradiction(run: MetricRun, samples: Samples) -> None:
-    """Raise when a sample is certified beyond a verified adversarial distance."""
+    """Raise `InternalError` if a sample is certified beyond a verified adversarial distance."""
     wrong = (run.certified.radius > run.frontier.radius).nonzero()[:, 0]
     if len(wrong):
         row = int(wrong[0])

@@ -1,4 +1,4 @@
-"""First-order sensitivity of the loss to distributional attacks, with its estimates of accuracy.
+"""First-order sensitivity of the loss to distributional attacks, and estimates of accuracy.
 
 With J a loss, g = ∇_x J, 1/p + 1/q = 1 and ||.||_* dual to the metric (Bai, He, Jiang, Obloj 2023,
 after Bartl, Drapeau, Obloj, Wiesel 2021):
@@ -36,12 +36,12 @@ from audit.values import order_name
 
 SENSITIVITY_LOSSES = ("ce", "dlr", "redlr")
 Offer = Callable[[Tensor, Tensor, Tensor], None]
-"""Receives (rows, candidates, misclassified) of every first-order attack."""
+"""Function that receives (rows, candidates, misclassified) of every first-order attack."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """First-order quantities, and each loss at the samples ``(N,)``, by its name."""
+    """First-order quantities, and the losses at the samples ``(N,)``, by name."""
 
     entries: list[Sensitivity]
     losses: dict[str, Floats]
@@ -49,7 +49,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Question:
-    """What is measured.
+    """Parameters of the measurement.
 
     Attributes:
         metric: the threat's geometry.
@@ -67,13 +67,13 @@ class Question:
 
     @property
     def finite(self) -> tuple[float, ...]:
-        """The orders that the first-order formula covers."""
+        """Orders that the first-order formula covers."""
         return tuple(order for order in self.orders if order > 1)
 
 
 @dataclass(frozen=True)
 class Slopes:
-    """One loss at the samples: dual norms of its gradients ``(N,)`` and its values ``(N,)``."""
+    """Values ``(N,)`` of one loss at the samples, and dual norms ``(N,)`` of its gradients."""
 
     norms: Tensor
     values: Floats
@@ -81,7 +81,12 @@ class Slopes:
 
 @dataclass(frozen=True)
 class AttackedLaw:
-    """What one first-order attack Q_delta does to the whole sample."""
+    """Effect of one first-order attack Q_delta on all samples.
+
+    Attributes:
+        survivors: number of samples that are still classified correctly.
+        losses: (N,) the loss at the attacked samples.
+    """
 
     survivors: int
     losses: Floats
@@ -96,13 +101,13 @@ def sensitivity(
     offer: Offer,
     tick: Callable[[int], None],
 ) -> Measured:
-    """Measure Upsilon, V(0) and the first-order estimates for every loss and every order p > 1.
+    """Return Upsilon, V(0) and the first-order estimates for every loss and every order p > 1.
 
     Args:
-        classifier: needs gradients.
-        samples: all audited samples; correct or not, they are one law.
+        classifier: the audited model, which must have gradients.
+        samples: all audited samples; together they form one law, whether correct or not.
         question: metric, orders, budgets and intervals.
-        rows: samples differentiated together.
+        rows: number of samples differentiated together.
         offer: receives every attacked sample, so that no found example is lost.
         tick: called with the number of samples that were done.
     """
@@ -149,7 +154,7 @@ def _first_order_laws(
     offer: Offer,
     tick: Callable[[int], None],
 ) -> dict[tuple[float, float], AttackedLaw]:
-    """Run W-FGSM for every order and budget, batch by batch: lengths need only all the norms."""
+    """Run W-FGSM for every order and budget, in batches: step lengths depend on all norms only."""
     metric, deltas = question.metric, question.deltas
     lengths = {order: _unit_lengths(norms, order) for order in question.finite}
     survivors = {(order, delta): 0 for order in question.finite for delta in deltas}
@@ -180,7 +185,7 @@ def _first_order_laws(
 
 
 def _unit_lengths(norms: Tensor, order: float) -> Tensor:
-    """(||g||_*/Upsilon)^(q-1): the share of delta that each sample gets."""
+    """Return (||g||_*/Upsilon)^(q-1), the share of delta that each sample gets."""
     q = conjugate(order)
     upsilon = power_mean(norms, q)
     return (norms / upsilon) ** (q - 1) if upsilon > 0 else torch.zeros_like(norms)
@@ -198,7 +203,7 @@ def _entry(
     q = conjugate(order)
     upsilon = float(power_mean(norms, q))
     at_zero = _mean(values)
-    # ReDLR is zero on every misclassified sample, whether or not there is one.
+    # ReDLR is zero on every misclassified sample, so W(0) is 0 even if there is none.
     if name == "redlr":
         after: float | None = 0.0
     else:
@@ -241,7 +246,7 @@ def _bootstrapped(
 
 def _power_mean_statistic(power: float) -> Callable[..., Floats]:
     def statistic(values: Floats, axis: int = -1) -> Floats:
-        # In units of the largest, as in `power_mean`: powers of small values would underflow.
+        # Values are divided by the largest, as in `power_mean`: small powers would underflow.
         top = max(float(np.max(values)), np.finfo(np.float64).tiny)
         return np.asarray(np.mean((values / top) ** power, axis=axis) ** (1 / power)) * top
 
@@ -249,7 +254,7 @@ def _power_mean_statistic(power: float) -> Callable[..., Floats]:
 
 
 def _mean(values: Floats) -> float:
-    """Mean in sorted order: the order of the samples cannot change its last bits."""
+    """Return the mean, summed in sorted order so that it does not depend on the sample order."""
     return float(np.mean(np.sort(values)))
 
 

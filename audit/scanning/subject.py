@@ -1,4 +1,4 @@
-"""What is scanned: a served model on its samples, with the options and a trained generator."""
+"""Subject of a scan (a served model, samples, options, a trained generator), and its attacks."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,14 +24,14 @@ from audit.statistics.judged import Scope
 
 @dataclass(frozen=True)
 class Subject:
-    """A scan that is ready to run.
+    """Inputs of a scan that is ready to run.
 
     Attributes:
         classifier: the served model.
         dataset: the data that the samples were drawn from.
         config: the options.
         samples: the audited samples.
-        readings: findings of other readings of model and data.
+        readings: findings about other ways to interpret model and data.
         warnings: sentences on model, data and samples, for the report.
         generator: the trained generator that attacks may use, if there is one.
     """
@@ -46,9 +46,9 @@ class Subject:
 
     @cached_property
     def batches(self) -> Batches:
-        """Batches of the size that the user chose, or of one that bounds the memory of gradients.
+        """Batches of the size that the user chose, or of a size that bounds the gradients' memory.
 
-        They shrink where memory runs out, which never changes a result.
+        Batches shrink when memory runs out; this never changes a result.
         """
         size = max(1, self.samples.x[0].numel())
         if self.classifier.base is not None:
@@ -72,12 +72,12 @@ class Subject:
 
 @dataclass(frozen=True)
 class Plan:
-    """The attacks of a scan.
+    """Attacks of a scan.
 
     Attributes:
         attacks: names of the attacks that the user chose, or of the strongest that apply.
-        flat: (N,) bool, samples without any gradient; none where the model has no gradients.
-        failures: sentences on what could not be found out because of an error.
+        flat: (N,) bool, samples whose gradient is zero; all False if the model has no gradients.
+        failures: sentences on what could not be determined because of an error.
     """
 
     attacks: tuple[str, ...]
@@ -86,7 +86,7 @@ class Plan:
 
 
 def plan_of(subject: Subject) -> Plan:
-    """Look for samples without a gradient, and choose the attacks."""
+    """Find the samples without a gradient, and choose the attacks."""
     flat, failures = flat_samples(subject)
     if subject.config.attacks is not None:
         return Plan(subject.config.attacks, flat, failures)
@@ -100,7 +100,7 @@ def plan_of(subject: Subject) -> Plan:
 
 
 def flat_samples(subject: Subject) -> tuple[Tensor, tuple[str, ...]]:
-    """Find the samples whose gradient is zero, ``(N,)`` bool, and state what failed."""
+    """Return which samples have a zero gradient, ``(N,)`` bool, and what failed, as sentences."""
     x, labels, model = subject.samples.x, subject.samples.labels, subject.classifier
     found = torch.zeros(len(x), dtype=torch.bool)
     if model.white_box is None:
@@ -116,6 +116,6 @@ def flat_samples(subject: Subject) -> tuple[Tensor, tuple[str, ...]]:
     with contained("Looking for samples without a gradient", failures.append):
         subject.batches.each(torch.arange(len(x)), look)
     if failures:
-        # None of them can be relied on: attacks without gradients try every sample.
+        # No gradient can be relied on, so attacks without gradients try every sample.
         found.fill_(True)
     return found, tuple(f"The gradients of the samples: {reason}." for reason in failures)

@@ -228,7 +228,7 @@ def test_samples_that_tell_nothing_are_counted_apart() -> None:
 
 def test_random_points_that_find_it_make_a_sample_uninformative() -> None:
     def easy(**options: int) -> int:
-        counted = re.search(r"(\d+) more tell nothing", found(pgd, **options).finding)
+        counted = re.search(r"(\d+) are uninformative", found(pgd, **options).finding)
         assert counted
         return int(counted[1])
 

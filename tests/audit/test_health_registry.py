@@ -116,7 +116,7 @@ def test_what_lacks_gradients_or_scores_says_so() -> None:
         assert found.advice is None
     found = CHECKS["ties"](model_subject(named, samples_of(named, X)))
     assert (found.status, found.numbers) == ("not_applicable", {})
-    assert found.finding == "It needs scores, and the model names a class only."
+    assert found.finding == "It needs scores, and the model returns a class only."
 
 
 # The registry itself

@@ -70,7 +70,7 @@ def test_a_constant_prediction_is_named() -> None:
     require_better_than_chance(constant(0), samples)  # no error above the level of chance
     entry = of_model("majority", MODEL, samples, class_names=("cat", "dog"))
     assert entry.status == "warn"
-    assert "the model names class 0 (cat) for every sample." in entry.finding
+    assert "the model predicts class 0 (cat) for every sample." in entry.finding
     accuracy = of_model("clean_accuracy", MODEL, samples)
     assert accuracy.status == "warn"
     assert "114 of 120" in accuracy.finding
@@ -97,7 +97,7 @@ def test_ties_are_counted(count: int) -> None:
     assert entry.status == ("warn" if count > MOST_TIES * len(x) else "pass")
     if count:
         assert f"On {count} of 120 samples" in entry.finding
-        assert f"({right} of them would be right" in entry.finding
+        assert f"({right} of them would be correct" in entry.finding
 
 
 def test_labels_have_no_ties() -> None:
@@ -160,7 +160,7 @@ def test_a_scan_of_a_majority_is_amber(tmp_path: Path) -> None:
     assert found["ties"]["status"] == "pass"
     outcome = audit("inspect", model, "--data", data)
     assert "well above chance" not in outcome.out
-    assert "always names this class would do as well" in outcome.out
+    assert "always predicting this class would do as well" in outcome.out
 
 
 def test_inspect_names_ties_and_prints_no_command(tmp_path: Path) -> None:

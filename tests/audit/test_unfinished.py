@@ -375,7 +375,7 @@ def test_a_scan_in_which_no_attack_could_run_is_red() -> None:
     state = scan.run(scan_of(model, X, LABELS, **OPTIONS, attacks=("apgd", "minimal")))
     entry = {key(h): h for h in state.health}["completeness"]
     assert entry.status == "fail"
-    assert "No attack that was chosen could run under linf" in entry.finding
+    assert "None of the chosen attacks could run under linf" in entry.finding
     assert reliability(report(state)) == "RED"
 
 

@@ -86,10 +86,10 @@ def test_where_each_setting_is_from(folder: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('efort = "quick"', "'efort' is no option of scan: is 'effort' meant?"),
-        ("[hardn]\nepochs = 1", "'hardn' is no command: is 'harden' meant?"),
-        ("[harden]\nepoch = 1", "'epoch' is no option of harden: is 'epochs' meant?"),
-        ('data = "d.npz"', "'data' is no option of scan"),
+        ('efort = "quick"', "'efort' is not a known option of scan: did you mean 'effort'?"),
+        ("[hardn]\nepochs = 1", "'hardn' is not a known command: did you mean 'harden'?"),
+        ("[harden]\nepoch = 1", "'epoch' is not a known option of harden: did you mean 'epochs'?"),
+        ('data = "d.npz"', "'data' is not a known option of scan"),
         ("effort = ", "cannot be read as TOML"),
     ],
 )
