@@ -70,7 +70,7 @@ def test_without_a_change_there_is_no_difference() -> None:
     found = paired(same, same, 0.95)
     assert found.difference.value == found.difference.low == found.difference.high == 0
     assert found.p_value == 1
-    with pytest.raises(ValueError, match="the same samples"):
+    with pytest.raises(ValueError, match="two equally long, non-empty arrays"):
         paired(same, same[:-1], 0.95)
 
 

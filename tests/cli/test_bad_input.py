@@ -129,7 +129,7 @@ def test_checkpoint_as_model(case: Case) -> None:
 def test_zip_without_a_model(case: Case) -> None:
     with zipfile.ZipFile(case.model, "w") as archive:
         archive.writestr("a.txt", "a")
-    refuse(case, case.scan(), "no model", "expected")
+    refuse(case, case.scan(), "zip archive without a model", "expected")
 
 
 def test_truncated_torchscript(case: Case) -> None:

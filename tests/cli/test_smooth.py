@@ -37,7 +37,7 @@ def test_the_smoothed_model_is_audited_and_named_everywhere(folder: Path, tmp_pa
     (threat,) = report["threats"]
     assert threat["certifier"]["name"] == "smoothing"
     assert threat["certifier"]["failure_probability"] * 20 == pytest.approx(0.001)
-    assert "1,000 draws per sample" in threat["certifier"]["detail"]
+    assert "1,000 more estimate its probability" in threat["certifier"]["detail"]
     values = certified(report)
     assert values[0] > 0.5
     assert values == sorted(values, reverse=True)
