@@ -67,7 +67,7 @@ def _health_case(entry: Health) -> ET.Element:
         time="0",
     )
     kind = {"fail": "error", "error": "error", "not_applicable": "skipped"}.get(entry.status)
-    message, numbers = summary.check_text(entry), summary.check_numbers(entry)
+    message, numbers = entry.text, summary.check_numbers(entry)
     _add_outcome(case, kind, message)
     shown = f"warning: {message}" if entry.status == "warn" else entry.finding
     if entry.status == "warn" or numbers:

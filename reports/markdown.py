@@ -35,8 +35,7 @@ def render(report: ScanReport) -> str:
     worst, passed = summary.troubled_checks(report)
     lines += ["", f"{thousands(passed)} of {thousands(len(report.health))} health checks passed."]
     lines += [
-        f"- **{h.status}** {escape_markdown(summary.check_name(h))}: "
-        f"{escape_markdown(summary.check_text(h))}"
+        f"- **{h.status}** {escape_markdown(summary.check_name(h))}: {escape_markdown(h.text)}"
         for h in worst
     ]
     lines += [f"- {escape_markdown(warning)}" for warning in report.warnings]

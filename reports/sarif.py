@@ -31,7 +31,7 @@ def render(report: ScanReport) -> str:
     results += [
         _result(
             report, f"health/{entry.id}", SARIF_LEVELS[entry.status], "fail",
-            f"{summary.check_name(entry)}: {summary.check_text(entry)}",
+            f"{summary.check_name(entry)}: {entry.text}",
         )
         | {"properties": {"metric": entry.metric, "numbers": _finite_numbers(entry)}}
         for entry in report.health

@@ -130,11 +130,6 @@ def check_numbers(entry: Health) -> str:
     )
 
 
-def check_text(entry: Health) -> str:
-    """Return the finding of a check and its advice."""
-    return " ".join(part for part in (entry.finding, entry.advice) if part)
-
-
 def reliability_line(report: ScanReport) -> tuple[Reliability, str]:
     """Return the colour of the reliability and its meaning."""
     colour = reliability(report)

@@ -118,7 +118,7 @@ def _check_parts(entry: Health, full: bool) -> list[str | tuple[str, str]]:
     """Return title, finding, advice and id of a check; with ``full`` also its numbers."""
     numbers = summary.check_numbers(entry) if full else ""
     return [
-        f"{summary.check_name(entry)}: {summary.check_text(entry)}",
+        f"{summary.check_name(entry)}: {entry.text}",
         (f" [{entry.id}{': ' if numbers else ''}{numbers}]", "dim"),
     ]
 
@@ -150,7 +150,8 @@ def _background(report: ScanReport) -> Iterable[Group]:
     yield pairs(
         "Model and data",
         {
-            "model sha256": model.sha256,
+            # A Python function has no bytes to hash.
+            **({"model sha256": model.sha256} if model.sha256 else {}),
             "input": f"{shape} {model.input.dtype}, layout {value_text(model.input.layout)}, "
             f"range [{exact(model.input.low)}, {exact(model.input.high)}]",
             "mean": value_text(model.input.mean),

@@ -37,6 +37,12 @@ MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 
 
 @functools.cache
+def source_lines(path: Path) -> tuple[str, ...]:
+    """The lines of a file, read once for all tests."""
+    return tuple(path.read_text(encoding="utf-8").splitlines())
+
+
+@functools.cache
 def parsed(path: Path) -> ast.Module:
     """Return the syntax tree of a file, parsed once for all tests."""
     return ast.parse(path.read_text(encoding="utf-8"))
@@ -229,7 +235,7 @@ SHARED_NAMES = {
 
 
 def test_modules_are_short() -> None:
-    long = {dotted(path): len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
+    long = {dotted(path): len(source_lines(path)) for path in MODULES}
     assert {name: lines for name, lines in long.items() if lines > LONGEST_MODULE} == {}
 
 
@@ -242,8 +248,7 @@ def code_lines(path: Path, function: ast.FunctionDef) -> int:
     body = function.body[1:] if ast.get_docstring(function) else function.body
     if not body:
         return 0
-    lines = path.read_text(encoding="utf-8").splitlines()
-    shown = lines[body[0].lineno - 1 : body[-1].end_lineno]
+    shown = source_lines(path)[body[0].lineno - 1 : body[-1].end_lineno]
     return sum(bool(line.strip()) and not line.strip().startswith("#") for line in shown)
 
 

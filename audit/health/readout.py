@@ -19,7 +19,6 @@ from attackers.random_streams import SampleGenerator
 from attackers.threat import Threat
 from audit.evidence.judge import admissible
 from audit.evidence.samples import Samples
-from audit.health.subjects import attacked_function
 from audit.models.classifier import Classifier
 from audit.models.execution import call_rows
 
@@ -142,7 +141,7 @@ def hide(
         The readout, and which rows have a hidden example, (P,) bool: on the function that the
         attack receives, the sample is clean and the witness is adversarial.
     """
-    features = attacked_function(classifier)
+    features = classifier.attacked_function
     x0 = samples.x[rows].to(classifier.device)
     streams = samples.generator.take(rows).fold("hidden example")
 

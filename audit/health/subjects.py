@@ -96,7 +96,7 @@ class MetricSubject:
     @property
     def logits(self) -> Callable[[Tensor], Tensor]:
         """Attacked function: the differentiable copy, or the served scores if there is no copy."""
-        return attacked_function(self.classifier)
+        return self.classifier.attacked_function
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,3 @@ class ScanSubject:
     @property
     def metric_name(self) -> None:
         """None, since the finding is about all metrics together."""
-
-
-def attacked_function(classifier: Classifier) -> Callable[[Tensor], Tensor]:
-    """Return the differentiable copy, or the served scores if there is no copy."""
-    return classifier.deployed if classifier.white_box is None else classifier.differentiable

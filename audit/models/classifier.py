@@ -119,6 +119,11 @@ class Classifier:
         return replace(self, white_box=None, notes=(*self.notes, reason))
 
     @property
+    def attacked_function(self) -> Run:
+        """Function that attacks query: the differentiable copy, or else the served scores."""
+        return self.deployed if self.white_box is None else self.differentiable
+
+    @property
     def gradient(self) -> Gradient:
         """Source of the gradients."""
         return "none" if self.white_box is None else self.white_box.made

@@ -70,7 +70,7 @@ def check_served_model(scan: Subject, checks: ModelChecks, progress: Progress) -
         checks.health.append(agreement)
         checks.parity = _parity_record(agreement)
         if agreement.status != "pass" and subject.served.has_copy:
-            reason = sentences(agreement)
+            reason = agreement.text
             checks.warnings.append(reason)
             subject = replace(subject, classifier=subject.classifier.score_only(reason))
         tick(1)
@@ -82,7 +82,7 @@ def check_served_model(scan: Subject, checks: ModelChecks, progress: Progress) -
     # A random model differs in every call; `determinism` reports that.
     dependent = found[batch_invariance.id]
     if found[determinism.id].status != "fail" and dependent.status == "fail":
-        raise ModelError(sentences(dependent))
+        raise ModelError(dependent.text)
     return replace(scan, classifier=subject.classifier)
 
 
@@ -97,12 +97,13 @@ def _parity_record(agreement: Health) -> Parity | None:
 def check_metric(scan: Subject, run: MetricRun, progress: Progress) -> None:
     """Run the checks of one metric; `convergence` may cause its attacks to be rerun."""
     checks = checks_of(MetricSubject)
+    # Rerun attacks update the tensors of the frontier in place, so the subject shows their results.
+    subject = metric_subject(scan, run)
     with progress(f"{run.metric.name}: health checks", len(checks)) as tick:
         for check in checks:
-            # The subject is rebuilt for each check, since rerun attacks may have changed the radii.
-            found = check(metric_subject(scan, run))
+            found = check(subject)
             if check is convergence:
-                found = _until_converged(scan, run, found, progress)
+                found = _until_converged(scan, run, subject, found, progress)
             run.health.append(found)
             tick(1)
 
@@ -138,12 +139,15 @@ def wasserstein_not_applicable() -> Health:
     )
 
 
-def _until_converged(scan: Subject, run: MetricRun, found: Health, progress: Progress) -> Health:
+def _until_converged(
+    scan: Subject, run: MetricRun, subject: MetricSubject, found: Health, progress: Progress
+) -> Health:
     """Double the steps of the attacks and check again, while longer runs find more examples.
 
     Args:
         scan: model, samples and options.
         run: evidence under the metric, whose attacks are rerun.
+        subject: what the checks of this metric examine.
         found: finding of `convergence` before any doubling.
         progress: shows the progress of the attacks.
     """
@@ -152,7 +156,7 @@ def _until_converged(scan: Subject, run: MetricRun, found: Health, progress: Pro
     for doubling in range(1, effort_of(scan.config).doublings + 1):
         times = 2**doubling
         reinforce(scan, run, times, progress)
-        found = convergence(replace(metric_subject(scan, run), steps=CHECK_STEPS * times))
+        found = convergence(replace(subject, steps=CHECK_STEPS * times))
         if found.status not in ("warn", "fail"):
             break
     return found
@@ -199,8 +203,3 @@ def _middle_budget(scan: Subject, metric: Metric) -> float:
     if not deltas:
         return float(metric.diameter(scan.samples.x).median()) / 10
     return deltas[len(deltas) // 2]
-
-
-def sentences(entry: Health) -> str:
-    """Return the finding and the advice of a check as one text."""
-    return " ".join(part for part in (entry.finding, entry.advice) if part)

@@ -30,8 +30,7 @@ class Attacker:
     @property
     def logits(self) -> Callable[[Tensor], Tensor]:
         """Attacked function: the differentiable copy, or the served scores if there is no copy."""
-        model = self.classifier
-        return model.deployed if model.white_box is None else model.differentiable
+        return self.classifier.attacked_function
 
 
 @contextmanager

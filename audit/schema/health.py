@@ -23,3 +23,8 @@ class Health(Record):
     finding: str
     numbers: dict[str, int | float | None]
     advice: str | None
+
+    @property
+    def text(self) -> str:
+        """Finding and advice as one text; it is not a field of the saved report."""
+        return " ".join(part for part in (self.finding, self.advice) if part)

@@ -78,13 +78,19 @@ def summarise(metric: Metric, judged: Judged, findings: Findings, scope: Scope) 
         for order in scope.orders
     }
     sensitivity = _sensitivity(judged, findings, scope, brackets)
+    clean_bounds = clopper_pearson(
+        int(judged.correct.sum()), len(judged.correct), _half_error(scope.confidence)
+    )
     return ThreatResult(
         metric=metric.name,
         unit=metric.unit,
         attacks=findings.attacks,
         certifier=findings.certifier,
         sensitivity=sensitivity,
-        curves=[_curve(order, brackets[order], sensitivity, judged, scope) for order in brackets],
+        curves=[
+            _curve(order, brackets[order], sensitivity, judged, scope, clean_bounds)
+            for order in brackets
+        ],
         radii=Radii(
             attacked=_quantiles(judged.attacked),
             certified=_quantiles(judged.certified),
@@ -134,10 +140,20 @@ def _curve(
     sensitivity: list[Sensitivity],
     judged: Judged,
     scope: Scope,
+    clean_bounds: ConfidenceInterval,
 ) -> Curve:
     """Return both ends of the bracket of one order, with intervals, at every budget."""
     n, confidence = len(judged.correct), scope.confidence
     failure = judged.failure * n
+
+    def share_of_clean(value: float, failure: float = 0.0) -> Interval:
+        if not judged.accuracy:
+            return Interval(value=None, low=None, high=None)  # no clean accuracy to divide by
+        bounds = _accuracy_bounds(value, n, order, _half_error(confidence), failure)
+        low, high = ratio(bounds, clean_bounds)
+        share = value / judged.accuracy
+        return Interval(value=share, low=min(low, share), high=max(high, share))
+
     return Curve(
         order=order_name(order),
         points=[
@@ -146,8 +162,8 @@ def _curve(
                 attacked=accuracy_interval(float(above), n, order, confidence),
                 certified=accuracy_interval(float(below), n, order, confidence, failure),
                 robustness=Robustness(
-                    attacked=_share_of_clean(float(above), order, judged, confidence),
-                    certified=_share_of_clean(float(below), order, judged, confidence, failure),
+                    attacked=share_of_clean(float(above)),
+                    certified=share_of_clean(float(below), failure),
                 ),
                 first_order=as_first_order(primary(sensitivity, order_name(order), delta)),
             )
@@ -156,17 +172,9 @@ def _curve(
     )
 
 
-def _share_of_clean(
-    value: float, order: float, judged: Judged, confidence: float, failure: float = 0.0
-) -> Interval:
-    """Return A_delta / A with its interval; each of the two intervals spends half of the error."""
-    if not judged.accuracy:
-        return Interval(value=None, low=None, high=None)  # no clean accuracy to divide by
-    n, half = len(judged.correct), 1 - (1 - confidence) / 2
-    clean_bounds = clopper_pearson(int(judged.correct.sum()), n, half)
-    low, high = ratio(_accuracy_bounds(value, n, order, half, failure), clean_bounds)
-    share = value / judged.accuracy
-    return Interval(value=share, low=min(low, share), high=max(high, share))
+def _half_error(confidence: float) -> float:
+    """Return the confidence of each of the two intervals of a ratio: half of the error is spent."""
+    return 1 - (1 - confidence) / 2
 
 
 def accuracy(

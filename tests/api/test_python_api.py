@@ -101,6 +101,7 @@ def test_a_function_of_a_batch_is_a_model(samples: tuple[np.ndarray, np.ndarray]
     # Neither a command line nor a digest can name a Python function.
     assert found.record.config["command"] is None
     assert "audit scan" not in found.render("text")
+    assert "model sha256" not in found.render("text")
     (run,) = json.loads(found.render("sarif"))["runs"]
     assert "hashes" not in run["artifacts"][0]
     assert found.html().count("<dt>sha256</dt>") == 1, "the digest of the data alone"
